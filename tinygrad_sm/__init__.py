@@ -1,0 +1,8 @@
+"""A tiny reverse-mode autograd engine about the gradient of softmax + cross-entropy."""
+
+from tinygrad_sm.backward import BackwardTrace, grad, hessian, jacobian
+from tinygrad_sm.dispatch import def_primitive
+from tinygrad_sm.errors import TinygradError
+from tinygrad_sm.graph import Graph, graph
+from tinygrad_sm.primitives import *
+from tinygrad_sm.tensor import Tensor, group, no_grad

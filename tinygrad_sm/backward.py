@@ -1,0 +1,339 @@
+"""The reverse sweep: from an output back to everything that it was computed from.
+
+Gradients belong to the pass: they live in a dictionary while it runs and reach `grad` only when
+the whole sweep has succeeded. Creation order is a topological order, so the sweep just visits the
+recorded Tensors from the newest to the oldest; nothing recurses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygrad_sm import primitives as p
+from tinygrad_sm.errors import ChangedDataError, InvalidTypeError, InvalidValueError
+from tinygrad_sm.graph import Graph, Node, graph
+from tinygrad_sm.tensor import Tensor, _float_array
+
+_ndarray = np.ndarray
+_creation = attrgetter("_id")
+
+
+class Contribution(NamedTuple):
+    """What one edge added to the cotangent of a Tensor."""
+
+    consumer: Node
+    """The node whose vjp gave it."""
+    argument: int
+    """The position of the Tensor among that node's arguments."""
+    value: np.ndarray
+    """The contribution, of the Tensor's shape and dtype."""
+
+
+class Step(NamedTuple):
+    """One visit of the sweep: a node, its cotangent, and what it passed on to its arguments."""
+
+    node: Node
+    cotangent: np.ndarray
+    passed_on: tuple[Contribution, ...]
+
+
+class BackwardTrace:
+    """The record of one backward sweep.
+
+    Attributes:
+        graph: the view of the graph that was swept.
+        steps: one `Step` per node that received a cotangent, in the order of the sweep.
+    """
+
+    def __init__(self, output: Tensor) -> None:
+        self.graph: Graph = graph(output)
+        self.steps: list[Step] = []
+        self._received: dict[int, list[Contribution]] = {}
+
+    def contributions(self, tensor: Tensor) -> list[Contribution]:
+        """Return what was added up for a Tensor: (consumer node, argument index, array) each.
+
+        Their sum is the Tensor's cotangent. The list is empty for the output, which was seeded.
+
+        Raises:
+            InvalidValueError: the Tensor took no part in the sweep.
+        """
+        return list(self._received.get(self.graph.node_of(tensor).id, ()))
+
+    def cotangent(self, tensor: Tensor) -> np.ndarray | None:
+        """Return the gradient that the sweep found for a Tensor, or None if none reached it."""
+        wanted = self.graph.node_of(tensor).id
+        return next((step.cotangent for step in self.steps if step.node.id == wanted), None)
+
+    def _visit(self, t: Tensor, g: Any, passed: list[tuple[Tensor, int, Any]]) -> None:
+        node = self.graph.node_of(t)
+        edges = []
+        for x, i, value in passed:
+            edge = Contribution(node, i, _array(value))
+            edges.append(edge)
+            self._received.setdefault(self.graph.node_of(x).id, []).append(edge)
+        self.steps.append(Step(node, _array(g), tuple(edges)))
+
+
+def backward(
+    output: Tensor, gradient: Any = None, *, create_graph: bool = False, trace: bool = False
+) -> BackwardTrace | None:
+    """Do what `Tensor.backward` says."""
+    order = _recorded(output)
+    seed = _seed(output, gradient, create_graph)
+    record = BackwardTrace(output) if trace else None
+    cotangents, shared = _sweep(order, output, seed, create_graph, record)
+    for t in order:
+        g = cotangents.get(t._id)
+        if g is None:
+            continue
+        if t._grad is None:
+            t._grad = g
+            t._grad_shared = t._op is not None or t._id in shared
+        else:
+            t._grad = t._grad + g
+            t._grad_shared = False
+    return record
+
+
+def grad(output: Tensor, inputs: Any, gradient: Any = None, *, create_graph: bool = False) -> Any:
+    """Return the gradient of `output` with respect to `inputs`, and touch no `.grad`.
+
+    Args:
+        output: a Tensor; if it has more than one element, `gradient` is needed.
+        inputs: a Tensor, leaf or not, or a sequence of them.
+        gradient: the cotangent of `output`, of its shape.
+        create_graph: return Tensors that can be differentiated again.
+
+    Returns:
+        An array of the input's shape and dtype (a Tensor with `create_graph`), or a list of them;
+        zeros for an input that `output` does not depend on.
+
+    Raises:
+        InvalidTypeError: `output` or an input is not a Tensor, or nothing requires a gradient.
+        InvalidValueError: `gradient` is missing or has the wrong shape.
+        ChangedDataError: data was changed in place after it was used.
+    """
+    single = isinstance(inputs, Tensor)
+    wanted: Sequence[Any] = [inputs] if single else inputs
+    for i, x in enumerate((output, *wanted)):
+        if not isinstance(x, Tensor):
+            what = "output" if i == 0 else f"input {i}"
+            raise InvalidTypeError(f"grad: {what} must be a Tensor; got {type(x).__name__}")
+    order = _recorded(output)
+    seed = _seed(output, gradient, create_graph)
+    cotangents, shared = _sweep(order, output, seed, create_graph, None)
+    found = []
+    for x in wanted:
+        g = cotangents.get(x._id)
+        if g is None:
+            zeros = np.zeros(x.shape, x.dtype)
+            g = Tensor(zeros, requires_grad=False) if create_graph else zeros
+        elif not create_graph and (x._op is not None or x._id in shared):
+            g = g.copy()
+        found.append(g)
+    return found[0] if single else found
+
+
+def _recorded(output: Tensor) -> list[Tensor]:
+    """Return the Tensors that require a gradient and that `output` depends on, newest first.
+
+    Raises before any work is done if there are none or if a leaf's data has changed since.
+    """
+    if not output.requires_grad:
+        raise InvalidTypeError(
+            "backward needs an output that depends on a Tensor with requires_grad=True; "
+            "this one does not"
+        )
+    found = [output]
+    seen = {output._id}
+    for t in found:  # grows while it is walked
+        for i, x in enumerate(t._inputs):
+            if x is None:
+                continue
+            if x._exposed and x._data is not t._args[i]:
+                _check_unchanged(x, t._args[i])
+            if x.requires_grad and x._id not in seen:
+                seen.add(x._id)
+                found.append(x)
+    found.sort(key=_creation, reverse=True)
+    return found
+
+
+def _check_unchanged(leaf: Tensor, used: np.ndarray) -> None:
+    if not np.array_equal(leaf._data, used, equal_nan=True):
+        name = "a Tensor" if leaf.name is None else f"the Tensor {leaf.name!r}"
+        raise ChangedDataError(
+            f"backward: the data of {name} of shape {leaf.shape} was changed after the forward "
+            "pass that used it; run the forward pass again"
+        )
+
+
+def _seed(output: Tensor, gradient: Any, create_graph: bool) -> Any:
+    seed: Any
+    if gradient is None:
+        if output.size != 1:
+            raise InvalidValueError(
+                f"backward from an output of shape {output.shape} needs gradient, an array of "
+                "that shape; only an output with one element starts from 1"
+            )
+        seed = np.ones(output.shape, output.dtype)
+    elif isinstance(gradient, Tensor) and create_graph:
+        seed = gradient
+    else:
+        seed = _float_array(gradient, output.dtype)
+    if seed.shape != output.shape:
+        raise InvalidValueError(
+            f"gradient must have the output's shape {output.shape}; got {seed.shape}"
+        )
+    if create_graph and not isinstance(seed, Tensor):
+        seed = Tensor(seed, requires_grad=False)
+    return seed
+
+
+def _sweep(
+    order: list[Tensor],
+    output: Tensor,
+    seed: Any,
+    create_graph: bool,
+    record: BackwardTrace | None,
+) -> tuple[dict[int, Any], set[int]]:
+    """Visit the Tensors newest first and add up every edge's contribution.
+
+    Returns the cotangent of each Tensor by id, and the ids of leaves whose cotangent is an array
+    that something else may refer to as well.
+    """
+    cotangents: dict[int, Any] = {output._id: seed}
+    shared = {output._id}
+    for t in order:
+        g = cotangents.get(t._id)
+        if g is None:
+            continue
+        op = t._op
+        passed: list[tuple[Tensor, int, Any]] | None = None if record is None else []
+        if op is not None:
+            inputs = t._inputs
+            args = t._args
+            out: Any = t._data
+            if create_graph:
+                args = tuple(a if x is None else x for x, a in zip(inputs, args, strict=True))
+                out = t
+            vjps = op.vjps(len(args))
+            for i, x in enumerate(inputs):
+                if x is None or not x.requires_grad:
+                    continue
+                vjp = vjps[i]
+                if vjp is None:
+                    continue
+                c = vjp(g, out, *args, **t._params)
+                if c is None:
+                    continue
+                if type(c) is not _ndarray and not create_graph:
+                    c = np.asarray(c)
+                data = x._data
+                if c.shape != data.shape or c.dtype != data.dtype:
+                    c = _fitted(c, x, op.name, i)
+                known = cotangents.get(x._id)
+                if known is None:
+                    cotangents[x._id] = c
+                    if x._op is None and _borrowed(c, g, args):
+                        shared.add(x._id)
+                else:
+                    cotangents[x._id] = known + c
+                    shared.discard(x._id)
+                if passed is not None:
+                    passed.append((x, i, c))
+        if record is not None:
+            record._visit(t, g, passed or [])
+    return cotangents, shared
+
+
+def _borrowed(c: Any, g: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a contribution may be an array that its maker did not make for it alone."""
+    if isinstance(c, Tensor):
+        return False
+    return c is g or c.base is not None or any(c is a for a in args)
+
+
+def _fitted(c: Any, x: Tensor, op: str, argument: int) -> Any:
+    """Undo broadcasting by summing, and give the contribution its argument's dtype.
+
+    Raises InvalidValueError if the vjp's shape is not a broadcast of the argument's.
+    """
+    shape = x.shape
+    if c.shape != shape:
+        extra = c.ndim - len(shape)
+        if extra < 0 or any(n not in (1, m) for n, m in zip(shape, c.shape[extra:], strict=True)):
+            raise InvalidValueError(
+                f"the vjp of {op!r} for argument {argument} returned shape {c.shape}; "
+                f"the argument's shape is {shape}"
+            )
+        axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n != c.shape[extra + i]))
+        c = p.reshape(p.sum(c, axis=axes), shape=shape)
+    return c if c.dtype == x.dtype else p.astype(c, dtype=x.dtype)
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
+def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
+    """Return the Jacobian of `f` at `x`: entry [i…, j…] is ∂f(x)[i…] / ∂x[j…].
+
+    One reverse sweep per element of the output.
+
+    Args:
+        f: maps a Tensor to a Tensor.
+        x: an array or a Tensor, of any shape.
+
+    Returns:
+        An array of shape ``f(x).shape + x.shape``. For softmax of n logits it is
+        ``diag(p) - p pᵀ``.
+
+    Raises:
+        InvalidTypeError: `f` does not return a Tensor that depends on its argument.
+    """
+    at = Tensor(x, requires_grad=True)
+    y = f(at)
+    _require_tensor("jacobian", y)
+    rows = [grad(y, at, unit) for unit in _units(y)]
+    return np.array(rows, dtype=at.dtype).reshape(y.shape + at.shape)
+
+
+def hessian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
+    """Return the second derivatives of a scalar `f` at `x`: entry [i…, j…] is ∂²f/∂x[i…]∂x[j…].
+
+    The gradient is recorded (``create_graph``) and differentiated again, once per element.
+
+    Returns:
+        An array of shape ``x.shape + x.shape``. For softmax-cross-entropy of n logits it is
+        ``Σy · (diag(p) - p pᵀ)``.
+
+    Raises:
+        InvalidTypeError: `f` does not return a Tensor that depends on its argument.
+        InvalidValueError: `f` does not return one element.
+    """
+    at = Tensor(x, requires_grad=True)
+    y = f(at)
+    _require_tensor("hessian", y)
+    g = grad(y, at, create_graph=True)
+    if not g.requires_grad:  # f is linear in x
+        return np.zeros(at.shape + at.shape, at.dtype)
+    rows = [grad(g, at, unit) for unit in _units(g)]
+    return np.array(rows, dtype=at.dtype).reshape(at.shape + at.shape)
+
+
+def _require_tensor(caller: str, y: Any) -> None:
+    if not isinstance(y, Tensor) or not y.requires_grad:
+        raise InvalidTypeError(
+            f"{caller}: f must return a Tensor that depends on its argument; got {type(y).__name__}"
+        )
+
+
+def _units(y: Tensor) -> list[np.ndarray]:
+    units = np.eye(y.size, dtype=y.dtype)
+    return [row.reshape(y.shape) for row in units]

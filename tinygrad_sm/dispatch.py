@@ -1,0 +1,172 @@
+"""What a primitive is, and who answers when one is called.
+
+A primitive is a forward function on plain arrays and one vector-Jacobian product (vjp) per array
+argument. Called on plain arrays it just runs its forward. An argument whose type defines
+``__primitive__(primitive, args, params)`` answers instead: a Tensor computes and records. So the
+vjps, which are written with the same public operations, run on whatever they are given.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+
+Vjp = Callable[..., Any]
+
+TABLE: dict[str, Primitive] = {}
+"""Every primitive that was defined, by name."""
+
+NUMPY: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""NumPy's functions, and the operation of ours that answers for each on a Tensor."""
+
+
+class Primitive:
+    """One row of the table: `forward` and its `vjps`, callable on arrays and on Tensors.
+
+    Attributes:
+        name: the operation's name in graphs, e.g. ``"exp"``.
+        forward: maps plain arrays (and keyword parameters) to a plain array.
+        vjps: one per array argument, called as ``vjp(g, out, *args, **params)`` where ``g`` is
+            the cotangent of the output ``out``; returns the cotangent of its argument. ``None``
+            marks an argument that is never differentiated (an index, a condition).
+        arity: number of array arguments; ``None`` when there may be any number. The one vjp of
+            such a primitive is called as ``vjp(i, g, out, *args, **params)`` for argument ``i``.
+        parameters: names of the keyword parameters, in the order of `forward`.
+    """
+
+    def __init__(
+        self, name: str, forward: Callable[..., Any], vjps: tuple[Vjp | None, ...], variadic: bool
+    ) -> None:
+        self.name = self.__name__ = name
+        self.forward = forward
+        self.arity = None if variadic else len(vjps)
+        self._vjps = vjps
+        self.parameters = () if isinstance(forward, np.ufunc) else _parameters(forward, self.arity)
+        self.__doc__ = (forward.__doc__ or "").strip() or f"The primitive `{name}`."
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        """Run the forward function, or let the first argument that can answer do so."""
+        if params or len(args) != self.arity:
+            args, params = self._bind(args, params)
+        for arg in args:
+            answer = getattr(type(arg), "__primitive__", None)
+            if answer is not None:
+                return answer(arg, self, args, params)
+        return self.forward(*args, **params)
+
+    def vjps(self, count: int) -> tuple[Vjp | None, ...]:
+        """Return the vjps for a call with `count` array arguments."""
+        if self.arity is not None:
+            return self._vjps
+        one = self._vjps[0]
+        assert one is not None
+        return tuple(_for_argument(one, i) for i in range(count))
+
+    def _bind(
+        self, args: tuple[Any, ...], params: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Sort a call's arguments into arrays and parameters, or say what does not fit."""
+        arity = len(args) if self.arity is None else self.arity
+        extra = args[arity:]
+        if len(args) < arity or len(extra) > len(self.parameters):
+            raise InvalidTypeError(
+                f"{self.name} takes {arity} array argument{'s' * (arity != 1)}"
+                f"{self._allowed()}, but {len(args)} positional argument"
+                f"{'s were' if len(args) != 1 else ' was'} given"
+            )
+        bound = dict(zip(self.parameters, extra, strict=False))
+        for name in params:
+            if name not in self.parameters or name in bound:
+                raise InvalidTypeError(
+                    f"{self.name} does not take the argument {name!r}{self._allowed()}"
+                )
+        return args[:arity], bound | params
+
+    def _allowed(self) -> str:
+        return f" and the parameters {', '.join(self.parameters)}" if self.parameters else ""
+
+
+def _for_argument(vjp: Vjp, index: int) -> Vjp:
+    return lambda *args, **params: vjp(index, *args, **params)
+
+
+def _parameters(forward: Callable[..., Any], arity: int | None) -> tuple[str, ...]:
+    signature = inspect.signature(forward).parameters.values()
+    names = [p.name for p in signature if p.kind is not p.VAR_POSITIONAL]
+    return tuple(names[arity or 0 :])
+
+
+def def_primitive(
+    name: str,
+    forward: Callable[..., Any],
+    *vjps: Vjp | None,
+    numpy: Callable[..., Any] | Iterable[Callable[..., Any]] = (),
+    variadic: bool = False,
+) -> Primitive:
+    """Define a primitive: its name, its forward function and one vjp per array argument.
+
+    Args:
+        name: a new name; it becomes the `op` of the nodes that the primitive makes.
+        forward: takes the array arguments positionally and its parameters by keyword, returns a
+            new floating-point array and changes none of its arguments.
+        vjps: ``vjp(g, out, *args, **params)`` per array argument, or None for one that is never
+            differentiated. Written with operators and the functions of this package, so that it
+            also runs on Tensors and second derivatives come for free. A result that is larger
+            than its argument by broadcasting is summed down to it; nothing else is corrected.
+        numpy: NumPy functions that are to call this primitive when they meet a Tensor. A
+            `forward` that is itself a ufunc is registered without asking.
+        variadic: any number of array arguments; the one vjp gets the argument's index first.
+
+    Returns:
+        The primitive, callable on arrays and Tensors.
+
+    Raises:
+        InvalidTypeError: if there is no vjp at all.
+        InvalidValueError: if the name is taken.
+
+    Example:
+        >>> import numpy as np, tinygrad_sm as tg
+        >>> softplus = tg.def_primitive(
+        ...     "softplus_example", lambda x: np.logaddexp(0, x), lambda g, y, x: g * tg.sigmoid(x)
+        ... )
+    """
+    if not vjps:
+        raise InvalidTypeError(f"def_primitive needs a vjp for each argument of {name!r}; got none")
+    if name in TABLE:
+        raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
+    primitive = TABLE[name] = Primitive(name, forward, vjps, variadic)
+    functions = [numpy] if callable(numpy) else list(numpy)
+    if isinstance(forward, np.ufunc):
+        functions.append(forward)
+    NUMPY.update(dict.fromkeys(functions, primitive))
+    return primitive
+
+
+def answer_for_numpy(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """Run the operation that stands for a NumPy function, or refuse in one sentence.
+
+    Raises:
+        InvalidTypeError: the function has no counterpart here, or an argument has none
+            (``out=``, ``where=``, ``dtype=``): a detached array would lose the gradient silently.
+    """
+    operation = NUMPY.get(function)
+    name = f"np.{getattr(function, '__name__', function)}"
+    if operation is None:
+        raise InvalidTypeError(
+            f"{name} does not differentiate a Tensor; use an operation of tinygrad_sm, "
+            "or t.numpy() for a plain array without gradient"
+        )
+    try:
+        return operation(*args, **kwargs)
+    except InvalidTypeError as error:
+        raise InvalidTypeError(f"{name} on a Tensor: {error}") from None

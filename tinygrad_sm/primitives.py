@@ -1,0 +1,304 @@
+"""The table of primitives: each forward function with its vector-Jacobian products beside it.
+
+A row reads ``name = def_primitive(name, forward, vjp of argument 0, vjp of argument 1, …)``. A vjp
+is called as ``vjp(g, out, *arguments, **parameters)``: ``g`` is the cotangent of the output, the
+other letters are the textbook's. The vjps are written with these same operations; that is what
+makes second derivatives work. Where an argument was broadcast, the sweep sums its cotangent down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.dispatch import NUMPY, Primitive, def_primitive
+from tinygrad_sm.errors import InvalidValueError
+
+Axis = int | tuple[int, ...] | None
+
+# np.sum and np.max are these with a layer of Python on top
+_add_up: Callable[..., Any] = np.add.reduce
+_largest: Callable[..., Any] = np.maximum.reduce
+
+# Arithmetic ---------------------------------------------------------------------------------------
+
+add = def_primitive("add", np.add, lambda g, z, x, y: g, lambda g, z, x, y: g)
+sub = def_primitive("sub", np.subtract, lambda g, z, x, y: g, lambda g, z, x, y: -g)
+mul = def_primitive("mul", np.multiply, lambda g, z, x, y: g * y, lambda g, z, x, y: g * x)
+div = def_primitive(  # (f/d)' as two edges: 1/d to the numerator, -f/d² to the denominator
+    "div", np.true_divide, lambda g, q, f, d: g / d, lambda g, q, f, d: -g * q / d
+)
+neg = def_primitive("neg", np.negative, lambda g, y, x: -g)
+pow = def_primitive(
+    "pow",
+    np.power,
+    lambda g, z, x, n: g * n * x ** where(n == 0, 1, n - 1),  # n = 0 has slope 0, also at x = 0
+    lambda g, z, x, n: g * z * log(where(x == 0, 1, x)),  # z = 0 already holds the limit there
+)
+
+# Exponentials and friends -------------------------------------------------------------------------
+
+exp = def_primitive("exp", np.exp, lambda g, y, x: g * y)
+log: Primitive = def_primitive("log", np.log, lambda g, y, x: g / x)
+log1p = def_primitive("log1p", np.log1p, lambda g, y, x: g / (1 + x))
+sqrt = def_primitive("sqrt", np.sqrt, lambda g, y, x: g / (2 * y))
+tanh = def_primitive("tanh", np.tanh, lambda g, y, x: g * (1 - y * y))
+
+
+def _sigmoid(x: Any) -> Any:
+    """The logistic function 1 / (1 + exp(-x)), from the side on which exp cannot overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(np.asarray(x) >= 0, 1 / (1 + e), e / (1 + e))
+
+
+sigmoid = def_primitive("sigmoid", _sigmoid, lambda g, y, x: g * y * (1 - y))
+
+
+def _relu(x: Any) -> Any:
+    """The positive part max(x, 0); its slope at 0 is taken as 0."""
+    return np.maximum(x, 0)
+
+
+relu = def_primitive("relu", _relu, lambda g, y, x: where(x > 0, g, 0))
+abs = def_primitive("abs", np.absolute, lambda g, y, x: where(x > 0, g, where(x < 0, -g, 0)))
+maximum = def_primitive(  # at a tie each argument gets half
+    "maximum",
+    np.maximum,
+    lambda g, z, x, y: where(x > y, g, where(x == y, g / 2, 0)),
+    lambda g, z, x, y: where(y > x, g, where(x == y, g / 2, 0)),
+)
+minimum = def_primitive(
+    "minimum",
+    np.minimum,
+    lambda g, z, x, y: where(x < y, g, where(x == y, g / 2, 0)),
+    lambda g, z, x, y: where(y < x, g, where(x == y, g / 2, 0)),
+)
+
+
+def _where(condition: Any, x: Any, y: Any) -> Any:
+    """Elements of x where the condition holds, else of y; the condition is not differentiated."""
+    return np.where(condition, x, y)
+
+
+where: Primitive = def_primitive(
+    "where",
+    _where,
+    None,
+    lambda g, z, condition, x, y: where(condition, g, 0),
+    lambda g, z, condition, x, y: where(condition, 0, g),
+    numpy=np.where,
+)
+
+# Reductions ---------------------------------------------------------------------------------------
+
+
+def _sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Sum of the elements along `axis` (an int, a tuple, or None for all)."""
+    return _add_up(x, axis=axis, keepdims=keepdims)
+
+
+def _mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Arithmetic mean along `axis` (an int, a tuple, or None for all)."""
+    return np.mean(x, axis=axis, keepdims=keepdims)
+
+
+def _max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Largest element along `axis`; elements that tie for it share its cotangent evenly."""
+    return _largest(x, axis=axis, keepdims=keepdims)
+
+
+def _kept(y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
+    """Give a reduction's result (or its cotangent) back the axes of x that were reduced."""
+    if keepdims or y.ndim == x.ndim:
+        return y
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    reduced = {i % x.ndim for i in axes}
+    return reshape(y, tuple(1 if i in reduced else n for i, n in enumerate(x.shape)))
+
+
+def _max_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    largest = x == _kept(y, x, axis, keepdims)
+    ties = _add_up(largest, axis=axis, keepdims=True)
+    return where(largest, _kept(g, x, axis, keepdims) / ties, 0)
+
+
+sum = def_primitive(
+    "sum",
+    _sum,
+    lambda g, y, x, axis=None, keepdims=False: broadcast_to(_kept(g, x, axis, keepdims), x.shape),
+    numpy=np.sum,
+)
+mean = def_primitive(
+    "mean",
+    _mean,
+    lambda g, y, x, axis=None, keepdims=False: broadcast_to(
+        _kept(g, x, axis, keepdims) / (x.size / y.size if y.size else 1), x.shape
+    ),
+    numpy=np.mean,
+)
+max = def_primitive("max", _max, _max_vjp, numpy=(np.max, np.amax))
+
+# Shape and type -----------------------------------------------------------------------------------
+
+
+def _reshape(x: Any, shape: int | tuple[int, ...]) -> Any:
+    """The same elements in another shape; one dimension may be -1."""
+    return np.reshape(x, shape)
+
+
+def _transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
+    """The axes reversed, or in the order that `axes` gives."""
+    return np.transpose(x, axes)
+
+
+def _transpose_vjp(g: Any, y: Any, x: Any, axes: Sequence[int] | None = None) -> Any:
+    if axes is None:
+        return transpose(g)
+    back = np.argsort([a % x.ndim for a in axes])
+    return transpose(g, tuple(int(i) for i in back))
+
+
+def _broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """The elements repeated along new or 1-sized axes until the shape is `shape`."""
+    return np.broadcast_to(x, shape)
+
+
+def _astype(x: Any, dtype: Any) -> Any:
+    """The same values in another floating-point dtype."""
+    return np.asarray(x).astype(dtype)
+
+
+reshape: Primitive = def_primitive(
+    "reshape", _reshape, lambda g, y, x, shape: reshape(g, x.shape), numpy=np.reshape
+)
+transpose = def_primitive("transpose", _transpose, _transpose_vjp, numpy=np.transpose)
+broadcast_to: Primitive = def_primitive(
+    "broadcast_to", _broadcast_to, lambda g, y, x, shape: g, numpy=np.broadcast_to
+)
+astype: Primitive = def_primitive("astype", _astype, lambda g, y, x, dtype: astype(g, x.dtype))
+
+
+def _concatenate(*arrays: Any, axis: int = 0) -> Any:
+    """The arrays joined along an axis that they have."""
+    return np.concatenate(arrays, axis=axis)
+
+
+def _concatenate_vjp(i: int, g: Any, z: Any, *arrays: Any, axis: int = 0) -> Any:
+    start = int(_add_up([x.shape[axis] for x in arrays[:i]], dtype=np.intp))
+    index = [slice(None)] * z.ndim
+    index[axis] = slice(start, start + arrays[i].shape[axis])
+    return getitem(g, index=tuple(index))
+
+
+_join = def_primitive("concatenate", _concatenate, _concatenate_vjp, variadic=True)
+
+
+def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Join a sequence of arrays or Tensors along an axis that they have.
+
+    Raises:
+        InvalidValueError: `arrays` is empty, or the shapes differ elsewhere than along `axis`.
+    """
+    if len(arrays) == 0:
+        raise InvalidValueError("concatenate: arrays is empty; at least one array is needed")
+    return _join(*arrays, axis=axis)
+
+
+def expand_dims(x: Any, axis: int) -> Any:
+    """Insert an axis of size 1 before position `axis`."""
+    at = axis % (x.ndim + 1)
+    return reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+
+
+def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Join arrays or Tensors of one shape along a new axis."""
+    return concatenate([expand_dims(x, axis) for x in arrays], axis=axis)
+
+
+NUMPY |= {np.concatenate: concatenate, np.expand_dims: expand_dims, np.stack: stack}
+
+# Indexing -----------------------------------------------------------------------------------------
+
+
+def _getitem(x: Any, index: Any) -> Any:
+    """The elements x[index], for every kind of index that NumPy has."""
+    return x[index]
+
+
+def _scatter(g: Any, index: Any, shape: tuple[int, ...]) -> Any:
+    """Zeros of `shape` with g added at `index`, repeated positions added up; undoes getitem."""
+    z = np.zeros(shape, g.dtype)
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(part, (np.ndarray, list)) for part in parts):
+        np.add.at(z, index, g)
+    else:  # a basic index names every position at most once
+        z[index] = g
+    return z
+
+
+def _positions(indices: Any, axis: int) -> tuple[Any, ...]:
+    """What take_along_axis(x, indices, axis) reads, as an index for x[...]."""
+    grid = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
+    grid[axis] = indices
+    return tuple(grid)
+
+
+def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
+    """Pick elements along an axis by an array of indices with as many dimensions as x."""
+    return np.take_along_axis(x, indices, axis)
+
+
+def _take_along_axis_vjp(g: Any, y: Any, x: Any, indices: Any, axis: int = -1) -> Any:
+    aligned = np.broadcast_to(indices, (*y.shape[: axis % y.ndim], indices.shape[axis],
+                                        *y.shape[axis % y.ndim + 1 :]))  # fmt: skip
+    full = (*y.shape[: axis % y.ndim], x.shape[axis], *y.shape[axis % y.ndim + 1 :])
+    return scatter(g, index=_positions(aligned, axis), shape=full)
+
+
+getitem = def_primitive(
+    "getitem", _getitem, lambda g, y, x, index: scatter(g, index=index, shape=x.shape)
+)
+scatter: Primitive = def_primitive(
+    "scatter", _scatter, lambda g, y, x, index, shape: getitem(g, index=index)
+)
+take_along_axis = def_primitive(
+    "take_along_axis", _take_along_axis, _take_along_axis_vjp, None, numpy=np.take_along_axis
+)
+
+# Matrices -----------------------------------------------------------------------------------------
+
+
+def _swapped(x: Any) -> Any:
+    return transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def _matmul_vjp_x(g: Any, z: Any, x: Any, y: Any) -> Any:
+    if y.ndim == 1:
+        return (g if x.ndim == 1 else expand_dims(g, -1)) * y
+    if x.ndim == 1:
+        return reshape(expand_dims(g, -2) @ _swapped(y), (*z.shape[:-1], x.size))
+    return g @ _swapped(y)
+
+
+def _matmul_vjp_y(g: Any, z: Any, x: Any, y: Any) -> Any:
+    if x.ndim == 1:
+        if y.ndim == 1:
+            return g * x
+        return expand_dims(x, -1) * expand_dims(g, -2)
+    if y.ndim == 1:
+        rows = math.prod(x.shape[:-1])
+        return reshape(g, (rows,)) @ reshape(x, (rows, x.shape[-1]))
+    return _swapped(x) @ g
+
+
+matmul = def_primitive("matmul", np.matmul, _matmul_vjp_x, _matmul_vjp_y)
+
+__all__ = [
+    name
+    for name, value in list(globals().items())
+    if isinstance(value, Primitive) or value in (concatenate, expand_dims, stack)
+    if not name.startswith("_")
+]

@@ -1,0 +1,614 @@
+"""Tensor: an array to differentiate by, and the record of how it was computed.
+
+A Tensor's array is private. What `data` hands out of a leaf is never the array that a recorded
+operation keeps for backward, so changing it cannot spoil a gradient; backward notices and says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tinygrad_sm import primitives as p
+from tinygrad_sm.dispatch import Primitive, answer_for_numpy
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+
+if TYPE_CHECKING:
+    from tinygrad_sm.backward import BackwardTrace
+
+_ndarray = np.ndarray
+_ids = itertools.count()
+_NO_PARAMS: dict[str, Any] = {}
+
+# (is recording on, the names of the groups that new nodes belong to)
+_recording: ContextVar[tuple[bool, tuple[str, ...]]] = ContextVar("recording", default=(True, ()))
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Compute without recording: results inside take part in no gradient."""
+    _, groups = _recording.get()
+    token = _recording.set((False, groups))
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+@contextmanager
+def group(name: str) -> Iterator[None]:
+    """Mark the operations recorded inside as one named stage of the graph; groups may nest."""
+    on, groups = _recording.get()
+    token = _recording.set((on, (*groups, name)))
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+class Tensor:
+    """An n-dimensional array of floats that remembers how it was computed.
+
+    Args:
+        data: numbers, nested lists or an array, of any shape; copied. float16, float32, float64
+            and longdouble are kept; integers and booleans become float64.
+        name: shown in graphs, pictures and messages.
+        dtype: a floating-point dtype to convert to.
+        requires_grad: False makes a constant that can carry a name.
+
+    Raises:
+        InvalidTypeError: the elements are not real numbers (text, objects, complex numbers).
+        InvalidValueError: nested lists of unequal lengths.
+
+    Example:
+        >>> a = Tensor([2.0, 1.0, 0.1], name="a")
+        >>> (a * a).sum().backward()
+        >>> a.grad
+        array([4. , 2. , 0.2])
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_data",
+        "_exposed",
+        "_grad",
+        "_grad_shared",
+        "_groups",
+        "_id",
+        "_inputs",
+        "_op",
+        "_params",
+        "name",
+        "requires_grad",
+    )
+
+    name: str | None
+    requires_grad: bool
+    _id: int  # creation order; inputs are older than what is made of them
+    _data: np.ndarray
+    _exposed: bool  # `data` gave the array away, so operations keep copies of it
+    _grad: Any
+    _grad_shared: bool  # other gradients may share this array; `grad` copies before it gives it out
+    _op: Primitive | None  # None: a leaf
+    _inputs: tuple[Tensor | None, ...]  # None where the argument was a plain array or number
+    _args: tuple[Any, ...]  # what `_op` was run on
+    _params: dict[str, Any]
+    _groups: tuple[str, ...]
+
+    __array_priority__: ClassVar[float] = 1000.0
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        requires_grad: bool = True,
+    ) -> None:
+        _fill(self, _float_array(data, dtype), requires_grad, None, (), (), _NO_PARAMS, ())
+        self.name = name
+
+    # What it holds --------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values, of shape `shape` and dtype `dtype`.
+
+        A leaf's array may be changed in place; a backward through operations that had used the
+        old values then raises ChangedDataError. A computed Tensor's array is read-only.
+        """
+        if self._op is not None:
+            self._data.setflags(write=False)
+        elif not self._exposed:
+            self._data = self._data.copy()  # operations recorded so far keep the old one
+            self._exposed = True
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        if self._op is not None:
+            raise InvalidTypeError(
+                f"data of a Tensor computed by {self._op.name!r} cannot be set; "
+                "only a leaf's can: detach() makes one"
+            )
+        if value is self._data:  # `t.data -= step` changed it in place and hands it back
+            return
+        array = _float_array(value, self._data.dtype, copy=False)
+        if array.shape != self._data.shape:
+            raise InvalidValueError(
+                f"data must keep the shape {self._data.shape}; got {array.shape}"
+            )
+        self._data = array
+        self._exposed = True
+
+    @property
+    def grad(self) -> Any:
+        """The gradient that `backward` has added up here: an array like `data`, or None.
+
+        After ``backward(create_graph=True)`` it is a Tensor.
+        """
+        if self._grad_shared:
+            self._grad = self._grad.copy()
+            self._grad_shared = False
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None and not isinstance(value, Tensor):
+            value = _float_array(value, self._data.dtype, copy=False)
+        if value is not None and value.shape != self._data.shape:
+            raise InvalidValueError(
+                f"grad must have the data's shape {self._data.shape}; got {value.shape}"
+            )
+        self._grad = value
+        self._grad_shared = False
+
+    def zero_grad(self) -> None:
+        """Forget the gradient: `grad` is None again."""
+        self._grad = None
+        self._grad_shared = False
+
+    @property
+    def op(self) -> str | None:
+        """The name of the primitive that computed this Tensor; None for a leaf."""
+        return None if self._op is None else self._op.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The floating-point type of the elements."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._data.size
+
+    @property
+    def T(self) -> Tensor:
+        """The Tensor with its axes reversed."""
+        return self.transpose()
+
+    def item(self) -> float:
+        """The single element as a Python float.
+
+        Raises:
+            InvalidValueError: there is not exactly one element.
+        """
+        if self._data.size != 1:
+            raise InvalidValueError(f"item needs exactly one element; the shape is {self.shape}")
+        return float(self._data.item())
+
+    def numpy(self) -> np.ndarray:
+        """The values as a read-only array, without a copy and without a gradient."""
+        view = self._data.view()
+        view.setflags(write=False)
+        return view
+
+    def detach(self) -> Tensor:
+        """A constant with these values: no gradient flows through it."""
+        return _made(self._data.copy() if self._exposed else self._data)
+
+    def __repr__(self) -> str:
+        values = np.array2string(self._data, separator=", ", threshold=20, prefix="Tensor(")
+        facts = [f"shape={self.shape}", f"dtype={self.dtype}"]
+        if self.name is not None:
+            facts.append(f"name={self.name!r}")
+        if self._op is not None:
+            facts.append(f"op={self._op.name!r}")
+        elif not self.requires_grad:
+            facts.append("requires_grad=False")
+        return f"Tensor({values}, {', '.join(facts)})"
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self._data)))
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def __float__(self) -> float:
+        return self.item()
+
+    # Backward -------------------------------------------------------------------------------------
+
+    def backward(
+        self, gradient: Any = None, *, create_graph: bool = False, trace: bool = False
+    ) -> BackwardTrace | None:
+        """Add the gradient of this Tensor to `grad` of every Tensor that took part in it.
+
+        Args:
+            gradient: the cotangent to start from, of this Tensor's shape; 1 when it has one
+                element, needed otherwise.
+            create_graph: record the sweep, so that the gradients (then Tensors) can be
+                differentiated again. They refer to this graph: clear them with `zero_grad`.
+            trace: return the record of the sweep, with what every edge contributed.
+
+        Raises:
+            InvalidValueError: `gradient` is missing or has the wrong shape.
+            InvalidTypeError: no Tensor that requires a gradient took part.
+            ChangedDataError: data was changed in place after it was used.
+        """
+        from tinygrad_sm.backward import backward  # noqa: PLC0415  the sweep builds on Tensor
+
+        return backward(self, gradient, create_graph=create_graph, trace=trace)
+
+    # Operators ------------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Tensor:
+        return record(p.add, (self, other))
+
+    def __radd__(self, other: Any) -> Tensor:
+        return record(p.add, (other, self))
+
+    def __sub__(self, other: Any) -> Tensor:
+        return record(p.sub, (self, other))
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return record(p.sub, (other, self))
+
+    def __mul__(self, other: Any) -> Tensor:
+        return record(p.mul, (self, other))
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return record(p.mul, (other, self))
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return record(p.div, (self, other))
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return record(p.div, (other, self))
+
+    def __pow__(self, other: Any) -> Tensor:
+        return record(p.pow, (self, other))
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return record(p.pow, (other, self))
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return record(p.matmul, (self, other))
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return record(p.matmul, (other, self))
+
+    def __neg__(self) -> Tensor:
+        return record(p.neg, (self,))
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return record(p.abs, (self,))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return record(p.getitem, (self,), {"index": _own_index(index)})
+
+    # Comparisons are piecewise constant: they give plain boolean arrays.
+
+    def __lt__(self, other: Any) -> Any:
+        return self._data < _plain(other)
+
+    def __le__(self, other: Any) -> Any:
+        return self._data <= _plain(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self._data > _plain(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self._data >= _plain(other)
+
+    def __eq__(self, other: object) -> Any:
+        return self._data == _plain(other)
+
+    def __ne__(self, other: object) -> Any:
+        return self._data != _plain(other)
+
+    __hash__ = object.__hash__
+
+    # Methods --------------------------------------------------------------------------------------
+
+    def exp(self) -> Tensor:
+        """Element by element e to the power of the values."""
+        return record(p.exp, (self,))
+
+    def log(self) -> Tensor:
+        """Element by element natural logarithm."""
+        return record(p.log, (self,))
+
+    def log1p(self) -> Tensor:
+        """Element by element log(1 + x), accurate near 0."""
+        return record(p.log1p, (self,))
+
+    def sqrt(self) -> Tensor:
+        """Element by element square root."""
+        return record(p.sqrt, (self,))
+
+    def tanh(self) -> Tensor:
+        """Element by element hyperbolic tangent."""
+        return record(p.tanh, (self,))
+
+    def sigmoid(self) -> Tensor:
+        """Element by element logistic function."""
+        return record(p.sigmoid, (self,))
+
+    def relu(self) -> Tensor:
+        """Element by element positive part."""
+        return record(p.relu, (self,))
+
+    def abs(self) -> Tensor:
+        """Element by element absolute value."""
+        return record(p.abs, (self,))
+
+    def sum(self, axis: p.Axis = None, keepdims: bool = False) -> Tensor:
+        """Sum along `axis` (an int, a tuple, or None for all)."""
+        return record(p.sum, (self,), {"axis": axis, "keepdims": keepdims})
+
+    def mean(self, axis: p.Axis = None, keepdims: bool = False) -> Tensor:
+        """Mean along `axis` (an int, a tuple, or None for all)."""
+        return record(p.mean, (self,), {"axis": axis, "keepdims": keepdims})
+
+    def max(self, axis: p.Axis = None, keepdims: bool = False) -> Tensor:
+        """Largest element along `axis`; ties share the gradient evenly."""
+        return record(p.max, (self,), {"axis": axis, "keepdims": keepdims})
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same elements in another shape, given as numbers or as one tuple."""
+        one = len(shape) == 1 and isinstance(shape[0], Sequence)
+        return record(p.reshape, (self,), {"shape": tuple(shape[0]) if one else shape})
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """The axes reversed, or in the order given as numbers or as one tuple."""
+        if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)):
+            axes = () if axes[0] is None else tuple(axes[0])
+        return record(p.transpose, (self,), {"axes": axes or None})
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The same values in another floating-point dtype."""
+        return record(p.astype, (self,), {"dtype": _float_dtype(dtype)})
+
+    # NumPy's protocols ----------------------------------------------------------------------------
+
+    def __primitive__(
+        self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
+    ) -> Tensor:
+        """Answer a call of a primitive: compute and record."""
+        return record(primitive, args, params)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__":
+            raise InvalidTypeError(
+                f"np.{ufunc.__name__}.{method} does not differentiate a Tensor; "
+                "use an operation of tinygrad_sm"
+            )
+        if ufunc in _CONSTANT:
+            return ufunc(*(_plain(x) for x in inputs), **kwargs)
+        return answer_for_numpy(ufunc, inputs, kwargs)
+
+    def __array_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if function in _CONSTANT:
+            return function(*(_plain(x) for x in args), **{k: _plain(v) for k, v in kwargs.items()})
+        return answer_for_numpy(function, args, kwargs)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad:
+            raise InvalidTypeError(
+                "a Tensor that requires a gradient does not turn into a plain array unasked, "
+                "since the gradient would be lost; use t.numpy()"
+            )
+        return np.array(self._data, dtype=dtype)
+
+
+# NumPy functions whose results are booleans, integers or shapes: there is nothing to differentiate.
+_CONSTANT: frozenset[Callable[..., Any]] = frozenset(
+    {
+        np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal,
+        np.isfinite, np.isinf, np.isnan, np.signbit, np.logical_and, np.logical_or, np.logical_not,
+        np.argmax, np.argmin, np.argsort, np.shape, np.ndim, np.size, np.all, np.any,
+        np.array_equal, np.allclose, np.isclose, np.count_nonzero, np.nonzero, np.result_type,
+        np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.array_repr, np.array_str,
+        np.array2string,
+    }
+)  # fmt: skip
+
+
+def record(
+    primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = _NO_PARAMS
+) -> Tensor:
+    """Run a primitive on Tensors, arrays and numbers, and record it if a gradient may be wanted.
+
+    Raises:
+        InvalidTypeError: an argument is not a number, an array of real numbers, or a Tensor.
+        InvalidValueError: the primitive does not take these shapes or parameters.
+    """
+    on, groups = _recording.get()
+    arrays: list[Any] = []
+    inputs: list[Tensor | None] = []
+    wanted = False
+    settled = True
+    for x in args:
+        if isinstance(x, Tensor):
+            inputs.append(x)
+            arrays.append(x._data.copy() if x._exposed else x._data)
+            if x.requires_grad:
+                wanted = True
+        else:
+            inputs.append(None)
+            arrays.append(x)
+            if type(x) is not float and type(x) is not int:
+                settled = False
+    wanted = wanted and on
+    if not settled:
+        _settle_constants(primitive, arrays, inputs, wanted)
+    try:
+        out = primitive.forward(*arrays, **params)
+    except (ValueError, TypeError, IndexError) as error:
+        raise _misfit(primitive, arrays, error) from error
+    if type(out) is not _ndarray:
+        out = np.asarray(out)
+    result: Tensor = Tensor.__new__(Tensor)
+    if wanted:
+        _fill(result, out, True, primitive, tuple(inputs), tuple(arrays), params, groups)
+    else:
+        _fill(result, out, False, None, (), (), _NO_PARAMS, ())
+    return result
+
+
+def _fill(
+    t: Tensor,
+    data: np.ndarray,
+    requires_grad: bool,
+    op: Primitive | None,
+    inputs: tuple[Tensor | None, ...],
+    args: tuple[Any, ...],
+    params: dict[str, Any],
+    groups: tuple[str, ...],
+) -> None:
+    t._id = next(_ids)
+    t._data = data
+    t.requires_grad = requires_grad
+    t._op = op
+    t._inputs = inputs
+    t._args = args
+    t._params = params
+    t._groups = groups
+    t.name = None
+    t._grad = None
+    t._grad_shared = t._exposed = False
+
+
+def _made(data: np.ndarray) -> Tensor:
+    """A constant Tensor around an array that nobody else can change."""
+    t: Tensor = Tensor.__new__(Tensor)
+    _fill(t, data, False, None, (), (), _NO_PARAMS, ())
+    return t
+
+
+def _settle_constants(
+    primitive: Primitive, arrays: list[Any], inputs: list[Tensor | None], wanted: bool
+) -> None:
+    """Make plain arguments fit to compute with and, where backward may need them, our own."""
+    vjps = primitive.vjps(len(arrays))
+    dtype = np.result_type(*(a for a, t in zip(arrays, inputs, strict=True) if t is not None))
+    for i, (x, t) in enumerate(zip(arrays, inputs, strict=True)):
+        if t is not None or type(x) in (bool, int, float):
+            continue
+        array = np.asarray(x)
+        if array.dtype.kind not in "biuf":
+            raise InvalidTypeError(
+                f"{primitive.name}: argument {i + 1} must be a number, an array of real numbers "
+                f"or a Tensor; got {_described(x)}"
+            )
+        if vjps[i] is not None and array.dtype.kind != "f":
+            arrays[i] = array.astype(dtype)  # integers have no precision of their own to impose
+        elif wanted and array.flags.writeable:
+            arrays[i] = array.copy()  # the owner may change it before backward
+        elif not isinstance(x, np.generic):
+            arrays[i] = array
+
+
+def _own_index(index: Any) -> Any:
+    """An index that nobody can change later, or a sentence on why it cannot be one."""
+    if isinstance(index, tuple):
+        return tuple(_own_index(part) for part in index)
+    if isinstance(index, Tensor):
+        raise InvalidTypeError("an index must be integers, slices or booleans; got a Tensor")
+    if isinstance(index, (list, np.ndarray)):
+        return np.array(index, dtype=np.intp) if len(index) == 0 else np.array(index)
+    return index
+
+
+def _plain(x: Any) -> Any:
+    return x._data if isinstance(x, Tensor) else x
+
+
+def _described(x: Any) -> str:
+    if isinstance(x, np.ndarray):
+        return f"an array of dtype {x.dtype}"
+    return f"{type(x).__name__} {x!r:.40}"
+
+
+def _misfit(primitive: Primitive, arrays: list[Any], error: Exception) -> Exception:
+    shapes = ", ".join(str(np.shape(a)) for a in arrays)
+    kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
+    return kind(f"{primitive.name} of shape {shapes} is not possible: {error}")
+
+
+def _float_dtype(dtype: Any) -> np.dtype[Any]:
+    found: np.dtype[Any] | None
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind != "f":
+        raise InvalidTypeError(
+            f"dtype must be a floating-point type such as 'float32' or 'float64'; got {dtype!r}"
+        )
+    return found
+
+
+def _float_array(data: Any, dtype: Any, copy: bool = True) -> np.ndarray:
+    """An array of real floating-point numbers made of whatever the user gave."""
+    if isinstance(data, Tensor):
+        data = data._data
+    wanted = None if dtype is None else _float_dtype(dtype)
+    try:
+        array = np.asarray(data)
+    except ValueError:
+        raise InvalidValueError(
+            "data must be rectangular; the nested lists have unequal lengths"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise InvalidTypeError(
+            f"data must be real numbers; got {_described(data)}"
+            if array.dtype.kind != "O"
+            else f"data must be real numbers; got an array of objects made from "
+            f"{type(data).__name__}"
+        )
+    if wanted is None:
+        wanted = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
+    if copy:
+        return np.array(array, dtype=wanted, order="C")
+    return np.asarray(array, dtype=wanted)
