@@ -2,7 +2,10 @@
 
 from tinygrad_sm.backward import BackwardTrace, grad, hessian, jacobian
 from tinygrad_sm.dispatch import def_primitive
-from tinygrad_sm.errors import TinygradError
+from tinygrad_sm.errors import LossWarning, TinygradError
 from tinygrad_sm.graph import Graph, graph
+from tinygrad_sm.loss.composite import composite_cross_entropy
+from tinygrad_sm.loss.softmax import log_softmax, logsumexp, softmax
+from tinygrad_sm.loss.softmax_with_loss import SoftmaxWithLoss, cross_entropy
 from tinygrad_sm.primitives import *
 from tinygrad_sm.tensor import Tensor, group, no_grad

@@ -36,15 +36,23 @@ class Primitive:
             marks an argument that is never differentiated (an index, a condition).
         arity: number of array arguments; ``None`` when there may be any number. The one vjp of
             such a primitive is called as ``vjp(i, g, out, *args, **params)`` for argument ``i``.
+        integers: whether integer arrays reach `forward` as they are; else they take the
+            floating-point dtype of the Tensors beside them.
         parameters: names of the keyword parameters, in the order of `forward`.
     """
 
     def __init__(
-        self, name: str, forward: Callable[..., Any], vjps: tuple[Vjp | None, ...], variadic: bool
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        vjps: tuple[Vjp | None, ...],
+        variadic: bool,
+        integers: bool,
     ) -> None:
         self.name = self.__name__ = name
         self.forward = forward
         self.arity = None if variadic else len(vjps)
+        self.integers = integers
         self._vjps = vjps
         self.parameters = () if isinstance(forward, np.ufunc) else _parameters(forward, self.arity)
         self.__doc__ = (forward.__doc__ or "").strip() or f"The primitive `{name}`."
@@ -110,6 +118,7 @@ def def_primitive(
     *vjps: Vjp | None,
     numpy: Callable[..., Any] | Iterable[Callable[..., Any]] = (),
     variadic: bool = False,
+    integers: bool = False,
 ) -> Primitive:
     """Define a primitive: its name, its forward function and one vjp per array argument.
 
@@ -124,6 +133,8 @@ def def_primitive(
         numpy: NumPy functions that are to call this primitive when they meet a Tensor. A
             `forward` that is itself a ufunc is registered without asking.
         variadic: any number of array arguments; the one vjp gets the argument's index first.
+        integers: leave integer arrays as they are, since they count or index; by default they
+            take the floating-point dtype of the Tensors beside them.
 
     Returns:
         The primitive, callable on arrays and Tensors.
@@ -142,7 +153,7 @@ def def_primitive(
         raise InvalidTypeError(f"def_primitive needs a vjp for each argument of {name!r}; got none")
     if name in TABLE:
         raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
-    primitive = TABLE[name] = Primitive(name, forward, vjps, variadic)
+    primitive = TABLE[name] = Primitive(name, forward, vjps, variadic, integers)
     functions = [numpy] if callable(numpy) else list(numpy)
     if isinstance(forward, np.ufunc):
         functions.append(forward)

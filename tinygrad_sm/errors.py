@@ -19,3 +19,7 @@ class LabelError(TinygradError, IndexError):
 
 class ChangedDataError(TinygradError, RuntimeError):
     """A Tensor's data was changed after the forward pass that used it."""
+
+
+class LossWarning(RuntimeWarning):
+    """A loss is defined by convention here, or infinite."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_sm import primitives as p
 from tinygrad_sm.dispatch import Primitive, answer_for_numpy
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError
 
 if TYPE_CHECKING:
     from tinygrad_sm.backward import BackwardTrace
@@ -38,6 +38,11 @@ def no_grad() -> Iterator[None]:
         yield
     finally:
         _recording.reset(token)
+
+
+def is_recording() -> bool:
+    """Return whether operations are recorded here, that is, not inside `no_grad`."""
+    return _recording.get()[0]
 
 
 @contextmanager
@@ -484,6 +489,8 @@ def record(
         _settle_constants(primitive, arrays, inputs, wanted)
     try:
         out = primitive.forward(*arrays, **params)
+    except TinygradError:  # already says what is wrong
+        raise
     except (ValueError, TypeError, IndexError) as error:
         raise _misfit(primitive, arrays, error) from error
     if type(out) is not _ndarray:
@@ -541,7 +548,7 @@ def _settle_constants(
                 f"{primitive.name}: argument {i + 1} must be a number, an array of real numbers "
                 f"or a Tensor; got {_described(x)}"
             )
-        if vjps[i] is not None and array.dtype.kind != "f":
+        if array.dtype.kind != "f" and vjps[i] is not None and not primitive.integers:
             arrays[i] = array.astype(dtype)  # integers have no precision of their own to impose
         elif wanted and array.flags.writeable:
             arrays[i] = array.copy()  # the owner may change it before backward

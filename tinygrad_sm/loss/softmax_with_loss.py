@@ -1,0 +1,232 @@
+"""Softmax-cross-entropy as one fused node, with the closed form s·p − y for its gradient."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm import primitives as p
+from tinygrad_sm.dispatch import def_primitive
+from tinygrad_sm.errors import InvalidTypeError, LossWarning
+from tinygrad_sm.loss.kernel import softmax_cross_entropy
+from tinygrad_sm.loss.softmax import logsumexp, softmax
+from tinygrad_sm.loss.task import Task, task_of
+from tinygrad_sm.tensor import Tensor, is_recording
+
+
+@dataclass(slots=True)
+class _Saved:
+    """The gradient that the forward pass found on its way, until the first backward takes it."""
+
+    wanted: bool
+    gradient: np.ndarray | None = None
+
+
+def _as_rows(x: np.ndarray, axis: int) -> np.ndarray:
+    """The array as (rows, classes): a view if the class axis is the last."""
+    return np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
+
+
+def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
+    """Undo `_as_rows`."""
+    moved = task.shape[: task.axis] + task.shape[task.axis + 1 :] + (task.classes,)
+    return np.moveaxis(rows.reshape(moved), -1, task.axis)
+
+
+def _run_kernel(
+    logits: np.ndarray, target: Any, task: Task, scale: Any, want_grad: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the row losses and, if wanted, the gradient in the logits' shape and dtype."""
+    dtype = logits.dtype
+    rows = _as_rows(logits, task.axis)
+    if dtype == np.float16:
+        rows = rows.astype(np.float32)
+    if task.index is None:
+        options: dict[str, Any] = {"soft": _as_rows(target, task.axis)}
+    else:
+        options = {"index": task.index.reshape(-1), "smooth": task.smooth}
+        if task.coefficient is not None:
+            options["coefficient"] = task.coefficient.reshape(-1)
+        if task.active is not None:
+            options["active"] = task.active.reshape(-1)
+    losses, gradient = softmax_cross_entropy(
+        rows, temperature=task.temperature, scale=scale, want_grad=want_grad, **options
+    )
+    if gradient is not None:
+        gradient = _as_before(gradient.astype(dtype, copy=False), task)
+    return losses, gradient
+
+
+def _forward(logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
+    """Softmax-cross-entropy of logits and target, as `cross_entropy` describes it."""
+    losses, saved.gradient = _run_kernel(
+        logits, target, task, 1.0 / task.divisor, want_grad=saved.wanted
+    )
+    if np.isposinf(losses).any():
+        warnings.warn(
+            "the right class of a row has the logit -inf: its loss is inf, its gradient finite",
+            LossWarning,
+            stacklevel=5,
+        )
+    if task.reduction == "none":
+        per_row = task.shape[: task.axis] + task.shape[task.axis + 1 :]
+        return losses.reshape(per_row).astype(logits.dtype, copy=False)
+    total = losses.sum(dtype=np.longdouble)  # so that the sum costs no digits of its own
+    return np.asarray(total / task.divisor).astype(logits.dtype)
+
+
+def _spread(g: Any, task: Task) -> Any:
+    """The cotangent of each row's loss, with a class axis of length 1."""
+    return p.expand_dims(g, task.axis) if task.reduction == "none" else g / task.divisor
+
+
+def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
+    """The closed form g·(s·p − q)/T; on Tensors by differentiable operations."""
+    if isinstance(g, Tensor):
+        q = target if task.index is None else task.dense(logits.dtype)
+        s = p.sum(q, axis=task.axis, keepdims=True)
+        probabilities = softmax(logits / task.temperature, axis=task.axis)
+        return _spread(g, task) * (s * probabilities - q) / task.temperature
+    gradient, saved.gradient = saved.gradient, None  # given away: the receiver may change it
+    if gradient is None:
+        scale = g.reshape(-1) if task.reduction == "none" else float(g) / task.divisor
+        return _run_kernel(logits, target, task, scale, want_grad=True)[1]
+    if task.reduction == "none":
+        gradient *= np.expand_dims(g, task.axis)
+    elif g != 1:
+        gradient *= g
+    return gradient
+
+
+def _target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
+    """∂L/∂q_j = lse(a/T) − a_j/T."""
+    z = logits / task.temperature
+    return _spread(g, task) * (logsumexp(z, axis=task.axis, keepdims=True) - z)
+
+
+softmax_with_loss = def_primitive(
+    "SoftmaxWithLoss", _forward, _logits_vjp, _target_vjp, integers=True
+)
+
+
+def cross_entropy(
+    logits: Any,
+    target: Any,
+    *,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    axis: int = -1,
+) -> Any:
+    """Softmax-cross-entropy as one fused node: L = Σ_j y_j (lse(a) − a_j), ∂L/∂a = s·p − y.
+
+    The same function as `composite_cross_entropy`, computed in one visit to the logits.
+
+    Args:
+        logits: a Tensor or array with at least one axis, the classes along `axis`. float16 is
+            computed in float32. −inf masks a class: p = 0 and no gradient.
+        target: its shape alone decides. The logits' shape: a distribution over the classes
+            (one-hot or soft, any row sum s, integers allowed). The logits' shape without `axis`:
+            class indices (integers).
+        weight: one number per class that multiplies its target; shape (classes,), not negative.
+        ignore_index: a class index that marks rows that do not count; with class indices only.
+        reduction: "mean" over the rows that count (weighted by `weight` with class indices, as
+            PyTorch does), "sum", or "none" for one loss per row.
+        label_smoothing: ε in [0, 1]: the target becomes (1 − ε)·y + ε/n.
+        temperature: T > 0: the logits are divided by it.
+        axis: the class axis.
+
+    Returns:
+        A Tensor of shape () or, with "none", of the logits' shape without `axis`; of the logits'
+        dtype. For plain arrays a plain array.
+
+    Where it departs from torch.nn.functional.cross_entropy: the class axis is the last by default;
+    a mean over no rows is 0, with a warning, instead of NaN; distributions whose sum s is not 1
+    have the true gradient s·p − y; a NaN or +inf among the logits is an error.
+
+    Raises:
+        InvalidTypeError, InvalidValueError, LabelError: an argument does not fit; see `Task`.
+
+    Source: Blanchard, Higham & Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA J. Numer. Anal. 2021.
+    """
+    plain = not isinstance(logits, Tensor)
+    a = Tensor(logits, requires_grad=False) if plain else logits
+    task = task_of(
+        a,
+        target,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+        axis=axis,
+    )
+    saved = _Saved(wanted=a.requires_grad and is_recording())
+    loss = softmax_with_loss(
+        a, task.soft if task.index is None else task.index, task=task, saved=saved
+    )
+    return loss.numpy() if plain and not loss.requires_grad else loss
+
+
+class SoftmaxWithLoss:
+    """The textbook's layer: softmax and cross-entropy in one, with `forward` and `backward`.
+
+    It takes any options of `cross_entropy`, honours `dout`, and its gradient is right for soft
+    targets of any row sum, for one row and for a batch (the mean over the rows by default).
+
+    Attributes:
+        loss: the loss of the last `forward`.
+        y: the probabilities softmax(x / temperature), of x's shape.
+        t: the target as it was given.
+
+    Example:
+        >>> layer = SoftmaxWithLoss()
+        >>> loss = layer.forward([2.0, 1.0, 0.1], [1, 0, 0])
+        >>> layer.backward().round(3)
+        array([-0.341,  0.242,  0.099])
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.loss: Any = None
+        self.y: Any = None
+        self.t: Any = None
+        self._x: Tensor | None = None
+        self._out: Tensor | None = None
+
+    def forward(self, x: Any, t: Any) -> Any:
+        """Return the loss of logits `x` and target `t` as a plain number or array."""
+        self._x = Tensor(x)
+        self._out = self(self._x, t)
+        return self.loss
+
+    def backward(self, dout: Any = 1) -> np.ndarray:
+        """Return dout · ∂loss/∂x, of x's shape and dtype.
+
+        Raises:
+            InvalidTypeError: `forward` has not run.
+            InvalidValueError: `dout` has not the loss's shape.
+        """
+        if self._x is None or self._out is None:
+            raise InvalidTypeError("backward needs a forward before it; call forward(x, t) first")
+        self._x.zero_grad()
+        gradient = np.broadcast_to(dout, self._out.shape) if np.ndim(dout) == 0 else dout
+        self._out.backward(gradient)
+        grad: np.ndarray = self._x.grad
+        return grad
+
+    def __call__(self, a: Any, t: Any) -> Any:
+        """Return the loss of a Tensor `a` and target `t` as a Tensor of the graph."""
+        out = cross_entropy(a, t, **self.options)
+        logits = a.numpy() if isinstance(a, Tensor) else np.asarray(a)
+        scaled = logits / self.options.get("temperature", 1.0)
+        self.y = softmax(scaled, axis=self.options.get("axis", -1))
+        self.t = t
+        self.loss = out.numpy() if isinstance(out, Tensor) else out
+        return out

@@ -1,0 +1,296 @@
+"""What the options of softmax-cross-entropy ask for, checked once for every form of the loss.
+
+A row of logits a with class weights w, smoothing ε and n classes has the effective target
+
+    index t        q_j = w_j ((1 − ε) [j = t] + ε/n)        nothing at all if t is ignore_index
+    distribution   q_j = w_j ((1 − ε) y_j + ε/n)
+
+and its loss is Σ_j q_j (lse(a/T) − a_j/T). The semantics are those of
+torch.nn.functional.cross_entropy; what differs is said in `cross_entropy`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, LossWarning
+from tinygrad_sm.tensor import Tensor
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The checked options of one call, in the terms that the forms of the loss compute with.
+
+    `rows` stands for the logits' shape without the class axis.
+
+    Attributes:
+        shape: the logits' shape.
+        axis: the class axis, not negative.
+        index: (rows) the right classes, a valid one also where a row is ignored; or None.
+        soft: (shape) the effective target q, an array or a Tensor; or None.
+        coefficient: (rows) w_t (1 − ε), 0 where a row is ignored; None for ones.
+        smooth: (classes,) what every active row's target gets on top, ε/n · w; None for zeros.
+        active: (rows) False where a row is ignored; None for all True.
+        reduction: "mean", "sum" or "none".
+        divisor: what "mean" divides the sum by; 1 for the others.
+        temperature: T.
+    """
+
+    shape: tuple[int, ...]
+    axis: int
+    index: np.ndarray | None
+    soft: Any
+    coefficient: np.ndarray | None
+    smooth: np.ndarray | None
+    active: np.ndarray | None
+    reduction: str
+    divisor: float
+    temperature: float
+
+    @property
+    def classes(self) -> int:
+        """The length of the class axis."""
+        return self.shape[self.axis]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the target is class indices and nothing else."""
+        return self.index is not None and self.coefficient is None and self.smooth is None
+
+    def dense(self, dtype: Any) -> Any:
+        """Return the effective target q in the logits' shape, also where indices were given."""
+        if self.index is None:
+            return self.soft
+        q = np.zeros(self.shape, dtype)
+        coefficient = 1.0 if self.coefficient is None else self.by_class(self.coefficient)
+        np.put_along_axis(q, self.by_class(self.index), coefficient, self.axis)
+        if self.smooth is not None:
+            smooth = self.smooth.reshape([-1 if i == self.axis else 1 for i in range(q.ndim)])
+            q += smooth if self.active is None else smooth * self.by_class(self.active)
+        return q
+
+    def by_class(self, per_row: Any) -> Any:
+        """Give an array of one number per row the class axis back, with length 1."""
+        return np.expand_dims(per_row, self.axis)
+
+
+def task_of(
+    logits: Any,
+    target: Any,
+    *,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    axis: int = -1,
+) -> Task:
+    """Check the options of a loss against the logits and put them in the terms of a `Task`.
+
+    The target's shape decides what it is: the logits' shape is a distribution over classes, the
+    logits' shape without `axis` is class indices.
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type.
+        InvalidValueError: a shape or value is not allowed.
+        LabelError: a class index is out of range.
+    """
+    shape, dtype = logits.shape, logits.dtype
+    axis = _checked_axis(axis, shape)
+    _check_choices(reduction, label_smoothing, temperature)
+    weight = _checked_weight(weight, shape[axis])
+    if isinstance(target, Tensor):
+        given: Any = target if target.requires_grad else target.numpy()
+    else:
+        given = target if isinstance(target, np.ndarray) else _array_of("target", target)
+    if given.shape == shape:
+        if ignore_index != -100:
+            raise InvalidValueError(
+                "ignore_index goes with class indices only; the target is a distribution, "
+                f"since it has the logits' shape {shape}"
+            )
+        soft = _effective(_checked_distribution(given, dtype), weight, label_smoothing, axis)
+        rows = float(np.prod(shape[:axis] + shape[axis + 1 :], dtype=np.intp))
+        divisor = _checked_divisor(rows) if reduction == "mean" else 1.0
+        return Task(
+            shape, axis, None, soft, None, None, None, reduction, divisor, float(temperature)
+        )
+    if given.shape != shape[:axis] + shape[axis + 1 :]:
+        raise InvalidValueError(
+            f"target must have the logits' shape {shape} (a distribution) or "
+            f"{shape[:axis] + shape[axis + 1 :]} (class indices); got {given.shape}"
+        )
+    index, active = _checked_index(given, shape[axis], ignore_index)
+    coefficient, smooth = _coefficients(index, active, weight, label_smoothing, shape[axis])
+    divisor = 1.0
+    if reduction == "mean":
+        if weight is not None:
+            counted = weight[index] if active is None else weight[index] * active
+            divisor = _checked_divisor(float(counted.sum()))
+        else:
+            divisor = _checked_divisor(float(index.size if active is None else active.sum()))
+    return Task(
+        shape,
+        axis,
+        index,
+        None,
+        coefficient,
+        smooth,
+        active,
+        reduction,
+        divisor,
+        float(temperature),
+    )
+
+
+def _checked_axis(axis: Any, shape: tuple[int, ...]) -> int:
+    if not isinstance(axis, Integral):
+        raise InvalidTypeError(f"axis must be an integer; got {type(axis).__name__}")
+    if not shape:
+        raise InvalidValueError("logits must have a class axis; got a single number")
+    if not -len(shape) <= axis < len(shape):
+        raise InvalidValueError(
+            f"axis must lie between {-len(shape)} and {len(shape) - 1} for logits of shape "
+            f"{shape}; got {axis}"
+        )
+    axis = int(axis) % len(shape)
+    if shape[axis] == 0:
+        raise InvalidValueError(f"logits must have at least one class; their shape is {shape}")
+    return axis
+
+
+def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> None:
+    if reduction not in REDUCTIONS:
+        raise InvalidValueError(
+            f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}; got {reduction!r}"
+        )
+    for name, value in (("label_smoothing", label_smoothing), ("temperature", temperature)):
+        if not isinstance(value, Real):
+            raise InvalidTypeError(f"{name} must be a number; got {type(value).__name__}")
+    if not 0 <= label_smoothing <= 1:
+        raise InvalidValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
+    if not (temperature > 0 and np.isfinite(temperature)):
+        raise InvalidValueError(f"temperature must be positive and finite; got {temperature}")
+
+
+def _checked_weight(weight: Any, classes: int) -> np.ndarray | None:
+    if weight is None:
+        return None
+    array = _array_of("weight", weight)
+    if array.dtype.kind not in "biuf":
+        raise InvalidTypeError(f"weight must be real numbers; got dtype {array.dtype}")
+    array = array.astype(np.float64)
+    if array.shape != (classes,):
+        raise InvalidValueError(
+            f"weight must have shape ({classes},), one number per class; got {array.shape}"
+        )
+    wrong = ~((array >= 0) & np.isfinite(array))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise InvalidValueError(
+            f"weight must be finite and not negative; got {array[at]} for class {at}"
+        )
+    return array
+
+
+def _array_of(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise InvalidTypeError(f"{name} is not differentiated: pass {name}.detach()")
+        return value.numpy()
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError):
+        raise InvalidValueError(
+            f"{name} must be rectangular; the nested lists have unequal lengths"
+        ) from None
+
+
+def _checked_distribution(given: Any, dtype: Any) -> Any:
+    values = given.numpy() if isinstance(given, Tensor) else given
+    if values.dtype.kind not in "biuf":
+        raise InvalidTypeError(f"target must be real numbers; got dtype {values.dtype}")
+    if values.dtype.kind != "f":
+        return values.astype(dtype)
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise InvalidValueError(f"target must be finite; got {values[at]} at {at}")
+    return given
+
+
+def _effective(y: Any, weight: np.ndarray | None, smoothing: float, axis: int) -> Any:
+    """The effective target of a distribution, by operators: y may be an array or a Tensor."""
+    if smoothing:
+        y = y * (1.0 - smoothing) + smoothing / y.shape[axis]
+    if weight is not None:
+        y = y * weight.reshape([-1 if i == axis else 1 for i in range(y.ndim)]).astype(y.dtype)
+    return y
+
+
+def _checked_index(
+    given: Any, classes: int, ignore_index: Any
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return valid class indices, and which rows count (None: all of them)."""
+    if not isinstance(ignore_index, Integral) or isinstance(ignore_index, bool):
+        raise InvalidTypeError(f"ignore_index must be an integer; got {ignore_index!r}")
+    if given.size == 0:
+        return np.zeros(given.shape, np.intp), None
+    if given.dtype.kind not in "iu":
+        raise InvalidTypeError(
+            f"target of shape {given.shape} means class indices, which must be integers; "
+            f"got dtype {given.dtype}"
+        )
+    index = np.array(given, np.intp)  # our own: the owner may change it before backward
+    index.setflags(write=False)
+    # one comparison finds all that needs a closer look: seen unsigned, negative ones are large
+    if ignore_index < 0 and not (index.view(np.uintp) >= classes).any():
+        return index, None
+    ignored = index == ignore_index
+    wrong = ((index < 0) | (index >= classes)) & ~ignored
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise LabelError(
+            f"target must be class indices from 0 to {classes - 1} (or ignore_index "
+            f"{ignore_index}); got {index[at]}" + (f" at {at}" if at else "")
+        )
+    if not ignored.any():
+        return index, None
+    return np.where(ignored, 0, index), ~ignored
+
+
+def _coefficients(
+    index: np.ndarray,
+    active: np.ndarray | None,
+    weight: np.ndarray | None,
+    smoothing: float,
+    classes: int,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return `Task.coefficient` and `Task.smooth`."""
+    smooth = None
+    if smoothing:
+        smooth = smoothing / classes * (np.ones(classes) if weight is None else weight)
+    if weight is None and active is None and not smoothing:
+        return None, smooth
+    coefficient = np.ones(index.shape) if weight is None else weight[index]
+    coefficient = coefficient * (1.0 - smoothing)
+    return coefficient if active is None else coefficient * active, smooth
+
+
+def _checked_divisor(total: float) -> float:
+    if total:
+        return total
+    warnings.warn(
+        "no row counts towards the mean (none is there, all are ignored, or all weights are 0): "
+        "the loss and its gradient are 0",
+        LossWarning,
+        stacklevel=4,
+    )
+    return 1.0
