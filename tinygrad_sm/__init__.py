@@ -1,6 +1,9 @@
 """A tiny reverse-mode autograd engine about the gradient of softmax + cross-entropy."""
 
 from tinygrad_sm.backward import BackwardTrace, grad, hessian, jacobian
+from tinygrad_sm.compare import compare
+from tinygrad_sm.comparison import Comparison
+from tinygrad_sm.diagnose import Breakdown, first_breakdown
 from tinygrad_sm.dispatch import def_primitive
 from tinygrad_sm.errors import LossWarning, TinygradError
 from tinygrad_sm.graph import Graph, graph

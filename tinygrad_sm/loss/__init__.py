@@ -1,0 +1,1 @@
+"""Softmax-cross-entropy: the composite that specifies it, the fused node, its kernel."""

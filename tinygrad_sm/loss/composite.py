@@ -110,8 +110,7 @@ def _from_softmax(z: Tensor, task: Task, shift: bool) -> Tensor:
         s = _named("s", e.sum(axis=task.axis, keepdims=True))
         probabilities = _named("p", e / s)
     with group("cross-entropy"):
-        log_p = probabilities.log()
-        return _weighed(log_p, task, sign=-1)
+        return _weighed(probabilities.log(), task, sign=-1)
 
 
 def _from_logsumexp(z: Tensor, task: Task) -> Tensor:
@@ -128,7 +127,7 @@ def _from_logsumexp(z: Tensor, task: Task) -> Tensor:
 def _weighed(terms: Tensor, task: Task, sign: int) -> Tensor:
     """The loss of each row from ±log p: the right class picked by index, or Σ_j q_j · term_j."""
     if task.index is not None and task.smooth is None:
-        picked = p.take_along_axis(terms, task.by_class(task.index), axis=task.axis)
+        picked: Tensor = p.take_along_axis(terms, task.by_class(task.index), axis=task.axis)
         losses = picked.reshape(task.index.shape)
         if task.coefficient is not None:
             weight = Tensor(task.coefficient.astype(terms.dtype), name="w", requires_grad=False)

@@ -21,7 +21,6 @@ depend on shapes alone: the results are the same bits for any number of threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,13 +31,19 @@ from . import pool
 from .exponentials import Doubles, Floats, Scratch, exponentials, row_sums
 
 Indices: TypeAlias = NDArray[np.intp]
-PerRow: TypeAlias = Doubles | float  # (r,), or one number for all rows
+Rows: TypeAlias = slice | Indices  # which rows of a call
 
 TILE_BYTES = 1 << 18  # of logits: with as much of exponentials, a fraction of any L2 cache
 WIDE_BYTES = 1 << 20  # a longer row is cut into segments of TILE_BYTES
-SERIAL_ELEMENTS = 1 << 15  # below, waking a thread costs more than it saves
-NARROW_CLASSES = 64  # float32 rows this short are computed in float64: it costs next to nothing
-SAFE_QUOTIENT = 1e-280  # where exp(a_t)/S is above, exp(a_t) is normal and R/exp(a_t) finite
+ALL = slice(None)
+TILE_BYTES = 1 << 21  # of logits: two such buffers stay in a last-level cache, calls stay few
+TILES = 4  # at least so many, where a tile is then still worth a thread
+SERIAL_ELEMENTS = 1 << 15  # fewer elements are not worth waking a thread for
+WIDE_BYTES = 1 << 22  # a longer row is cut into segments
+SEGMENT_BYTES = 1 << 19
+NARROW_CLASSES = 64  # float32 rows this short are computed in float64, at next to no cost
+LARGEST_RATIO = 1e280  # with R/exp(a_t) below it, exp(a_t) is a normal number
+BUFFER_ELEMENTS = 512  # of a ufunc: a longer inner loop is not buffered to broadcast a column
 
 
 class NonFiniteRow(InvalidValueError):
@@ -87,177 +92,180 @@ def softmax_cross_entropy(
     gradient = None
     if want_grad:
         gradient = np.empty((rows, classes), logits.dtype) if out is None else out
-    losses = np.empty(rows, logits.dtype)
-    job = _Job(logits, losses, gradient, temperature, scale)
-    job.set_target(index, coefficient, smooth, active, soft)
     if threads is None:
         threads = pool.default_threads() if logits.size >= SERIAL_ELEMENTS else 1
     with np.errstate(all="ignore"):  # overflow and underflow are part of the plan
-        if classes * logits.itemsize > WIDE_BYTES:
-            _run_wide(job, threads)
+        if logits.size >= SERIAL_ELEMENTS:
+            np.setbufsize(BUFFER_ELEMENTS)  # until errstate restores it
+        call = _Call(logits, gradient, temperature, scale)
+        if soft is not None:
+            call.aim_at_dense(soft)
+        elif index is not None:
+            call.aim_at_classes(index, coefficient, smooth, active)
         else:
-            _run_tiles(job, threads)
-    return losses, gradient
+            raise InvalidValueError("give either class indices or a dense target")
+        if classes * logits.itemsize > WIDE_BYTES:
+            _run_wide(call, threads)
+        else:
+            _run_tiles(call, threads)
+        if gradient is not None:
+            gradient[call.each, call.index] = _gradient_at_index(call)
+        return _losses(call).astype(logits.dtype, copy=False), gradient
 
 
-# --- what a call is about, and one block of it -----------------------------------------------
+class _Call:
+    """What is known of every row, (rows,) float64 each; tiles fill it in, in any order.
 
+    One class t of each row is set apart: the right one, or of a dense target its largest.
+    """
 
-@dataclass(slots=True)
-class _Target:
-    """The effective target q of r rows, one class of each set apart."""
-
-    index: Indices  # (r,) the class t
-    at_index: PerRow  # q_t
-    total: PerRow  # s = sum(q)
-    dense: NDArray[Any] | None  # (r, n) or (1, n): q_j for j != t; None for zeros
-    active: PerRow  # multiplies `dense`
-
-
-@dataclass(slots=True)
-class _Block:
-    """Some rows of a call, with views of where their results go."""
-
-    logits: Floats
-    target: _Target
-    factor: PerRow  # scale/T
-    losses: Floats
-    gradient: Floats | None
-
-    @property
-    def weight(self) -> PerRow:
-        """What multiplies p in the gradient, s*scale/T."""
-        return self.factor * self.target.total
-
-
-class _Job:
-    """One call of the kernel."""
+    index: Indices  # t
+    at_index: Doubles  # q_t
+    total: Doubles  # s = sum(q)
+    weight: Doubles  # what multiplies p in the gradient: s*scale/T
+    logit: Doubles  # a_t/T
+    peak: Doubles  # exp(a_t/T - shift)
+    rest: Doubles  # the sum of the other exponentials
+    shift: Doubles  # taken from a/T before exp
+    dense: NDArray[Any] | None = None  # (rows, n) or (1, n): q_j for j != t; None: zeros
+    active: Doubles | None = None  # (rows,) multiplies `dense`; None: ones
+    maxima: Doubles  # max(a)/T, filled in where the target is dense
+    gaps: Doubles  # sum_{j != t} q_j (max(a) - a_j)/T, likewise
+    soft = False  # `dense` is the whole target, and t has to be found in it
 
     def __init__(
-        self,
-        logits: Floats,
-        losses: Floats,
-        gradient: Floats | None,
-        temperature: float,
-        scale: float | Floats,
+        self, logits: Floats, gradient: Floats | None, temperature: float, scale: float | Floats
     ) -> None:
-        self.logits, self.losses, self.gradient = logits, losses, gradient
-        self.temperature = float(temperature)
-        self.factor = _per_row(scale) / self.temperature
+        rows = len(logits)
+        self.logits, self.gradient, self.temperature = logits, gradient, float(temperature)
+        self.factor = np.full(rows, scale, np.float64) / self.temperature
+        self.each = np.arange(rows)
+        self.rest = np.empty(rows)
+        self.shift = np.zeros(rows)
         self.scratch = Scratch()
 
-    def set_target(
+    def aim_at_classes(
         self,
-        index: Indices | None,
+        index: Indices,
         coefficient: Floats | None,
         smooth: Floats | None,
         active: NDArray[np.bool_] | None,
-        soft: NDArray[Any] | None,
     ) -> None:
-        if (index is None) == (soft is None):
-            raise InvalidValueError("give either class indices or a dense target")
-        self.index, self.soft = index, soft
-        self.coefficient = 1.0 if coefficient is None else _per_row(coefficient)
-        self.active = 1.0 if active is None else _per_row(active)
-        self.smooth = None if smooth is None else smooth[None, :].astype(np.float64)
+        """Take classes as the target, with or without the same `smooth` for every row."""
+        rows = len(self.logits)
+        weight = np.ones(rows) if coefficient is None else coefficient.astype(np.float64)
+        self.index, self.at_index, self.total = index, weight, weight
+        if smooth is not None:
+            self._make_room_for_dense(smooth[None, :])
+            values = smooth.astype(np.float64)
+            self.active = np.ones(rows) if active is None else active.astype(np.float64)
+            self.at_index = weight + self.active * values[index]
+            self.total = weight + self.active * values.sum()
+        self.weight = self.factor * self.total
+        self.logit = self.logits[self.each, index].astype(np.float64)
+        if self.temperature != 1.0:
+            self.logit /= self.temperature
+        self.peak = np.exp(self.logit)
 
-    def block(self, rows: slice) -> _Block:
-        gradient = None if self.gradient is None else self.gradient[rows]
-        return _Block(
-            self.logits[rows],
-            self._target(rows),
-            _part(self.factor, rows),
-            self.losses[rows],
-            gradient,
-        )
+    def aim_at_dense(self, target: NDArray[Any]) -> None:
+        """Take a distribution for each row as the target; `set_apart` will look into it."""
+        rows = len(self.logits)
+        self.soft = True
+        self._make_room_for_dense(target)
+        self.index = np.empty(rows, np.intp)
+        self.at_index, self.total, self.weight = np.empty(rows), np.empty(rows), np.empty(rows)
+        self.logit, self.peak = np.empty(rows), np.empty(rows)
 
-    def _target(self, rows: slice) -> _Target:
-        if self.soft is not None:
-            return _dense_target(self.soft[rows], self.scratch)
-        assert self.index is not None
-        index = self.index[rows]
-        weight = _part(self.coefficient, rows)
-        if self.smooth is None:
-            return _Target(index, weight, weight, None, 1.0)
-        active = _part(self.active, rows)
-        at_index = weight + active * self.smooth[0, index]
-        total = weight + active * float(self.smooth.sum())
-        return _Target(index, at_index, total, self.smooth, active)
+    def _make_room_for_dense(self, target: NDArray[Any]) -> None:
+        self.dense = target if target.dtype.kind == "f" else target.astype(self.logits.dtype)
+        self.maxima, self.gaps = np.empty(len(self.logits)), np.empty(len(self.logits))
 
+    def set_apart(self, rows: slice) -> None:
+        """Set the largest q_t of a dense target apart: a one-hot row becomes that of an index."""
+        assert self.dense is not None
+        q, each = self.dense[rows], self.each[: rows.stop - rows.start]
+        index = self.index[rows] = q.argmax(axis=1)
+        self.at_index[rows] = q[each, index]
+        self.total[rows] = row_sums(q)
+        self.weight[rows] = self.factor[rows] * self.total[rows]
+        self.logit[rows] = self.logits[rows][each, index] / self.temperature
+        self.peak[rows] = np.exp(self.logit[rows])
 
-def _dense_target(q: NDArray[Any], scratch: Scratch) -> _Target:
-    """Set the largest q_t apart; a one-hot row is then treated as its index would be."""
-    index = q.argmax(axis=1)
-    at_index = q[np.arange(len(q)), index].astype(np.float64)
-    return _Target(index, at_index, row_sums(q, scratch), q, 1.0)
-
-
-def _per_row(values: Any) -> PerRow:
-    array = np.asarray(values, np.float64)
-    return array if array.ndim else float(array)
-
-
-def _part(values: PerRow, rows: slice | Indices) -> PerRow:
-    return values if isinstance(values, float) else values[rows]
-
-
-def _chosen(block: _Block, rows: Indices) -> _Block:
-    """A copy of some of the block's rows; its results are the caller's to put back."""
-    target = block.target
-    dense = target.dense
-    if dense is not None and len(dense) == len(block.logits):
-        dense = dense[rows]
-    logits = block.logits[rows]
-    return _Block(
-        logits,
-        _Target(
-            target.index[rows],
-            _part(target.at_index, rows),
-            _part(target.total, rows),
-            dense,
-            _part(target.active, rows),
-        ),
-        _part(block.factor, rows),
-        block.losses[rows],
-        None if block.gradient is None else np.empty_like(logits),
-    )
+    def dense_part(self, rows: Rows, columns: slice = ALL) -> NDArray[Any] | None:
+        """The dense target of some rows, to be multiplied by `active`."""
+        if self.dense is None:
+            return None
+        return self.dense[rows, columns] if self.soft else self.dense[:, columns]
 
 
-# --- tiles: blocks of whole rows -------------------------------------------------------------
+# --- tiles: whole rows -----------------------------------------------------------------------
 
 
-def _run_tiles(job: _Job, threads: int) -> None:
-    rows, classes = job.logits.shape
-    tile_rows = max(1, TILE_BYTES // (classes * job.logits.itemsize))
+def _run_tiles(call: _Call, threads: int) -> None:
+    rows, classes = call.logits.shape
+    elements = min(TILE_BYTES // call.logits.itemsize, max(SERIAL_ELEMENTS, -(-rows * classes // TILES)))
+    tile_rows = max(1, elements // classes)
 
     def task(number: int) -> None:
         first = number * tile_rows
-        _tile(job, slice(first, min(first + tile_rows, rows)))
+        _tile(call, slice(first, min(first + tile_rows, rows)))
 
     pool.run(task, -(-rows // tile_rows), threads)
 
 
-def _tile(job: _Job, rows: slice) -> None:
-    """Do a block without a shift, and again with one those of its rows that need it."""
-    block = job.block(rows)
-    narrow = block.logits.shape[1] <= NARROW_CLASSES
-    work = job.scratch.take(
-        "work", block.logits.shape, np.float64 if narrow else block.logits.dtype
-    )
-    sums = _sums(job, block, None, work)
-    unsafe = np.flatnonzero(~_is_safe(sums.total, block, work.dtype))
-    if not unsafe.size:
-        _finish(job, block, sums, work)
+def _tile(call: _Call, rows: slice) -> None:
+    """Do some rows without a shift, and again with one those that need it."""
+    a = call.logits[rows]
+    if call.soft:
+        call.set_apart(rows)
+    if call.dense is not None:
+        _measure_gaps(call, rows, a)
+    narrow = a.shape[1] <= NARROW_CLASSES
+    work = call.scratch.take("work", a.shape, np.float64 if narrow else a.dtype)
+    exponentials(a, None, call.temperature, work, call.scratch)
+    work[call.each[: len(a)], call.index[rows]] = 0.0
+    call.rest[rows] = row_sums(work)
+    total = call.rest[rows] + call.peak[rows]
+    safe = _is_safe(total, call.weight[rows], work.dtype, narrow=work.dtype != a.dtype)
+    if safe.all():
+        _write_gradient(call, rows, total, work)
         return
-    again = _chosen(block, unsafe)  # before the gradient overwrites logits that it may share
-    if unsafe.size < len(block.logits):
-        _finish(job, block, sums, work)
-    maxima = _row_maxima(again.logits, rows.start + unsafe)
-    work = job.scratch.take("work", again.logits.shape, np.float64)
-    _finish(job, again, _sums(job, again, maxima / job.temperature, work), work)
-    block.losses[unsafe] = again.losses
-    if block.gradient is not None:
-        block.gradient[unsafe] = again.gradient
+    unsafe = np.flatnonzero(~safe)
+    again = a[unsafe]  # a copy, before the gradient overwrites logits that may be the same array
+    if len(again) < len(a):
+        _write_gradient(call, rows, total, work)
+    _shifted_rows(call, rows.start + unsafe, again)
+
+
+def _shifted_rows(call: _Call, rows: Indices, a: Floats) -> None:
+    """Do rows whose exponentials need a shift; `a` holds their logits."""
+    shift = _row_maxima(a, rows) / call.temperature
+    work = call.scratch.take("work", a.shape, np.float64)
+    exponentials(a, shift, call.temperature, work, call.scratch)
+    each = call.each[: len(a)]
+    peak = work[each, call.index[rows]]
+    work[each, call.index[rows]] = 0.0
+    rest = row_sums(work)
+    rest[rest + peak == 0.0] = 1.0  # every class is masked: p = 0/1
+    call.shift[rows], call.peak[rows], call.rest[rows] = shift, peak, rest
+    _write_gradient(call, rows, rest + peak, work)
+
+
+def _is_safe(
+    total: Doubles, weight: Doubles, dtype: np.dtype[Any], *, narrow: bool
+) -> NDArray[np.bool_]:
+    """Which rows' unshifted exponentials, of sum `total`, lose nothing that a result could show.
+
+    The gradient's terms are weight*e/S.  With S >= |weight| a denormal e makes a denormal term;
+    S and weight/S must be normal numbers, too.  `narrow` says that results have less range than
+    the exponentials: it leaves room on both sides.
+    """
+    limits = np.finfo(dtype)
+    if narrow:
+        return (total >= 1e-20) & (total <= limits.max / 4)
+    rate = np.abs(weight / total)
+    safe: NDArray[np.bool_] = (total >= 0.5) & (total <= limits.max / 4) & (rate <= 1.0)
+    return safe & ((rate >= limits.tiny) | (weight == 0.0))
 
 
 def _row_maxima(a: Floats, numbers: Indices) -> Doubles:
@@ -270,223 +278,177 @@ def _row_maxima(a: Floats, numbers: Indices) -> Doubles:
     return maxima
 
 
-# --- exponentials and their sums -------------------------------------------------------------
+def _measure_gaps(call: _Call, rows: slice, a: Floats) -> None:
+    """Fill in the maxima and the gaps of some rows."""
+    maxima = np.maximum.reduce(a, axis=1).astype(np.float64)
+    maxima[np.isneginf(maxima)] = 0.0  # every class is masked
+    call.maxima[rows] = maxima / call.temperature
+    index = call.each[: len(a)], call.index[rows]
+    call.gaps[rows] = _gaps(call, a, maxima, call.dense_part(rows), index)
 
 
-@dataclass(slots=True)
-class _Sums:
-    """What the exponentials of r rows add up to, exp(shift) taken out."""
-
-    at_index: Doubles  # (r,) exp(a_t)
-    rest: Doubles  # (r,) the sum of the others
-    total: Doubles  # (r,) both
-    shift: PerRow
-    logit: Doubles  # (r,) a_t/T
-
-
-def _sums(job: _Job, block: _Block, shift: Doubles | None, work: Floats) -> _Sums:
-    """Fill `work` with exponentials, 0 at the class t, and add them up."""
-    exponentials(block.logits, shift, job.temperature, work, job.scratch)
-    each = np.arange(len(work))
-    index = block.target.index
-    at_index = work[each, index].astype(np.float64)
-    work[each, index] = 0.0
-    rest = row_sums(work, job.scratch)
-    logit = block.logits[each, index].astype(np.float64) / job.temperature
-    return _complete(at_index, rest, shift, logit)
-
-
-def _complete(at_index: Doubles, rest: Doubles, shift: Doubles | None, logit: Doubles) -> _Sums:
-    if shift is None:
-        return _Sums(at_index, rest, rest + at_index, 0.0, logit)
-    rest = np.where(rest + at_index == 0.0, 1.0, rest)  # every class masked: p = 0/1
-    return _Sums(at_index, rest, rest + at_index, shift, logit)
-
-
-def _is_safe(total: Doubles, block: _Block, work: np.dtype[Any]) -> NDArray[np.bool_]:
-    """Rows whose unshifted exponentials, of sum `total`, lose nothing that a result could show.
-
-    The gradient's terms are weight*e/S.  With S >= |weight| a denormal e makes a denormal term;
-    S and weight/S must be normal numbers themselves, or the terms all be denormal.
-    """
-    limits = np.finfo(work)
-    weight = np.abs(block.weight)
-    floor = np.maximum(weight, 0.5)
-    if work != block.logits.dtype:
-        floor = np.minimum(floor, 1e-20)  # float64 has that much room around float32's range
-    ceiling = np.where(weight == 0.0, limits.max, weight / limits.tiny)
-    safe: NDArray[np.bool_] = (total >= floor) & (total <= np.minimum(ceiling, limits.max / 4))
-    return safe
+def _gaps(
+    call: _Call, a: Floats, maxima: Doubles, dense: NDArray[Any] | None, index: Any
+) -> Doubles:
+    """sum_{j != t} q_j (max(a) - a_j)/T, (r,): every term is >= 0, so that none cancels."""
+    assert dense is not None
+    gaps = call.scratch.take("gaps", a.shape, a.dtype)
+    np.subtract(maxima.astype(a.dtype)[:, None], a, out=gaps)
+    if index is not None:
+        gaps[index] = 0.0
+    np.multiply(gaps, dense, out=gaps, casting="same_kind")
+    sums = row_sums(gaps)
+    if np.isnan(sums).any():  # 0 * inf, at masked classes without a target
+        np.copyto(gaps, 0.0, where=np.equal(dense, 0))
+        sums = row_sums(gaps)
+    return sums / call.temperature
 
 
 # --- from the sums to the results ------------------------------------------------------------
 
 
-def _finish(job: _Job, block: _Block, sums: _Sums, work: Floats) -> None:
-    """Write the block's losses and, from the exponentials in `work`, its gradient."""
-    target = block.target
-    right = _right_losses(sums)
-    if target.dense is None:
-        block.losses[...] = _times(target.at_index, right)
-    else:
-        maxima = np.maximum.reduce(block.logits, axis=1).astype(np.float64) / job.temperature
-        gaps = _weighted_gaps(job, block.logits, target, maxima, target.index)
-        block.losses[...] = _dense_losses(target, sums, right, maxima, gaps)
-    if block.gradient is not None:
-        rate = block.weight / sums.total
-        _scale(job, block, rate, work, block.gradient)
-        each = np.arange(len(work))
-        block.gradient[each, target.index] = _at_index(block, rate, sums)
+def _write_gradient(call: _Call, rows: Rows, total: Doubles, work: Floats) -> None:
+    """Turn the exponentials in `work` into the gradient of some rows, but for the class t."""
+    if call.gradient is None:
+        return
+    whole = isinstance(rows, slice)
+    out = call.gradient[rows] if whole else np.empty(work.shape, call.gradient.dtype)
+    _scale(call, rows, call.weight[rows] / total, work, call.dense_part(rows), out)
+    if not whole:
+        call.gradient[rows] = out
 
 
-def _right_losses(sums: _Sums) -> Doubles:
-    """lse(a/T) - a_t/T, (r,): log1p(R/exp(a_t)), or by differences where exp(a_t) vanishes."""
-    losses: Doubles = np.log1p(sums.rest / sums.at_index)
-    vanished = ~(sums.at_index > SAFE_QUOTIENT * sums.total)
-    if vanished.any():
-        apart = (sums.shift - sums.logit) + np.log(sums.total)
-        losses = np.where(vanished, apart, losses)
-    return losses
-
-
-def _times(weight: PerRow, losses: Doubles) -> Doubles:
-    """weight * losses, where 0 * inf is 0: what has no weight costs nothing."""
-    if isinstance(weight, float) and weight:
-        return losses if weight == 1.0 else weight * losses
-    return np.where(np.equal(weight, 0.0), 0.0, weight * losses)
-
-
-def _weighted_gaps(
-    job: _Job, a: Floats, target: _Target, maxima: Doubles, index: Indices | None
-) -> Doubles:
-    """sum_{j != t} q_j (max - a_j/T), (r,), q the dense part of the target: terms >= 0 only."""
-    assert target.dense is not None
-    gaps = job.scratch.take("gaps", a.shape, np.float64)
-    np.divide(a, job.temperature, out=gaps, dtype=np.float64)
-    np.subtract(maxima[:, None], gaps, out=gaps)
-    if index is not None:
-        gaps[np.arange(len(gaps)), index] = 0.0
-    weighted = row_sums(np.multiply(gaps, target.dense, out=gaps), job.scratch)
-    if np.isnan(weighted).any():  # 0 * inf, at masked classes without a target
-        np.copyto(gaps, 0.0, where=np.equal(target.dense, 0))
-        weighted = row_sums(gaps, job.scratch)
-    return _times(target.active, weighted)
-
-
-def _dense_losses(
-    target: _Target, sums: _Sums, right: Doubles, maxima: Doubles, gaps: Doubles
-) -> Doubles:
-    """q_t (lse - a_t) + sum_{j != t} q_j ((lse - max) + (max - a_j)): terms >= 0 only."""
-    others = np.subtract(target.total, target.at_index)
-    apart = np.maximum(np.log(sums.total) + (sums.shift - maxima), 0.0)
-    log_sum = np.where(sums.logit == maxima, right, apart)
-    losses: Doubles = _times(target.at_index, right) + _times(others, log_sum) + gaps
-    return losses
-
-
-def _scale(job: _Job, block: _Block, rate: Doubles, exps: Floats, out: Floats) -> None:
-    """out = rate*exps - factor*q, the gradient but for the class t."""
-    np.multiply(exps, rate.astype(exps.dtype)[:, None], out=out, casting="same_kind")
-    dense = block.target.dense
+def _scale(
+    call: _Call,
+    rows: Rows,
+    rate: Doubles,
+    work: Floats,
+    dense: NDArray[Any] | None,
+    out: Floats,
+) -> None:
+    """out = rate*exp - factor*q."""
+    np.multiply(work, rate.astype(work.dtype)[:, None], out=out, casting="same_kind")
     if dense is None:
         return
-    factor = np.multiply(block.factor, block.target.active)
-    if factor.ndim:
-        factor = factor[:, None]
-    pull = job.scratch.take("gaps", out.shape, out.dtype)
-    np.multiply(dense, factor.astype(out.dtype), out=pull, casting="same_kind")
+    factor = call.factor[rows] if call.active is None else call.factor[rows] * call.active[rows]
+    pull = call.scratch.take("gaps", out.shape, out.dtype)
+    np.multiply(dense, factor.astype(out.dtype)[:, None], out=pull, casting="same_kind")
     np.subtract(out, pull, out=out)
 
 
-def _at_index(block: _Block, rate: Doubles, sums: _Sums) -> Doubles:
-    """The gradient at t, as minus the sum of the others, (r,): a row's gradient adds up to 0."""
-    target = block.target
-    pull = -rate * sums.rest
-    if target.dense is not None:
-        pull += block.factor * np.subtract(target.total, target.at_index)
-    return pull
+def _gradient_at_index(call: _Call) -> Doubles:
+    """The gradient at t, (rows,), as minus the sum of the others: a row's gradient adds up to 0."""
+    pulled = -call.weight * (call.rest / (call.rest + call.peak))
+    if call.dense is not None:
+        pulled += call.factor * (call.total - call.at_index)
+    return pulled
 
 
-# --- wide rows: one row in segments ----------------------------------------------------------
+def _losses(call: _Call) -> Doubles:
+    """The losses (rows,).
+
+    q_t (lse - a_t) + sum_{j != t} q_j ((lse - max) + (max - a_j)) has no negative term.
+    """
+    right = _right_losses(call)
+    losses = _times(call.at_index, right)
+    if call.dense is None:
+        return losses
+    apart = np.log(call.rest + call.peak) + (call.shift - call.maxima)
+    apart = np.where(call.logit == call.maxima, right, np.maximum(apart, 0.0))
+    gaps = call.gaps if call.active is None else _times(call.active, call.gaps)
+    return losses + _times(call.total - call.at_index, apart) + gaps
 
 
-def _run_wide(job: _Job, threads: int) -> None:
+def _right_losses(call: _Call) -> Doubles:
+    """lse(a/T) - a_t/T, (rows,): log1p(R/exp(a_t)), or by differences where exp(a_t) vanishes."""
+    ratio = call.rest / call.peak
+    losses: Doubles = np.log1p(ratio)
+    small = ratio < LARGEST_RATIO
+    if not small.all():
+        apart = (call.shift - call.logit) + np.log(call.rest + call.peak)
+        losses = np.where(small, losses, apart)
+    return losses
+
+
+def _times(weight: Doubles, losses: Doubles) -> Doubles:
+    """weight * losses, where 0 * inf is 0: what has no weight costs nothing."""
+    return np.multiply(weight, losses, out=np.zeros(len(losses)), where=weight != 0.0)
+
+
+# --- wide rows: each in segments -------------------------------------------------------------
+
+
+def _run_wide(call: _Call, threads: int) -> None:
     """Rows side by side if there are enough for all threads, else the segments of each row."""
-    rows = len(job.logits)
+    rows = len(call.logits)
     if rows >= threads:
-        pool.run(lambda row: _wide_row(job, row, 1), rows, threads)
+        pool.run(lambda row: _wide_row(call, row, 1), rows, threads)
     else:
         for row in range(rows):
-            _wide_row(job, row, threads)
+            _wide_row(call, row, threads)
 
 
-def _wide_row(job: _Job, row: int, threads: int) -> None:
-    """Three rounds over a row's segments: maximum; exponentials and sums; gradient."""
-    block = job.block(slice(row, row + 1))
-    a, target, gradient = block.logits, block.target, block.gradient
-    width = TILE_BYTES // a.itemsize
-    segments = [slice(at, at + width) for at in range(0, a.shape[1], width)]
-    t = int(target.index[0])
-    logit = a[:, t].astype(np.float64) / job.temperature
-    maxima, rests, gaps = (np.zeros(len(segments)) for _ in range(3))
+def _wide_row(call: _Call, row: int, threads: int) -> None:
+    """Three rounds over a row's segments: maximum, exponentials and their sum, gradient."""
+    rows = slice(row, row + 1)
+    a = call.logits[rows]
+    gradient = None if call.gradient is None else call.gradient[rows]
+    if call.soft:
+        call.set_apart(rows)
+    width = SEGMENT_BYTES // a.itemsize
+    parts = [slice(at, at + width) for at in range(0, a.shape[1], width)]
+    peaks = np.empty((1, len(parts)))
 
     def find_maximum(number: int) -> None:
-        maxima[number] = np.maximum.reduce(a[0, segments[number]])
+        peaks[0, number] = np.maximum.reduce(a[0, parts[number]])
 
-    pool.run(find_maximum, len(segments), threads)
-    maximum = _row_maxima(maxima[None, :], np.array([row])) / job.temperature
-    shift, dtype = _wide_shift(block, maximum)
+    pool.run(find_maximum, len(parts), threads)
+    maximum = _row_maxima(peaks, np.array([row]))
+    shift, dtype = _wide_shift(call, rows, maximum / call.temperature)
+    rests, gaps = np.empty((1, len(parts))), np.empty((1, len(parts)))
+    right = int(call.index[row])
 
     def exponentiate(number: int) -> None:
-        part = segments[number]
+        part = parts[number]
         segment = a[:, part]
-        inside = part.start <= t < part.stop
-        if target.dense is not None:
-            index = target.index - part.start if inside else None
-            gap = _weighted_gaps(job, segment, _columns(target, part), maximum, index)
-            gaps[number] = gap[0]
-        work = job.scratch.take("work", segment.shape, dtype)
-        exponentials(segment, shift, job.temperature, work, job.scratch)
-        if inside:
-            work[0, t - part.start] = 0.0
-        rests[number] = row_sums(work, job.scratch)[0]
+        inside = (0, right - part.start) if part.start <= right < part.stop else None
+        if call.dense is not None:
+            dense = call.dense_part(rows, part)
+            gaps[0, number] = _gaps(call, segment, maximum, dense, inside)[0]
+        work = call.scratch.take("work", segment.shape, dtype)
+        exponentials(segment, shift, call.temperature, work, call.scratch)
+        if inside is not None:
+            work[inside] = 0.0
+        rests[0, number] = row_sums(work)[0]
         if gradient is not None:
             gradient[:, part] = work
 
-    pool.run(exponentiate, len(segments), threads)
-    at_index = np.exp(logit - (0.0 if shift is None else shift))
-    sums = _complete(at_index, row_sums(rests[None, :], job.scratch), shift, logit)
-    right = _right_losses(sums)
-    if target.dense is None:
-        block.losses[...] = _times(target.at_index, right)
-    else:
-        gap = row_sums(gaps[None, :], job.scratch)
-        block.losses[...] = _dense_losses(target, sums, right, maximum, gap)
+    pool.run(exponentiate, len(parts), threads)
+    call.rest[rows] = row_sums(rests)
+    if call.dense is not None:
+        call.maxima[rows], call.gaps[rows] = maximum / call.temperature, row_sums(gaps)
+    if shift is not None:
+        call.shift[rows], call.peak[rows] = shift, np.exp(call.logit[rows] - shift)
+        if call.rest[row] + call.peak[row] == 0.0:
+            call.rest[row] = 1.0  # every class is masked: p = 0/1
     if gradient is None:
         return
-    rate = block.weight / sums.total
+    rate = call.weight[rows] / (call.rest[rows] + call.peak[rows])
 
     def scale(number: int) -> None:
-        part = segments[number]
-        segment = replace(block, target=_columns(target, part))
-        _scale(job, segment, rate, gradient[:, part], gradient[:, part])
+        segment = gradient[:, parts[number]]
+        _scale(call, rows, rate, segment, call.dense_part(rows, parts[number]), segment)
 
-    pool.run(scale, len(segments), threads)
-    gradient[:, t] = _at_index(block, rate, sums)
+    pool.run(scale, len(parts), threads)
 
 
-def _columns(target: _Target, part: slice) -> _Target:
-    return target if target.dense is None else replace(target, dense=target.dense[:, part])
-
-
-def _wide_shift(block: _Block, maximum: Doubles) -> tuple[Doubles | None, Any]:
+def _wide_shift(call: _Call, rows: slice, maximum: Doubles) -> tuple[Doubles | None, Any]:
     """The shift that a wide row needs, and the dtype of its exponentials.
 
-    The sum S lies between exp(max) and n*exp(max): where both ends are safe no shift is needed.
+    Their sum lies between exp(max) and n*exp(max): where both ends are safe, so is the row.
     """
-    dtype = block.logits.dtype
-    lowest = np.exp(maximum)
-    highest = lowest * block.logits.shape[1]
-    if (_is_safe(lowest, block, dtype) & _is_safe(highest, block, dtype))[0]:
+    dtype = call.logits.dtype
+    ends = np.exp(maximum) * np.array([1.0, call.logits.shape[1]])
+    if _is_safe(ends, call.weight[rows], dtype, narrow=False).all():
         return None, dtype
     return maximum, np.dtype(np.float64)

@@ -151,19 +151,20 @@ def task_of(
 
 
 def _checked_axis(axis: Any, shape: tuple[int, ...]) -> int:
-    if not isinstance(axis, Integral):
+    if not isinstance(axis, Integral) or isinstance(axis, bool):
         raise InvalidTypeError(f"axis must be an integer; got {type(axis).__name__}")
     if not shape:
         raise InvalidValueError("logits must have a class axis; got a single number")
-    if not -len(shape) <= axis < len(shape):
+    number = int(axis)
+    if not -len(shape) <= number < len(shape):
         raise InvalidValueError(
             f"axis must lie between {-len(shape)} and {len(shape) - 1} for logits of shape "
-            f"{shape}; got {axis}"
+            f"{shape}; got {number}"
         )
-    axis = int(axis) % len(shape)
-    if shape[axis] == 0:
+    number %= len(shape)
+    if shape[number] == 0:
         raise InvalidValueError(f"logits must have at least one class; their shape is {shape}")
-    return axis
+    return number
 
 
 def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> None:

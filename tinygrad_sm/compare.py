@@ -1,0 +1,276 @@
+"""Composite against fused: both gradients of one loss side by side, and why they agree or differ.
+
+What rounding may do to the composite is estimated to first order: an element of its gradient is
+the sum of the terms −y and +p·Σy, and each term is a few roundings away from the exact one, plus
+|a − m| units where a shift was rounded before exp magnified it. Differences within that are
+agreement; anything larger has a cause, which is looked for in the graph.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.backward import BackwardTrace
+from tinygrad_sm.comparison import Comparison, Contributions, ulp_text
+from tinygrad_sm.diagnose import Breakdown, first_breakdown, underflowed
+from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.loss.composite import FORMS, check_finite, composite_cross_entropy
+from tinygrad_sm.loss.softmax import row_maximum, softmax
+from tinygrad_sm.loss.softmax_with_loss import cross_entropy
+from tinygrad_sm.loss.task import Task, task_of
+from tinygrad_sm.tensor import Tensor
+from tinygrad_sm.ulp import ulp_distance
+
+_ROUNDINGS = 16  # of each term in the composite, each at most half a unit
+
+
+def compare(
+    logits: Any,
+    target: Any,
+    *,
+    form: str = "naive",
+    dtype: Any = None,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    axis: int = -1,
+) -> Comparison:
+    """Hold the composite softmax-cross-entropy against the fused node on the same logits.
+
+    Args:
+        logits: numbers, an array or a Tensor with at least one axis; finite, or −inf for a mask.
+        target: a distribution of the logits' shape, or class indices; as in `cross_entropy`.
+        form: of the composite: "naive", "shifted" or "logsumexp".
+        dtype: convert the logits to this floating-point type first.
+        weight, ignore_index, reduction, label_smoothing, temperature, axis: as in `cross_entropy`.
+
+    Raises:
+        InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
+    """
+    if form not in FORMS:
+        raise InvalidValueError(f"form must be one of {', '.join(map(repr, FORMS))}; got {form!r}")
+    options: dict[str, Any] = {
+        "weight": weight,
+        "ignore_index": ignore_index,
+        "reduction": reduction,
+        "label_smoothing": label_smoothing,
+        "temperature": temperature,
+        "axis": axis,
+    }
+    if isinstance(target, Tensor):
+        target = target.numpy()
+    a = Tensor(logits, dtype=dtype, name="a")
+    task = task_of(a, target, **options)
+    check_finite(a.numpy(), task.axis)
+    with np.errstate(all="ignore"):  # what breaks is reported, not warned about
+        composite = composite_cross_entropy(a, target, form=form, **options)
+        composite_trace = _traced(composite)
+        composite_grad = a.grad
+        a.zero_grad()
+        fused = cross_entropy(a, target, **options)
+        fused.name = "L"
+        fused_trace = _traced(fused)
+        fused_grad = a.grad
+        return _judged(
+            a, task, form, composite, fused, composite_grad, fused_grad,
+            composite_trace, fused_trace,
+        )  # fmt: skip
+
+
+def _traced(loss: Tensor) -> BackwardTrace:
+    trace = loss.backward(np.ones(loss.shape), trace=True)
+    assert trace is not None
+    return trace
+
+
+def _judged(
+    a: Tensor,
+    task: Task,
+    form: str,
+    composite: Tensor,
+    fused: Tensor,
+    composite_grad: np.ndarray,
+    fused_grad: np.ndarray,
+    composite_trace: BackwardTrace,
+    fused_trace: BackwardTrace,
+) -> Comparison:
+    logits = a.numpy()
+    y = np.asarray(task.dense(logits.dtype))
+    p = softmax(logits / task.temperature, axis=task.axis)
+    s = y.sum(axis=task.axis, keepdims=True)
+    scale = 1.0 / (task.divisor * task.temperature)
+    textbook = ((p - y) * scale).astype(logits.dtype)
+    difference = np.abs(composite_grad.astype(np.float64) - fused_grad.astype(np.float64))
+    ulps = ulp_distance(composite_grad, fused_grad)
+    max_abs = float(difference.max(initial=0.0))
+    max_ulp = float(ulps.max(initial=0.0))
+    terms = (np.abs(y) + np.abs(s) * p).astype(np.float64) * scale
+    allowed = terms * _rounding(logits, task, form)
+    numerator, denominator = _terms(composite_trace, task, form, logits.dtype)
+    both = numerator.astype(np.float64) + denominator.astype(np.float64)
+    add_up = bool((np.abs(both - composite_grad) <= allowed).all())
+    same_loss = _losses_agree(composite.numpy(), fused.numpy(), logits, y, p, task, form)
+    agree = bool((difference <= allowed).all()) and same_loss
+    breakdown = first_breakdown(composite_trace)
+    reason = (
+        _reason_for_agreement(max_ulp, ulps, terms, fused_grad)
+        if agree
+        else _reason_for_difference(breakdown, composite_trace, same_loss)
+    )
+    return Comparison(
+        logits=logits,
+        target=y,
+        probabilities=p,
+        form=form,
+        reduction=task.reduction,
+        axis=task.axis,
+        composite_loss=_number_or_array(composite),
+        fused_loss=_number_or_array(fused),
+        composite_grad=composite_grad,
+        fused_grad=fused_grad,
+        textbook_grad=textbook,
+        max_abs_error=max_abs,
+        max_ulp_error=max_ulp,
+        agree=agree,
+        verdict=_verdict(agree, max_abs, max_ulp),
+        reason=reason + _about_the_textbook(task, s, textbook, fused_grad),
+        contributions=Contributions(numerator, denominator, add_up),
+        breakdown=breakdown,
+        composite_trace=composite_trace,
+        fused_trace=fused_trace,
+    )
+
+
+def _terms(
+    trace: BackwardTrace, task: Task, form: str, dtype: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """The contributions at e = exp(a), times e (its local rule), on to the logits."""
+    graph = trace.graph
+    node = next(n for n in graph.nodes if n.name == "e")
+    assert node.tensor is not None
+    at_e = {edge.consumer.op: edge.value for edge in trace.contributions(node.tensor)}
+    denominator = at_e["sum"] * node.value
+    if form == "logsumexp":  # the numerator's logarithm is the logit itself, in lse − a
+        z = graph.nodes[node.inputs[0]].inputs[0]  # e = exp(z − m)
+        tensor = graph.nodes[z].tensor
+        assert tensor is not None
+        numerator = next(
+            edge.value for edge in trace.contributions(tensor) if edge.consumer.name != "d"
+        )
+    else:
+        numerator = at_e["div"] * node.value
+    return (
+        (numerator / task.temperature).astype(dtype),
+        (denominator / task.temperature).astype(dtype),
+    )
+
+
+def _rounding(logits: np.ndarray, task: Task, form: str) -> Any:
+    """How many relative units each term of the composite's gradient may be off, times epsilon."""
+    work = np.float32 if logits.dtype == np.float16 else logits.dtype
+    epsilon = float(np.finfo(work).eps) + (float(np.finfo(np.float16).eps) if work != logits.dtype
+                                           else 0.0)  # fmt: skip
+    units: Any = _ROUNDINGS + math.log2(task.classes)
+    if form != "naive" or task.temperature != 1:
+        z = logits.astype(np.float64) / task.temperature
+        distance = np.abs(z) if form == "naive" else np.abs(z - row_maximum(z, task.axis))
+        # p = e/s: the error of s is that of its largest terms, which are near the maximum
+        units = units + np.where(np.isfinite(distance), distance, 0.0)
+        if form == "naive":
+            units = units + np.max(np.where(np.isfinite(z), np.abs(z), 0), initial=0.0)
+    return epsilon * units
+
+
+def _losses_agree(
+    composite: np.ndarray,
+    fused: np.ndarray,
+    logits: np.ndarray,
+    y: np.ndarray,
+    p: np.ndarray,
+    task: Task,
+    form: str,
+) -> bool:
+    """Whether the losses differ by no more than the rounding of log p, or are both +inf."""
+    z = logits.astype(np.float64) / task.temperature
+    log_p = np.maximum(-np.log(np.maximum(p, np.finfo(np.float64).tiny)), 1.0)
+    size = np.where(y == 0, 0.0, np.abs(y) * (log_p + np.where(np.isfinite(z), np.abs(z), 0.0)))
+    per_row = (size * _rounding(logits, task, form)).sum(axis=task.axis)
+    allowed = per_row if task.reduction == "none" else per_row.sum() / task.divisor
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(composite.astype(np.float64) - fused.astype(np.float64))
+    return bool(((difference <= allowed) | (composite == fused)).all())
+
+
+def _verdict(agree: bool, max_abs: float, max_ulp: float) -> str:
+    if max_ulp == 0 and agree:
+        return "agree: the two gradients are the same to the last bit"
+    measure = f"{max_abs:.3g} ({ulp_text(max_ulp)} ULP)"
+    if agree:
+        return f"agree: the gradients differ by at most {measure}, which is rounding"
+    if math.isnan(max_abs):
+        return "differ: one of the gradients is not a number"
+    return f"differ: by up to {measure}, more than rounding explains"
+
+
+def _reason_for_agreement(
+    max_ulp: float, ulps: np.ndarray, terms: np.ndarray, fused_grad: np.ndarray
+) -> str:
+    paths = "both are s·p − y, on two paths through the chain rule"
+    if max_ulp == 0:
+        return f"{paths}; every rounding came out alike"
+    at = np.unravel_index(int(np.argmax(ulps)), ulps.shape)
+    text = (
+        f"{paths}; the composite rounds each of exp, sum, div, log and their vjps, "
+        "the fused node only a few times"
+    )
+    size = abs(float(fused_grad[at]))
+    if size and terms[at] > 16 * size:
+        text += (
+            f". Where they differ most the terms −y and +p·Σy cancel to {size / terms[at]:.1g} of "
+            "their size, so that one rounding of a term is many units of the sum"
+        )
+        if ulps[at] > 1 / np.finfo(fused_grad.dtype).eps:
+            text += ": no digit of it is left in the composite"
+    return text
+
+
+def _reason_for_difference(
+    breakdown: Breakdown | None, trace: BackwardTrace, same_loss: bool
+) -> str:
+    if breakdown is not None:
+        return f"the composite broke in the {breakdown}"
+    node = underflowed(trace.graph)
+    if node is not None:
+        name = f"{node.name!r} ({node.op})" if node.name else node.op
+        return (
+            f"the composite underflowed at node {node.id} {name}: a number too small for "
+            f"{node.dtype} became 0, and its share of the gradient went with it"
+        )
+    what = "gradients" if same_loss else "losses"
+    return (
+        f"the {what} differ by more than the rounding of each operation; digits were lost in the "
+        "composite, where a small number was rounded beside a large one or to a denormal"
+    )
+
+
+def _about_the_textbook(
+    task: Task, s: np.ndarray, textbook: np.ndarray, fused_grad: np.ndarray
+) -> str:
+    """Say what the textbook's p − y would have got wrong here, if anything."""
+    if task.soft is None or np.allclose(s, 1, rtol=1e-6, atol=0):
+        return ""
+    row = np.unravel_index(int(np.argmax(np.abs(s - 1))), s.shape)
+    off = float(np.abs(textbook - fused_grad).max(initial=0.0))
+    return (
+        f". Σy is {float(s[row]):.6g} and not 1, so the gradient is s·p − y with s = Σy; the "
+        f"textbook's p − y would be off by up to {off:.3g}"
+    )
+
+
+def _number_or_array(loss: Tensor) -> Any:
+    return loss.item() if loss.ndim == 0 else loss.numpy()
