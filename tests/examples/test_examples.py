@@ -1,0 +1,181 @@
+"""Each example runs as a script, as a reader would run it, and its output holds what matters."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_sm as tg
+from tinygrad_sm.cli.inputs import shipped_logits
+
+ROOT = Path(__file__).parents[2]
+IRIS = ROOT / "examples" / "data" / "iris.csv"
+SHIPPED = ROOT / "tinygrad_sm" / "data" / "iris_logits.csv"
+NUMBER = r"\d\.\d+(?:e[-+]\d+)?"
+
+
+def run(example: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{example}.py"), *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
+
+def output_of(example: str, folder: Path, *arguments: str) -> str:
+    done = run(example, folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where gradient_descent.py was run."""
+    return tmp_path_factory.mktemp("gradient_descent")
+
+
+@pytest.fixture(scope="module")
+def output(folder):
+    """What it printed there."""
+    return output_of("gradient_descent", folder, "--write-logits", "logits.csv")
+
+
+@pytest.fixture(scope="module")
+def steps(output):
+    """Columns: step, composite loss, fused loss, difference of losses, of parameters."""
+    line = rf"^ *(\d+) +({NUMBER}) +({NUMBER}) +({NUMBER}) +({NUMBER})$"
+    return np.array(re.findall(line, output, re.M), dtype=float)
+
+
+@pytest.fixture(scope="module")
+def flowers():
+    with IRIS.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class TestGradientDescent:
+    def test_both_losses_fall_alike(self, steps):
+        assert steps[:, 0].tolist() == [0, 1, 2, 5, 10, 20, 50, 100, 200]
+        assert steps[0, 1:3] == pytest.approx(np.log(3))
+        assert (np.diff(steps[:, 1]) < 0).all()
+        assert (np.diff(steps[:, 2]) < 0).all()
+        assert (steps[:, 3] < 1e-14).all()
+        assert (steps[:, 4] < 1e-13).all()
+
+    def test_it_learns(self, output, steps):
+        assert steps[-1, 2] < 0.15
+        assert "146 of 150, 97.3%" in output
+
+    def test_leaves_a_picture_of_each_last_step(self, output, folder):
+        drawn = {}
+        for name in ("composite", "fused"):
+            path = folder / "out" / f"gradient_descent_{name}.svg"
+            assert str(path.relative_to(folder)) in output
+            drawn[name] = " ".join(ET.parse(path).getroot().itertext())
+        assert "exp(a)" in drawn["composite"]
+        assert "SoftmaxWithLoss" in drawn["fused"]
+        assert not list(folder.rglob("*.part"))
+
+    def test_makes_the_shipped_logits_byte_for_byte(self, output, folder):
+        assert (folder / "logits.csv").read_bytes() == SHIPPED.read_bytes()
+
+    def test_a_lost_composite_is_said(self, tmp_path):
+        done = run("gradient_descent", tmp_path, "--learning-rate", "3000")
+        assert done.returncode == 1
+        assert re.fullmatch(r"step 1: the composite's loss is nan, .*\n", done.stderr)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--steps", "0"],
+            ["--steps", "many"],
+            ["--learning-rate", "nan"],
+            ["--learning-rate", "-1"],
+            ["--write-logits", "."],
+            ["--write-logits", "nowhere/logits.csv"],
+            ["--output", "a_file"],
+            ["--unknown"],
+        ],
+    )
+    def test_a_bad_argument_is_one_sentence_and_nothing_written(self, tmp_path, arguments):
+        (tmp_path / "a_file").write_text("kept")
+        done = run("gradient_descent", tmp_path, *arguments)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert re.fullmatch(r"gradient_descent\.py: .+\n", done.stderr)
+        assert [path.name for path in tmp_path.iterdir()] == ["a_file"]
+
+    def test_a_picture_that_cannot_be_written_is_one_sentence(self, tmp_path):
+        (tmp_path / "out" / "gradient_descent_composite.svg").mkdir(parents=True)
+        done = run("gradient_descent", tmp_path, "--steps", "1")
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_walkthrough(tmp_path):
+    output = output_of("walkthrough", tmp_path)
+    for fact in (
+        r"p = e / s +\[0\.659, 0\.242, 0\.099\]",
+        r"i = j:.*p_1 \(1 − p_1\) +0\.225",
+        r"i ≠ j:.*−p_1 p_2 +-0\.160",
+        r"numerator: +−y +\[-1\.000, +0\.000, +0\.000\]",
+        r"denominator: +\+p·Σy +\[0\.659, 0\.242, 0\.099\]",
+        r"p − y +\[-0\.341, +0\.242, +0\.099\]",
+        r"s·p − y +\[ ?0\.318, -0\.515, +0\.197\]",
+        r"graph: SoftmaxWithLoss$",
+    ):
+        assert re.search(fact, output, re.M), fact
+    assert output.rstrip().endswith("is what the derivation says.")
+
+
+def test_second_derivative(tmp_path):
+    output = output_of("second_derivative", tmp_path)
+    p = tg.softmax([2.0, 1.0, 0.1])
+    assert str((np.diag(p) - np.outer(p, p)).round(3)) in output
+    assert "eigenvalues: [0. " in output
+
+
+def test_new_primitive(tmp_path):
+    output = output_of("new_primitive", tmp_path)
+    assert "gradcheck passed" in output
+    assert "2 wrong" in output
+
+
+class TestData:
+    def test_fifty_of_each_species(self, flowers):
+        species = [flower["species"] for flower in flowers]
+        assert species == ["setosa"] * 50 + ["versicolor"] * 50 + ["virginica"] * 50
+
+    def test_fishers_values_where_a_common_copy_is_wrong(self, flowers):
+        assert list(flowers[34].values()) == ["4.9", "3.1", "1.5", "0.2", "setosa"]
+        assert list(flowers[37].values()) == ["4.9", "3.6", "1.4", "0.1", "setosa"]
+
+    def test_the_means_that_the_literature_gives(self, flowers):
+        table = np.array([list(flower.values())[:4] for flower in flowers], dtype=float)
+        assert table.mean(axis=0) == pytest.approx([5.8433, 3.0573, 3.7580, 1.1993], abs=5e-5)
+
+    def test_shipped_logits_are_what_their_text_says(self):
+        logits, target = shipped_logits()
+        assert logits.shape == (150, 3)
+        assert logits.dtype == np.float64
+        assert target.dtype == np.int64
+        assert target.tolist() == [0] * 50 + [1] * 50 + [2] * 50
+        assert (logits.argmax(axis=-1) == target).sum() == 146
+        assert tg.cross_entropy(logits, target) == pytest.approx(0.1236, abs=5e-5)
+
+    def test_every_data_file_has_its_text_beside_it(self):
+        for path in (IRIS, SHIPPED):
+            text = path.with_suffix(".md").read_text(encoding="utf-8")
+            assert "Fisher" in text
+            assert "icence" in text
