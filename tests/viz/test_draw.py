@@ -1,0 +1,283 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from picture_text import attributes, edges, svg_text
+from pygraphviz import AGraph
+from seed_graph import seed, traced
+
+import tinygrad_sm as tg
+import viz
+
+
+def test_formulas_values_and_gradients_of_the_seed():
+    _, loss = seed()
+    text = svg_text(viz.draw(traced(loss)))
+    for line in ("a", "e = exp(a)", "s = Σ(e)", "p = e / s", "log(p)", "(3,) float64"):
+        assert line in text.splitlines()
+    assert "L = −Σ" in text
+    for number in ("7.389", "0.659", "11.21", "−0.341", "0.2424", "0.09857"):
+        assert number in text.splitlines()
+
+
+def test_arrows_say_what_backward_sent_back():
+    _, loss = seed()
+    text = svg_text(viz.draw(traced(loss)))
+    assert "numerator ∂: −0.1353  0  0" in text
+    assert "denominator ∂: 0.08919" in text
+    assert "∂ on an arrow: what backward sent back along it;" in text
+
+
+def test_a_tensor_before_and_after_backward():
+    _, loss = seed()
+    before = svg_text(viz.draw(loss))
+    assert "backward has not run" in before
+    assert "grad" not in before.splitlines()
+    loss.backward()
+    after = svg_text(viz.draw(loss))
+    assert "backward has not run" not in after
+    assert "−0.341" in after
+    assert "∂" not in after
+
+
+def test_a_leaf_that_no_gradient_reached():
+    a, reached = tg.Tensor([1.0], name="a"), tg.Tensor([2.0], name="b")
+    pick = tg.def_primitive("pick_second", lambda x, y: y.copy(), None, lambda g, z, x, y: g)
+    drawing = viz.draw(traced(pick(a, reached)))
+    assert [box.remarks for box in drawing.scene.boxes] == [("no gradient reached it",), (), ()]
+
+
+def test_stages_are_nested_clusters_and_a_stage_entered_twice_is_two():
+    x = tg.Tensor(1.0, name="x")
+    with tg.group("outer"):
+        with tg.group("inner"):
+            y = tg.exp(x)
+        y = y * y
+    with tg.group("inner"):
+        y = tg.log(y)
+    graph = AGraph(string=viz.draw(y).source)
+    outer, inner = sorted(graph.subgraphs(), key=lambda c: c.name)
+    assert set(outer.nodes()) >= {"n1", "n2"}
+    assert [c.nodes() for c in outer.subgraphs()] == [["n1"]]
+    assert inner.nodes() == ["n3"]
+
+
+def test_a_square_has_two_arrows():
+    x = tg.Tensor(3.0, name="x")
+    drawing = viz.draw(traced(x * x))
+    assert edges(drawing) == [("n0", "n1"), ("n0", "n1")]
+    assert svg_text(drawing).count("∂: 3") == 2
+    assert drawing.mermaid.count("n0 -->") == 2
+
+
+def test_numbers_stand_in_formulas_and_need_no_box():
+    x = tg.Tensor([1.0, 2.0], name="x")
+    drawing = viz.draw((2 * x - 1) ** 2 / -3)
+    assert "(2 · x − 1)^2 / (−3)" in svg_text(drawing)
+    assert "constant" not in svg_text(drawing)
+
+
+@pytest.mark.parametrize(
+    ("build", "formula"),
+    [
+        (lambda a, b: a - (b - a), "a − (b − a)"),
+        (lambda a, b: a / (b * a), "a / (b · a)"),
+        (lambda a, b: (a + b) * a, "(a + b) · a"),
+        (lambda a, b: -(a + b), "−(a + b)"),
+        (lambda a, b: a - (-b), "a − (−b)"),
+        (lambda a, b: a**2, "a^2"),
+        (lambda a, b: (a @ b).sum(axis=0), "Σ(a @ b, axis=0)"),
+        (lambda a, b: abs(a.T), "|aᵀ|"),
+        (lambda a, b: a[0, 1:], "a[0, 1:]"),
+        (lambda a, b: tg.maximum(a, 0), "maximum(a, 0)"),
+        (lambda a, b: tg.take_along_axis(a, np.array([[0], [1]]), axis=1), "a[constant 1]"),
+    ],
+)
+def test_formulas(build, formula):
+    a = tg.Tensor([[1.0, 2.0], [3.0, 4.0]], name="a")
+    b = tg.Tensor([[1.0, 0.5], [0.5, 1.0]], name="b")
+    assert formula in svg_text(viz.draw(build(a, b))).splitlines()
+
+
+def test_formulas_of_unnamed_nodes_stay_short():
+    x = tg.Tensor(1.0)
+    for _ in range(60):
+        x = x * x
+    titles = [box.title for box in viz.draw(x).scene.boxes]
+    assert max(map(len, titles)) < 80
+
+
+def test_kinds_differ_without_colour():
+    a = tg.Tensor([[1.0, 2.0]], name="a")
+    drawing = viz.draw(tg.cross_entropy(a, [1]) + tg.exp(a).sum())
+    nodes = [attributes(drawing, box.key) for box in drawing.scene.boxes]
+    borders = {
+        box.kind: (node["shape"], node["style"], node["peripheries"])
+        for box, node in zip(drawing.scene.boxes, nodes, strict=True)
+        if not box.output
+    }
+    assert set(borders) == {"leaf", "constant", "fused", "operation"}
+    assert len(set(borders.values())) == 4
+    assert [node["peripheries"] for node in nodes if node["peripheries"]] == ["2"]
+
+
+def test_what_is_not_finite_stands_out():
+    with np.errstate(all="ignore"):
+        a = tg.Tensor([1000.0, 0.0], name="a")
+        loss = tg.exp(a) / tg.exp(a).sum()
+    drawing = viz.draw(loss)
+    assert {"∞", "NaN"} <= set(svg_text(drawing).splitlines())
+    assert attributes(drawing, "n1")["penwidth"] == "4"
+    assert attributes(drawing, "n0")["penwidth"] != "4"
+    large = np.where(np.arange(400) % 2, np.inf, 1.0)
+    assert "⚠ value: 200 × ∞ of 400" in svg_text(viz.draw(tg.Tensor(large)))
+
+
+def test_notes_mark_nodes():
+    a, loss = seed()
+    node = tg.graph(loss).nodes[1]
+    drawing = viz.draw(loss, notes={node: "this node broke", a: "here \\N <x>", 2: "by id"})
+    text = svg_text(drawing)
+    assert all(f"⚠ {note}" in text for note in ("this node broke", "here \\N <x>", "by id"))
+    assert attributes(drawing, "n1")["penwidth"] == "4"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_dtypes(dtype):
+    assert f"(2,) {dtype}" in svg_text(viz.draw(tg.exp(tg.Tensor([1.0, 2.0], dtype=dtype))))
+
+
+def test_large_arrays_are_summed_up_and_empty_ones_said():
+    x = tg.Tensor(np.arange(1000.0).reshape(100, 10), name="x")
+    assert {"min 0", "mean 499.5", "max 999"} <= set(svg_text(viz.draw(x)).splitlines())
+    assert "no elements" in svg_text(viz.draw(tg.Tensor(np.zeros((0, 3)))))
+
+
+def test_second_order_graph():
+    x = tg.Tensor([1.0, 2.0], name="x")
+    g = tg.grad((x * x * x).sum(), x, create_graph=True)
+    g.name = "g"
+    assert "g = " in svg_text(viz.draw(traced(g)))
+    loss = (x * x).sum()
+    loss.backward(create_graph=True)  # gradients are Tensors then
+    assert "grad" in svg_text(viz.draw(loss)).splitlines()
+    x.zero_grad()
+
+
+def test_a_large_graph_is_cut_with_a_note_in_seconds():
+    x = tg.Tensor(1.0, name="x")
+    y = x
+    for _ in range(1000):
+        y = y * 1.001 + x
+    started = time.perf_counter()
+    drawing = viz.draw(traced(y))
+    text = svg_text(drawing)
+    assert time.perf_counter() - started < 10
+    assert "… 1941 nodes left out …" in text
+    assert "This graph has 2001 nodes" in text
+    assert len(AGraph(string=drawing.source).nodes()) == 61
+    assert "… 1941 nodes left out …" in drawing.mermaid
+    assert all(arrow.source != arrow.target for arrow in drawing.scene.arrows)
+
+
+def test_max_nodes():
+    _, loss = seed()
+    drawing = viz.draw(loss, max_nodes=3)
+    assert [box.key for box in drawing.scene.boxes] == ["n0", "cut", "n7", "n8"]
+    assert len(viz.draw(loss, max_nodes=9).scene.boxes) == 9
+
+
+# Text ---------------------------------------------------------------------------------------------
+
+HOSTILE = [
+    'quote " and \'', "back\\slash \\N \\G \\n \\\\", "<b>bold</b>", "a|b{c}", "&amp; &#65; &",
+    "]]> -->", "이름", "emoji 😀", "two\nlines", "  spaces  within ", "%%", "\\", ";}]", "end",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_drawn_as_themselves(name):
+    with tg.group(name):
+        y = tg.exp(tg.Tensor([1.0, 2.0], name=name))
+    y.name = name
+    lines = svg_text(viz.draw(y)).splitlines()
+    shown = [" ".join(line.split()) for line in lines]
+    for part in name.split("\n"):
+        assert shown.count(" ".join(part.split())) >= 2  # the leaf and the cluster
+    last = " ".join(name.split("\n")[-1].split())
+    assert any(line.startswith(f"{last} = exp(") for line in shown)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(min_size=1, max_size=40))
+def test_any_name_comes_back_from_the_svg(name):
+    text = svg_text(viz.draw(tg.Tensor([1.0], name=name)))
+    shown = viz.formula.legible(name).replace("\N{NO-BREAK SPACE}", " ")
+    assert "".join(shown.split()) in "".join(text.split())
+
+
+def test_names_too_long_are_cut_and_say_so():
+    text = svg_text(viz.draw(tg.Tensor([1.0], name="w" * 5000)))
+    assert "(5000 characters)" in text
+    assert text.count("w") < 300
+
+
+def test_control_characters_become_visible():
+    assert "␀␛x\N{REPLACEMENT CHARACTER}" in svg_text(
+        viz.draw(tg.Tensor([1.0], name="\0\x1bx\ud800"))
+    )
+
+
+# Sameness -----------------------------------------------------------------------------------------
+
+_PROGRAM = """
+import sys
+import viz
+from seed_graph import seed, traced
+_, loss = seed()
+drawing = viz.draw(traced(loss))
+sys.stdout.buffer.write(drawing.source.encode() + drawing.mermaid.encode() + drawing.render("svg"))
+"""
+
+
+def test_the_same_program_gives_the_same_bytes():
+    def run(hash_seed: str) -> bytes:
+        folders = [str(Path(__file__).parent), *sys.path]
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(folders)},
+            capture_output=True,
+            check=True,
+        )
+        assert done.stderr == b""
+        return done.stdout
+
+    assert run("1") == run("2")
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda t: viz.draw(3), TypeError, "draw needs a Tensor"),
+        (lambda t: viz.draw(t, direction="up"), ValueError, "direction must be 'TB' or 'LR'"),
+        (lambda t: viz.draw(t, max_nodes=1), ValueError, "max_nodes must be an integer"),
+        (lambda t: viz.draw(t, notes={99: "x"}), ValueError, "there is no node 99"),
+        (lambda t: viz.draw(t, notes={"a": "x"}), TypeError, "a note belongs to"),
+        (lambda t: viz.draw(t, notes={0: 1}), TypeError, "a note must be text"),
+        (lambda t: viz.draw(t, notes={tg.Tensor(1.0): "x"}), ValueError, "took no part"),
+    ],
+)
+def test_bad_input(call, error, sentence):
+    with pytest.raises(error, match=sentence) as caught:
+        call(tg.exp(tg.Tensor(1.0)))
+    assert isinstance(caught.value, tg.TinygradError)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from picture_text import attributes, edges, svg_text
+from pygraphviz import AGraph
+from seed_graph import seed, traced
+
+import tinygrad_sm as tg
+import viz
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return tg.compare([2.0, 1.0, 0.1], [1, 0, 0])
+
+
+def test_the_two_terms_stand_where_they_meet(comparison):
+    drawing = viz.draw_comparison(comparison)
+    meet = next(box for box in drawing.scene.boxes if box.title == "e = exp(a)")
+    terms = {row.tone: row.cells[0] for row in meet.rows if row.tone != "plain"}
+    assert terms == {
+        "numerator": ("−1", "0", "0"),
+        "denominator": ("0.659", "0.2424", "0.09857"),
+        "gradient": ("−0.341", "0.2424", "0.09857"),
+    }
+    text = svg_text(drawing)
+    assert {"−y, through", "+ p·Σy, through", "the numerator", "the denominator"} <= set(
+        text.splitlines()
+    )
+    assert "Composite and fused agree" in text
+
+
+def test_both_sides_share_logits_target_and_loss(comparison):
+    drawing = viz.draw_comparison(comparison)
+    found = edges(drawing)
+    assert ("c0", "c1") in found
+    assert ("c0", "f2") in found
+    assert ("c5", "c6") in found
+    assert ("c5", "f2") in found
+    assert [source for source, target in found if target == "loss"] == ["c8", "f2"]
+    assert attributes(drawing, "f2")["shape"] == "box3d"
+
+
+def test_what_the_one_node_replaces_is_framed(comparison):
+    graph = AGraph(string=viz.draw_comparison(comparison).source)
+    frame = graph.get_subgraph("cluster_composite")
+    assert set(frame.nodes()) == {"c1", "c2", "c3", "c4", "c6", "c7", "c8"}
+    assert [len(stage.nodes()) for stage in frame.subgraphs()] == [3, 4]
+
+
+def test_the_denominators_term_takes_the_way_through_the_sum(comparison):
+    arrows = viz.draw_comparison(comparison).scene.arrows
+    ways = {tone: [(x.source, x.target) for x in arrows if x.tone == tone]
+            for tone in ("numerator", "denominator")}  # fmt: skip
+    assert ways == {"numerator": [("c3", "c1")], "denominator": [("c3", "c2"), ("c2", "c1")]}
+
+
+def test_fits_a_readme(comparison):
+    svg = viz.draw_comparison(comparison).render("svg").decode()
+    width = float(svg.split('width="')[1].split("pt")[0])
+    assert width < 1050
+
+
+@pytest.mark.parametrize("form", ["naive", "shifted", "logsumexp"])
+@pytest.mark.parametrize(
+    ("shape", "target", "options"),
+    [
+        ((3,), 1, {}),
+        ((2, 3), [0, 2], {}),
+        ((2, 3), [[1, 1, 0], [0, 0, 2]], {"reduction": "none"}),
+        ((64, 20), [3] * 64, {"label_smoothing": 0.1, "temperature": 2.0}),
+        ((3, 4), [1, -100, 2], {"weight": [1.0, 2.0, 3.0, 4.0], "reduction": "sum"}),
+    ],
+)
+def test_every_form_and_option_is_drawn(form, shape, target, options):
+    logits = np.random.default_rng(0).normal(size=shape)
+    drawing = viz.draw_comparison(tg.compare(logits, target, form=form, **options))
+    tones = {row.tone for box in drawing.scene.boxes for row in box.rows}
+    assert {"numerator", "denominator", "gradient"} <= tones
+    drawing.render("svg")
+    assert drawing.mermaid.startswith("flowchart LR")
+
+
+def test_a_composite_that_broke_says_where_and_why():
+    drawing = viz.draw_comparison(tg.compare([1000.0, 0.0], [0, 1]))
+    text = svg_text(drawing)
+    assert "⚠ broke: exp overflowed" in text
+    assert "Composite and fused differ" in text
+    assert attributes(drawing, "c1")["penwidth"] == "4"
+
+
+def test_two_traces_will_do():
+    a, composite = seed()
+    fused = tg.cross_entropy(a, np.array([1, 0, 0]), reduction="sum")
+    drawing = viz.draw_comparison(traced(composite), traced(fused))
+    text = svg_text(drawing)
+    assert "−0.1353" in text  # as it arrives at e
+    assert "p·Σy − y" in text
+
+
+def test_deterministic(comparison):
+    again = tg.compare([2.0, 1.0, 0.1], [1, 0, 0])
+    assert viz.draw_comparison(comparison).source == viz.draw_comparison(again).source
+
+
+def test_what_cannot_be_compared(comparison):
+    with pytest.raises(TypeError, match="draw_comparison needs a Comparison"):
+        viz.draw_comparison(3)
+    with pytest.raises(TypeError, match="draw_comparison needs a Comparison"):
+        viz.draw_comparison(comparison.composite_trace)
+    other = tg.compare([1.0, 2.0], [1, 0])
+    with pytest.raises(ValueError, match="none in common"):
+        viz.draw_comparison(comparison.composite_trace, other.fused_trace)

@@ -1,0 +1,308 @@
+"""`draw_comparison`: the composite and the fused node in one picture, which shows why they agree.
+
+Both lead from the same logits on the left to the same loss on the right. Backward's two terms are
+set off where they meet in the composite: −y through the numerator, +p·Σy through the denominator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygrad_sm.backward import BackwardTrace
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.graph import LEAF, Graph, Node
+from viz.draw import MOST_NODES, Gradients, box_of, cluster_paths, is_drawn
+from viz.drawing import Drawing
+from viz.formula import Formulas, implied_names
+from viz.scene import Arrow, Box, Cluster, Row, Scene, Tone
+from viz.values import grid
+
+_FRAME = Cluster("composite", "composite: from primitives, what the one node below replaces", True)
+_LOSS = "loss"
+_TONES: tuple[Tone, Tone] = ("numerator", "denominator")
+
+
+class Fork(NamedTuple):
+    """Where a value goes two ways in the composite, and backward's two terms meet.
+
+    Attributes:
+        node: the value with the two consumers: e = exp(a), or the logits themselves.
+        direct: the consumer on the short way, as p = e/s is: its term comes "through the
+            numerator".
+        detour: the other way, from the sum to `direct`: its term comes "through the denominator".
+        terms: the two contributions; at the logits if `at_logits`, else as they arrive at `node`.
+    """
+
+    node: Node
+    direct: int
+    detour: tuple[int, ...]
+    terms: tuple[np.ndarray, np.ndarray]
+    at_logits: bool
+
+
+def draw_comparison(comparison: Any, fused_trace: BackwardTrace | None = None) -> Drawing:
+    """Draw the composite and the fused node, from the same logits to the same loss.
+
+    Args:
+        comparison: what `compare` returned; or the BackwardTrace of the composite.
+        fused_trace: the BackwardTrace of the fused node, if `comparison` is a BackwardTrace.
+
+    Raises:
+        InvalidTypeError: the arguments are none of these.
+        InvalidValueError: the two graphs have no leaf in common, or too many nodes.
+    """
+    composite, fused = comparison, fused_trace
+    terms, breakdown = None, None
+    remarks: list[str] = []
+    if fused_trace is None and hasattr(comparison, "composite_trace"):
+        composite, fused = comparison.composite_trace, comparison.fused_trace
+        terms = (comparison.contributions.numerator, comparison.contributions.denominator)
+        breakdown = comparison.breakdown
+        if comparison.reduction == "mean" and comparison.logits.ndim > 1:
+            remarks.append("Both terms are divided as the mean divides.")
+        remarks.append(f"Composite and fused {comparison.verdict}.")
+    if not isinstance(composite, BackwardTrace) or not isinstance(fused, BackwardTrace):
+        raise InvalidTypeError(
+            "draw_comparison needs a Comparison, or the composite's and the fused node's "
+            f"BackwardTrace; got {type(comparison).__name__} and {type(fused_trace).__name__}"
+        )
+    broken = {} if breakdown is None else {breakdown.node.id: f"broke: {breakdown.cause}"}
+    scene = _Comparison(Gradients(composite), Gradients(fused), terms, broken).scene(remarks)
+    text = f"composite\n{composite.graph}\n\nfused\n{fused.graph}"
+    return Drawing(scene, "\n\n".join([text, *remarks]))
+
+
+class _Comparison:
+    """The two graphs on their way to one Scene."""
+
+    def __init__(
+        self,
+        composite: Gradients,
+        fused: Gradients,
+        terms: tuple[np.ndarray, np.ndarray] | None,
+        broken: dict[int, str],
+    ) -> None:
+        self.composite = composite
+        self.fused = fused
+        self.broken = broken
+        self.shared = _shared(composite.graph, fused.graph)
+        self.fork = _fork(composite, terms)
+        given = implied_names(fused.graph)
+        names = {mine: given[other] for other, mine in self.shared.items() if other in given}
+        self.formulas = Formulas(composite.graph, names)
+        if max(len(composite.graph.nodes), len(fused.graph.nodes)) > MOST_NODES:
+            raise InvalidValueError(
+                f"draw_comparison draws graphs of at most {MOST_NODES} nodes; use draw for each"
+            )
+        if not any(composite.graph.nodes[mine].op == LEAF for mine in self.shared.values()):
+            raise InvalidValueError(
+                "draw_comparison needs two graphs of the same leaves; these have none in common"
+            )
+
+    def scene(self, remarks: Iterable[str]) -> Scene:
+        paths, titles = _framed(self.composite.graph, set(self.shared.values()))
+        boxes = [*self._composite_boxes(paths), *self._fused_boxes(), self._loss_box()]
+        clusters = {key: Cluster(key, title) for key, title in titles.items()}
+        return Scene(
+            boxes=tuple(boxes),
+            arrows=(*self._forward_arrows(), *self._backward_arrows()),
+            clusters=clusters | {_FRAME.key: _FRAME},
+            caption=(*self._caption(), *remarks),
+            stack=self._givens(),
+            direction="LR",
+        )
+
+    # Boxes ----------------------------------------------------------------------------------------
+
+    def _composite_boxes(self, paths: list[tuple[str, ...]]) -> Iterator[Box]:
+        theirs = {mine: other for other, mine in self.shared.items()}
+        for node in self.composite.graph.nodes:
+            if not is_drawn(node):
+                continue
+            warning = [self.broken[node.id]] if node.id in self.broken else []
+            box = box_of(
+                self.composite, node, self.formulas, key=f"c{node.id}", path=paths[node.id],
+                warnings=warning, upright=True,
+            )  # fmt: skip
+            box = replace(box, output=False, rows=box.rows[:1])
+            if node.inputs:
+                box = replace(box, subtitle="")
+            if self.fork is not None and node.id == self.fork.node.id:
+                box = replace(
+                    box, rows=_with_terms(box.rows, self.fork, self._ways(self.fork)), upright=False
+                )
+            if node.op == LEAF:
+                rows = (*box.rows, *self._gradients(node, theirs))
+                vectors = all(len(row.cells) == 1 for row in rows)
+                box = replace(box, rows=rows, upright=box.upright and vectors)
+            yield box
+
+    def _ways(self, fork: Fork) -> tuple[str, str]:
+        """What the two ways to the fork are called."""
+        nodes = self.composite.graph.nodes
+        if nodes[fork.direct].op == "div":
+            return "the numerator", "the denominator"
+        return self.formulas.title(nodes[fork.direct]), self.formulas.title(nodes[fork.detour[-1]])
+
+    def _gradients(self, leaf: Node, theirs: dict[int, int]) -> Iterator[Row]:
+        """What each side found for the leaf's gradient."""
+        sides = [("composite", self.composite.of(leaf))]
+        if leaf.id in theirs:
+            sides.append(("fused", self.fused.of(self.fused.graph.nodes[theirs[leaf.id]])))
+        for side, grad in sides:
+            if grad is not None:
+                yield Row(f"grad\n{side}", grid(grad), "gradient")
+
+    def _fused_boxes(self) -> Iterator[Box]:
+        formulas = Formulas(self.fused.graph)
+        for node in self.fused.graph.nodes:
+            if is_drawn(node) and node.id not in self.shared:
+                box = box_of(self.fused, node, formulas, key=f"f{node.id}")
+                rows = [*box.rows[:1]]
+                for i, source in enumerate(node.inputs):
+                    sent = self.fused.sent(node.id, i)
+                    if sent is not None and self.fused.graph.nodes[source].op == LEAF:
+                        rows.append(Row("p·Σy − y\n= grad", grid(sent), "gradient"))
+                yield replace(box, output=False, subtitle="", rows=tuple(rows))
+
+    def _givens(self) -> tuple[str, ...]:
+        """Keys of what both sides start from, the leaves above the constants."""
+        nodes = [self.composite.graph.nodes[i] for i in self.shared.values()]
+        return tuple(f"c{n.id}" for n in sorted(nodes, key=lambda n: (n.op != LEAF, n.id)))
+
+    def _loss_box(self) -> Box:
+        rows = tuple(
+            Row(side, grid(swept.graph.nodes[swept.graph.output].value))
+            for side, swept in (("composite", self.composite), ("fused", self.fused))
+        )
+        return Box(_LOSS, "loss", "operation", rows=rows, output=True)
+
+    # Arrows ---------------------------------------------------------------------------------------
+
+    def _forward_arrows(self) -> Iterator[Arrow]:
+        keys = {i: f"c{mine}" for i, mine in self.shared.items()}
+        for edge in self.composite.graph.edges:
+            if is_drawn(self.composite.graph.nodes[edge.source]):
+                shared = edge.source in self.shared.values()
+                loose = shared and self.composite.graph.nodes[edge.source].op != LEAF
+                forks = self.fork is not None and edge.source == self.fork.node.id
+                yield Arrow(
+                    f"c{edge.source}",
+                    f"c{edge.target}",
+                    source_port="value" if forks else None,
+                    loose=loose,
+                )
+        for edge in self.fused.graph.edges:
+            if is_drawn(self.fused.graph.nodes[edge.source]):
+                yield Arrow(keys.get(edge.source, f"f{edge.source}"), f"f{edge.target}")
+        yield Arrow(f"c{self.composite.graph.output}", _LOSS)
+        yield Arrow(f"f{self.fused.graph.output}", _LOSS, loose=True)
+
+    def _backward_arrows(self) -> Iterator[Arrow]:
+        for other, mine in self.shared.items():
+            for edge in self.fused.graph.edges:
+                if edge.source == other and self.fused.sent(edge.target, edge.argument) is not None:
+                    yield Arrow(f"f{edge.target}", f"c{mine}", tone="gradient", back=True)
+        if self.fork is None:
+            return
+        here = self.fork.node
+        while here.op != LEAF:
+            below = self.composite.graph.nodes[here.inputs[0]]
+            yield Arrow(f"c{here.id}", f"c{below.id}", tone="gradient", back=True)
+            here = below
+        meet = self.fork.node.id
+        yield Arrow(
+            f"c{self.fork.direct}", f"c{meet}", tone="numerator", back=True, port="numerator"
+        )
+        way = (*self.fork.detour, self.fork.direct)
+        for near, far in pairwise(way):
+            yield Arrow(f"c{far}", f"c{near}", tone="denominator", back=True)
+        yield Arrow(f"c{way[0]}", f"c{meet}", tone="denominator", back=True, port="denominator")
+
+    def _caption(self) -> Iterator[str]:
+        if self.fork is not None:
+            if self.fork.at_logits:
+                one, other = self._ways(self.fork)
+                yield (
+                    f"−y and + p·Σy: what backward brings back through {one} and through {other}, "
+                    "taken on to the logits.\n"
+                    "They add up to the gradient that the one node gives at once."
+                )
+            else:
+                yield "Coloured: what backward brings on the two ways to where they meet."
+        yield "Thin arrows: what is computed. Bold arrows: what backward brings back."
+
+
+def _shared(composite: Graph, fused: Graph) -> dict[int, int]:
+    """The nodes of the fused graph that the composite has too: same Tensor, or equal constant."""
+    found = {}
+    for node in fused.nodes:
+        if node.inputs:
+            continue
+        same = [mine.id for mine in composite.nodes if not mine.inputs and _same(mine, node)]
+        if same:
+            found[node.id] = same[0]
+    return found
+
+
+def _same(x: Node, y: Node) -> bool:
+    if x.op != y.op:
+        return False
+    if x.op == LEAF:
+        return x.tensor is y.tensor
+    return x.value.size == y.value.size and np.array_equal(x.value.ravel(), y.value.ravel())
+
+
+def _framed(view: Graph, outside: set[int]) -> tuple[list[tuple[str, ...]], dict[str, str]]:
+    """The clusters of the composite inside its frame; what both sides use stays outside."""
+    paths, titles = cluster_paths(view)
+    framed: list[tuple[str, ...]] = [(_FRAME.key, *path) for path in paths]
+    for edge in view.edges:  # a constant of the composite's own stands with its consumer
+        if not view.nodes[edge.source].inputs:
+            framed[edge.source] = framed[edge.target]
+    for i in outside:
+        framed[i] = ()
+    return framed, titles
+
+
+def _fork(composite: Gradients, at_logits: tuple[np.ndarray, np.ndarray] | None) -> Fork | None:
+    """Find the first value that two consumers sent a contribution to, or None."""
+    consumers: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for edge in composite.graph.edges:
+        sent = composite.sent(edge.target, edge.argument)
+        if sent is not None:
+            consumers.setdefault(edge.source, []).append((edge.target, sent))
+    meet = min((i for i, found in consumers.items() if len(found) == 2), default=None)
+    if meet is None:
+        return None
+    (first, around), (direct, straight) = consumers[meet]
+    detour = [first]
+    while detour[-1] != direct:
+        onward = consumers.get(detour[-1], [])
+        if len(onward) != 1:
+            return None
+        detour.append(onward[0][0])
+    return Fork(
+        composite.graph.nodes[meet],
+        direct,
+        tuple(detour[:-1]),
+        at_logits or (straight, around),
+        at_logits is not None,
+    )
+
+
+def _with_terms(rows: tuple[Row, ...], fork: Fork, ways: tuple[str, str]) -> tuple[Row, ...]:
+    """The rows of the box where the terms meet; an arrow points to each term."""
+    signs = ("−y, ", "+ p·Σy, ") if fork.at_logits else ("", "+ ")
+    terms = [
+        Row(f"{sign}through\n{way}", grid(term), tone, tone)
+        for sign, way, term, tone in zip(signs, ways, fork.terms, _TONES, strict=True)
+    ]
+    if fork.node.op != LEAF:  # a leaf shows its gradient anyway
+        terms.append(Row("= grad", grid(fork.terms[0] + fork.terms[1]), "gradient"))
+    return replace(rows[0], port="value"), *terms

@@ -1,0 +1,174 @@
+"""A node's formula as a reader would write it: ``e / s``, ``−Σ(y · log(p))``.
+
+Named arguments are called by their names; of unnamed ones as much is written out as fits, so a
+formula is short however large the graph is.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from tinygrad_sm.graph import CONSTANT, LEAF, Graph, Node
+from viz.values import number
+
+_MOST_CHARACTERS = 26  # of an unnamed argument that is written out
+_DEEPEST = 4
+_MOST_ARGUMENTS = 3
+_LONGEST_NAME = 24  # inside another node's formula
+_LONGEST_TITLE = 240
+_LONGEST_INDEX = 16
+
+# Strength of binding: an argument that binds less strongly than its place wants parentheses.
+_SUM, _PRODUCT, _POWER, _ATOM = 1, 2, 3, 4
+
+# op: (sign, own strength, strength wanted on the left, on the right)
+_INFIX = {
+    "add": (" + ", _SUM, _SUM, _PRODUCT),
+    "sub": (" − ", _SUM, _SUM, _PRODUCT),
+    "mul": (" · ", _PRODUCT, _PRODUCT, _POWER),
+    "div": (" / ", _PRODUCT, _PRODUCT, _POWER),
+    "matmul": (" @ ", _PRODUCT, _PRODUCT, _POWER),
+    "pow": ("^", _POWER, _ATOM, _ATOM),
+}
+_SIGNS = {"sum": "Σ", "sqrt": "√", "neg": "−"}
+_HIDDEN_PARAMETERS = {"keepdims", "shape", "task", "saved"}
+
+
+TARGETS = {"SoftmaxWithLoss": 1, "LinearSoftmaxWithLoss": 2}
+"""The operations that stand for a whole graph of others; which argument is the target."""
+
+
+def legible(text: str) -> str:
+    """Replace what no picture can show: control characters, and halves of surrogate pairs.
+
+    New lines stay; a tab becomes a space.
+    """
+    return "".join(map(_legible, text.replace("\r\n", "\n").replace("\t", " ")))
+
+
+def _legible(c: str) -> str:
+    if c == "\n":
+        return c
+    if ord(c) < 0x20:
+        return chr(0x2400 + ord(c))  # the picture of that control character
+    if unicodedata.category(c) in ("Cc", "Cs") or ord(c) & 0xFFFE == 0xFFFE:
+        return "\N{REPLACEMENT CHARACTER}"
+    return c
+
+
+def is_number(node: Node) -> bool:
+    """Whether a node is a plain number, which goes into formulas and needs no box of its own."""
+    return node.op == CONSTANT and node.shape == () and node.name is None
+
+
+class Formulas:
+    """The formulas of one graph.
+
+    Args:
+        graph: the view of the graph.
+        names: names, by node id, for nodes that have none of their own.
+    """
+
+    def __init__(self, graph: Graph, names: Mapping[int, str] | None = None) -> None:
+        self._nodes = graph.nodes
+        self._names = implied_names(graph) | dict(names or {})
+
+    def title(self, node: Node) -> str:
+        """A node's first line, e.g. ``"p = e / s"``; the name alone if nothing computed it."""
+        name = self._name(node)
+        if node.op in (LEAF, CONSTANT):
+            text = name or f"{node.op} {node.id}"
+        else:
+            text, _ = self._written(node, _DEEPEST)
+            if name:
+                text = f"{name} = {text}"
+        if len(text) > _LONGEST_TITLE:
+            text = f"{text[:_LONGEST_TITLE]}… ({len(text)} characters)"
+        return text
+
+    def _name(self, node: Node) -> str:
+        return legible(node.name or self._names.get(node.id, ""))
+
+    def _written(self, node: Node, depth: int) -> tuple[str, int]:
+        """The right-hand side of a node's formula, and how strongly it binds."""
+        shown = node.inputs[: _MOST_ARGUMENTS + 1]
+        arguments = [self._reference(self._nodes[i], depth - 1) for i in shown]
+        if node.op in _INFIX and len(arguments) == 2:
+            sign, strength, left, right = _INFIX[node.op]
+            return f"{_inside(arguments[0], left)}{sign}{_inside(arguments[1], right)}", strength
+        if node.op == "neg":
+            return f"−{_inside(arguments[0], _POWER)}", _SUM
+        if node.op == "transpose" and not node.params.get("axes"):
+            return f"{_inside(arguments[0], _ATOM)}ᵀ", _ATOM
+        if node.op == "abs":
+            return f"|{arguments[0][0]}|", _ATOM
+        if node.op == "getitem":
+            return f"{_inside(arguments[0], _ATOM)}[{_index(node.params.get('index'))}]", _ATOM
+        if node.op == "take_along_axis":
+            return f"{_inside(arguments[0], _ATOM)}[{arguments[1][0]}]", _ATOM
+        parts = [text for text, _ in arguments[:_MOST_ARGUMENTS]]
+        if len(arguments) > _MOST_ARGUMENTS:
+            parts.append("…")
+        parts += self._parameters(node)
+        return f"{_SIGNS.get(node.op, node.op)}({', '.join(parts)})", _ATOM
+
+    def _reference(self, node: Node, depth: int) -> tuple[str, int]:
+        """How a formula refers to an argument: by name, number, or its own formula if short."""
+        name = self._name(node).replace("\n", "⏎")
+        if name:
+            return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…", _ATOM
+        if is_number(node):
+            text = number(node.value)
+            return text, _SUM if text.startswith("−") else _ATOM
+        if node.op in (LEAF, CONSTANT):
+            return f"{node.op} {node.id}", _ATOM
+        if depth > 0:
+            text, strength = self._written(node, depth)
+            if len(text) <= _MOST_CHARACTERS:
+                return text, strength
+        return f"{_SIGNS.get(node.op, node.op)}(…)", _ATOM
+
+    def _parameters(self, node: Node) -> list[str]:
+        """The parameters that change what is computed, e.g. ``axis=1``."""
+        shown = []
+        for name, value in node.params.items():
+            if name in _HIDDEN_PARAMETERS or value is None:
+                continue
+            if name == "axis" and len(self._nodes[node.inputs[0]].shape) == 1:
+                continue  # a vector has no other axis
+            shown.append(f"{name}={_shortened(str(value))}")
+        return shown
+
+
+def implied_names(graph: Graph) -> dict[int, str]:
+    """Call the unnamed target of a fused loss y if it is a distribution, t if class indices."""
+    names = {}
+    for node in graph.nodes:
+        if node.op in TARGETS:
+            target = graph.nodes[node.inputs[TARGETS[node.op]]]
+            if not target.name and not target.inputs:
+                names[target.id] = "t" if target.dtype.startswith(("int", "uint")) else "y"
+    return names
+
+
+def _inside(argument: tuple[str, int], wanted: int) -> str:
+    text, strength = argument
+    return text if strength >= wanted else f"({text})"
+
+
+def _index(index: Any) -> str:
+    parts = index if isinstance(index, tuple) else (index,)
+    return _shortened(", ".join(_index_part(part) for part in parts))
+
+
+def _index_part(part: Any) -> str:
+    if isinstance(part, slice):
+        ends = ["" if x is None else str(x) for x in (part.start, part.stop)]
+        return ":".join(ends + ([str(part.step)] if part.step is not None else []))
+    return "…" if part is Ellipsis else " ".join(str(part).split())
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_INDEX else f"{text[:_LONGEST_INDEX]}…"

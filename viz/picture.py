@@ -1,0 +1,89 @@
+"""What every picture can do: show itself in a notebook, and reach a file complete or not at all."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError
+
+
+class SaveError(TinygradError, OSError):
+    """A picture could not be written where it should go."""
+
+
+class Picture(ABC):
+    """Something that renders to one of several formats.
+
+    Attributes:
+        formats: the formats that it renders to, such as "svg"; as suffixes, what `save` takes.
+        text: the same in plain text.
+    """
+
+    formats: ClassVar[tuple[str, ...]]
+    text: str
+
+    @abstractmethod
+    def render(self, format: str) -> bytes:
+        """Return the picture in one of its formats.
+
+        Raises:
+            InvalidValueError: another format.
+        """
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture to a file and return its path; the suffix decides the format.
+
+        The file is complete or not there: if anything fails, an older file of that name stays.
+
+        Raises:
+            InvalidTypeError: `path` is not a path.
+            InvalidValueError: its suffix is none of `formats`.
+            RenderError: what draws the picture is missing or refuses.
+            SaveError: the file cannot be written there.
+        """
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidTypeError(f"save needs a path; got {type(path).__name__}")
+        target = Path(path)
+        self.check_format(target.suffix.lower().removeprefix("."), target.name)
+        write_whole(target, self.render(target.suffix.lower().removeprefix(".")))
+        return target
+
+    @classmethod
+    def check_format(cls, format: str, given: str | None = None) -> None:
+        """Raise InvalidValueError if the picture does not have this format."""
+        if format not in cls.formats:
+            raise InvalidValueError(
+                f"a picture can be saved as {', '.join('.' + name for name in cls.formats)}; "
+                f"got {format if given is None else given!r}"
+            )
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """Show the picture in a notebook, or its text where it cannot be rendered."""
+        try:
+            return {"image/svg+xml": self.render("svg").decode(), "text/plain": self.text}
+        except Exception as error:  # a notebook must show something, whatever is missing
+            return {"text/plain": f"{self.text}\n(no picture: {error})"}
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside the file and move into its place, or leave everything as it was.
+
+    Raises:
+        SaveError: the file cannot be written there.
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link
+    draft = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
+    try:
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, target)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise SaveError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,141 @@
+"""DOT source to svg, png or pdf: by `dot` if there is one, else by pygraphviz's own Graphviz.
+
+The package brings a font along, so that png and pdf have letters on a machine without any, and so
+that boxes fit their text alike everywhere. Fontconfig is told of it while Graphviz runs.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tinygrad_sm.errors import TinygradError
+
+FORMATS: Final = ("svg", "png", "pdf")
+
+_FONTS = Path(__file__).parent / "fonts"
+_SYSTEM_FONTS = (
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "/System/Library/Fonts",
+    "/Library/Fonts",
+    "~/.fonts",
+    "~/.local/share/fonts",
+    "~/Library/Fonts",
+)
+_graphviz_is_running = threading.Lock()  # its library keeps global state
+
+
+class RenderError(TinygradError, RuntimeError):
+    """Graphviz could not turn a picture's source into the wanted format."""
+
+
+def render(source: str, format: str) -> bytes:
+    """Lay out DOT source and return it as "svg", "png" or "pdf".
+
+    Raises:
+        RenderError: Graphviz is missing or refuses.
+    """
+    with _graphviz_is_running, _fonts_known(), _fontconfig_silenced():
+        image = _by_command(source, format) if shutil.which("dot") else _in_process(source, format)
+    return _self_contained(image) if format == "svg" else image
+
+
+def _by_command(source: str, format: str) -> bytes:
+    command = ["dot", f"-T{format}"]
+    try:
+        done = subprocess.run(command, input=source.encode(), capture_output=True, check=False)
+    except OSError as error:
+        raise RenderError(f"the command 'dot' does not run: {error.strerror}") from error
+    if done.returncode != 0 or not done.stdout:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = said[0] if said else "no reason given"
+        raise RenderError(f"'dot' could not draw {format}: {reason}")
+    return done.stdout
+
+
+def _in_process(source: str, format: str) -> bytes:
+    try:
+        from pygraphviz import AGraph  # noqa: PLC0415  it loads Graphviz, which only this needs
+    except ImportError as error:
+        raise RenderError(
+            f"to draw {format}, install pygraphviz (pip install 'pygraphviz>=2.0.4') or Graphviz's "
+            "'dot'; .dot and .mmd need neither"
+        ) from error
+    try:
+        image = AGraph(string=source).draw(format=format, prog="dot")
+    except Exception as error:  # whatever the library raises, the caller gets one kind
+        raise RenderError(f"Graphviz could not draw {format}: {error}") from error
+    if not image:
+        raise RenderError(f"Graphviz could not draw {format}")
+    return bytes(image)
+
+
+@contextmanager
+def _fonts_known() -> Iterator[None]:
+    """Show Fontconfig the machine's fonts and ours, unless the user has configured it."""
+    if os.environ.get("FONTCONFIG_FILE"):
+        yield
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".conf", encoding="utf-8") as file:
+        file.write(_font_configuration())
+        file.flush()
+        os.environ["FONTCONFIG_FILE"] = file.name
+        try:
+            yield
+        finally:
+            del os.environ["FONTCONFIG_FILE"]
+
+
+@contextmanager
+def _fontconfig_silenced() -> Iterator[None]:
+    """Hold back what the bundled Fontconfig says on stderr of newer versions' settings."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is no stderr, so nothing can appear on it
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            for line in said:
+                if not line.startswith(b"Fontconfig warning"):
+                    os.write(2, line)
+
+
+def _font_configuration() -> str:
+    folders = [str(_FONTS), *(os.path.expanduser(folder) for folder in _SYSTEM_FONTS)]
+    listed = "".join(f"<dir>{html.escape(folder)}</dir>" for folder in folders)
+    caches = "".join(
+        f"<cachedir>{html.escape(folder)}</cachedir>"
+        for folder in ("/var/cache/fontconfig", os.path.join(tempfile.gettempdir(), "fontconfig"))
+    )
+    others = "".join(  # another version of our font has other widths
+        f"<glob>{html.escape(folder)}/*DejaVuSans*</glob>" for folder in folders[1:]
+    )
+    return (
+        '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>'
+        f"{listed}{caches}<selectfont><rejectfont>{others}</rejectfont></selectfont></fontconfig>"
+    )
+
+
+def _self_contained(svg: bytes) -> bytes:
+    """Drop what refers to elsewhere (the document type) or changes with Graphviz's version."""
+    svg = re.sub(rb"<!DOCTYPE.*?>\s*", b"", svg, count=1, flags=re.DOTALL)
+    return re.sub(rb"<!-- Generated by.*?-->\s*", b"", svg, count=1, flags=re.DOTALL)

@@ -1,0 +1,115 @@
+"""What a picture says, before any format: boxes, arrows between them, clusters around them.
+
+`draw` and `draw_comparison` build a Scene; `dot` and `mermaid` write it down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["leaf", "constant", "operation", "fused", "cut"]
+Tone = Literal["plain", "numerator", "denominator", "gradient"]
+Grid = tuple[tuple[str, ...], ...]
+"""Numbers as text, in rows; one row for a vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A labelled array inside a box; `port` is a name that an arrow may point to."""
+
+    label: str
+    cells: Grid
+    tone: Tone = "plain"
+    port: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One node of the picture.
+
+    Attributes:
+        key: unique, of letters and digits.
+        title: the first line, in bold: a formula or a name.
+        kind: decides the shape of the border.
+        subtitle: shape and dtype.
+        rows: the arrays it shows.
+        remarks: short sentences under the numbers.
+        warnings: sentences that must stand out.
+        alarming: the box gets a thick border.
+        output: whether the picture is about this node's value.
+        path: keys of the clusters around it, outermost first.
+        upright: its vectors are columns instead of rows.
+    """
+
+    key: str
+    title: str
+    kind: Kind
+    subtitle: str = ""
+    rows: tuple[Row, ...] = ()
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    alarming: bool = False
+    output: bool = False
+    path: tuple[str, ...] = ()
+    upright: bool = False
+
+
+def subtitle(box: Box) -> str:
+    """A box's second line: shape and dtype, and whether it is the output."""
+    return " · ".join(filter(None, ["output" if box.output else "", box.subtitle]))
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """One edge of the picture.
+
+    Attributes:
+        source, target: keys of boxes.
+        label: text beside it; `cells` are the numbers that follow.
+        tone: "plain" for what is computed, the others for what backward sends.
+        back: it runs against the computation and has no say in the layout.
+        port: of the target's rows, the one that it points to.
+        source_port: of the source's rows, the one that it leaves from.
+        loose: the layout need not keep its ends together.
+    """
+
+    source: str
+    target: str
+    label: str = ""
+    cells: Grid = ()
+    tone: Tone = "plain"
+    back: bool = False
+    port: str | None = None
+    source_port: str | None = None
+    loose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A labelled frame around boxes; `marked` gives it a thick border."""
+
+    key: str
+    title: str
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A whole picture.
+
+    Attributes:
+        boxes: in the order of the computation.
+        arrows: by target and argument.
+        clusters: by key.
+        caption: lines under the picture that explain its signs.
+        stack: keys of boxes that stand at the start, side by side in this order.
+        direction: "TB" from top to bottom or "LR" from left to right.
+    """
+
+    boxes: tuple[Box, ...]
+    arrows: tuple[Arrow, ...]
+    clusters: dict[str, Cluster]
+    caption: tuple[str, ...]
+    stack: tuple[str, ...] = ()
+    direction: Literal["TB", "LR"] = "TB"
