@@ -1,0 +1,125 @@
+"""`tinygrad-sm compare`: composite and fused softmax-cross-entropy side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tinygrad_sm.cli.inputs import shipped_logits
+from tinygrad_sm.cli.options import loss_arguments, loss_options, output_folder, read_input
+from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
+from tinygrad_sm.compare import compare
+from tinygrad_sm.comparison import Comparison
+from tinygrad_sm.errors import InvalidValueError
+
+AGREE, DIFFER = 0, 1
+
+SEED_LOGITS, SEED_TARGET = np.array([2.0, 1.0, 0.1]), np.array([1, 0, 0])
+
+
+@click.command("compare")
+@loss_options
+@click.option("-o", "--output", metavar="DIR", help="Draw both graphs into this folder.")
+@click.option(
+    "--format",
+    "formats",
+    default="svg",
+    show_default=True,
+    metavar="LIST",
+    help="Picture formats: svg, png, pdf, dot, mmd; several with commas.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON instead.")
+def compare_command(
+    source: str | None,
+    target: str | None,
+    dtype: str | None,
+    output: str | None,
+    formats: str,
+    as_json: bool,
+    **loss: Any,
+) -> int:
+    """Compare the gradient built from exp, sum, div and log with the fused p − y.
+
+    Without --logits: the textbook's example (3 classes, y = [1, 0, 0]) and the logits of a small
+    classifier on Fisher's iris flowers.
+
+    Exit status: 0 if the gradients agree, 1 if they differ, 2 on bad input.
+
+    \b
+    Examples:
+      tinygrad-sm compare -o out
+      tinygrad-sm compare --logits logits.csv --target 0,2,1 --dtype float32
+      echo 1000,0,0 | tinygrad-sm compare --logits - --target 1
+    """
+    wanted = chosen_formats(formats)
+    folder = None if output is None else output_folder(output)
+    arguments = loss_arguments(loss) | {"dtype": dtype}
+    if source is not None:
+        cases = {"input": compare(*read_input(source, target), **arguments)}
+    elif target is not None:
+        raise InvalidValueError("--target needs --logits")
+    else:
+        cases = {
+            "seed": compare(SEED_LOGITS, SEED_TARGET, **arguments),
+            "iris": compare(*shipped_logits(), **arguments),
+        }
+    written = [] if folder is None else _draw(cases, folder, wanted)
+    if as_json:
+        _print_json(cases, single=source is not None)
+    else:
+        _print(cases, written)
+    return AGREE if all(case.agree for case in cases.values()) else DIFFER
+
+
+def _draw(cases: dict[str, Comparison], folder: Path, formats: tuple[str, ...]) -> list[Path]:
+    import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
+
+    drawings = {}
+    for name, case in cases.items():
+        drawings[f"{name}-comparison"] = viz.draw_comparison(case)
+        drawings[f"{name}-composite"] = viz.draw(case.composite_trace)
+        drawings[f"{name}-fused"] = viz.draw(case.fused_trace)
+    return write_pictures(drawings, folder, formats)
+
+
+def _print_json(cases: dict[str, Comparison], single: bool) -> None:
+    found = {name: case.to_dict() for name, case in cases.items()}
+    shown = next(iter(found.values())) if single else found
+    click.echo(json.dumps(shown, ensure_ascii=False, allow_nan=False))
+
+
+def _print(cases: dict[str, Comparison], written: list[Path]) -> None:
+    console = Console(highlight=False, emoji=False)
+    for case in cases.values():
+        console.print(case.headline(), style="bold", markup=False)
+        if case.caption():
+            console.print(case.caption(), markup=False)
+        for header, rows in case.tables():
+            console.print(_table(header, rows))
+        facts = Table.grid(padding=(0, 2))
+        for what, value in case.summary():
+            facts.add_row(what, value)
+        console.print(facts)
+        console.print(f"verdict: {case.verdict}", style="bold", markup=False)
+        console.print(f"reason:  {case.reason}\n", markup=False)
+    if not all(case.agree for case in cases.values()):
+        console.print("see where each form breaks: tinygrad-sm stability", markup=False)
+    if written:
+        console.print("pictures:", *(str(path) for path in written), sep="\n  ", markup=False,
+                      soft_wrap=True)  # fmt: skip
+
+
+def _table(header: list[str], rows: list[list[str]]) -> Table:
+    table = Table(*header)
+    for column in table.columns:
+        column.justify = "right"
+        column.no_wrap = True
+    for row in rows:
+        table.add_row(*row)
+    return table

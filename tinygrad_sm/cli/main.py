@@ -1,0 +1,77 @@
+"""The entry point: the group of commands, and what each kind of failure prints and returns."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
+
+from typing import Any
+
+import click
+
+from tinygrad_sm.cli.compare import compare_command
+from tinygrad_sm.cli.draw import draw_command
+from tinygrad_sm.cli.stability import stability_command
+from tinygrad_sm.errors import LossWarning, TinygradError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
+@click.version_option(package_name="tinygrad_sm")
+@click.pass_context
+def commands(context: click.Context) -> int:
+    """The gradient of softmax + cross-entropy: built from primitives, fused, compared, drawn."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+    return BAD_INPUT  # unless there is a command, whose own status counts
+
+
+commands.add_command(compare_command)
+commands.add_command(draw_command)
+commands.add_command(stability_command)
+
+
+def main() -> None:
+    """Run the command line: exit 0 when all is well, 1 on a difference, 2 on bad input."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Σ and − must not end a run in an old code page
+            stream.reconfigure(errors="replace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line on `arguments` and return the exit status; print, never raise."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", LossWarning)
+            warnings.showwarning = _say
+            status = commands.main(arguments, prog_name="tinygrad-sm", standalone_mode=False)
+        sys.stdout.flush()
+        return int(status or 0)
+    except click.ClickException as error:
+        return _refuse(error.format_message())
+    except TinygradError as error:
+        return _refuse(str(error))
+    except MemoryError:
+        return _refuse("there is not enough memory for an input of this size")
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has gone; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _say(sentence: Warning | str, *_: Any) -> None:
+    click.echo(f"tinygrad-sm: {' '.join(str(sentence).split())}", err=True)
+
+
+def _refuse(sentence: str) -> int:
+    _say(sentence)
+    return BAD_INPUT

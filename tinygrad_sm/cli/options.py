@@ -1,0 +1,106 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+
+from tinygrad_sm.cli.inputs import read_logits, read_target, read_weight
+from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.loss.composite import FORMS
+from tinygrad_sm.loss.task import REDUCTIONS
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+DTYPES = ("float16", "float32", "float64")
+
+_LOSS_OPTIONS = (
+    click.option(
+        "--logits",
+        "source",
+        metavar="FILE",
+        help="Logits: .npy, .npz or .csv (rows of numbers), or - for standard input.",
+    ),
+    click.option(
+        "--target",
+        metavar="T",
+        help="Class index (0), list (1,0,0 as a distribution or one index per row), or a file.",
+    ),
+    click.option(
+        "--form",
+        type=click.Choice(FORMS),
+        default="naive",
+        show_default=True,
+        help="How the composite is built.",
+    ),
+    click.option("--dtype", type=click.Choice(DTYPES), help="Convert the logits first."),
+    click.option(
+        "--reduction", type=click.Choice(REDUCTIONS), default="mean", show_default=True
+    ),
+    click.option("--weight", metavar="W", help="One weight per class, such as 1,2,0.5."),
+    click.option("--ignore-index", type=int, default=-100, show_default=True,
+                 help="Class index of rows that do not count."),
+    click.option("--label-smoothing", type=float, default=0.0, show_default=True,
+                 help="ε in [0, 1]."),
+    click.option("--temperature", type=float, default=1.0, show_default=True,
+                 help="Divides the logits."),
+    click.option("--axis", type=int, default=-1, show_default=True, help="The class axis."),
+)  # fmt: skip
+
+LOSS_KEYS = (
+    "form", "reduction", "weight", "ignore_index", "label_smoothing", "temperature", "axis",
+)  # fmt: skip
+
+
+def loss_options(command: _Command) -> _Command:
+    """Add the options for logits, target and the loss to a command."""
+    for option in reversed(_LOSS_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_input(source: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits and the target that `--logits` and `--target` name.
+
+    Integer-valued targets from a text file are class indices, so they become integers.
+
+    Raises:
+        InvalidValueError: something cannot be read, or there is no target.
+    """
+    if source == "-" and target == "-":
+        raise InvalidValueError("--logits and --target cannot both be read from standard input")
+    logits, beside = read_logits(source)
+    if target is not None:
+        return logits, read_target(target)
+    if beside is None:
+        raise InvalidValueError("--logits needs --target: a class index, a list or a file")
+    return logits, beside
+
+
+def loss_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments for the loss out of a command's options."""
+    chosen = {key: options[key] for key in LOSS_KEYS}
+    chosen["weight"] = read_weight(options["weight"])
+    return chosen
+
+
+def output_folder(path: str) -> Path:
+    """Return the path of a folder that can be written to; it need not exist yet.
+
+    Raises:
+        InvalidValueError: it, or what it would be made in, is a file or cannot be written to.
+    """
+    folder = Path(path)
+    nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not nearest.is_dir():
+        what = "is a file" if nearest == folder else f"{nearest} is a file"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        what = "no permission"
+    else:
+        return folder
+    raise InvalidValueError(f"--output {path}: is not a folder to write to ({what})")

@@ -1,0 +1,61 @@
+"""Writing several pictures so that a run leaves all of them or none."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinygrad_sm.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from viz import Picture
+
+FORMATS = ("svg", "png", "pdf", "dot", "mmd")
+
+
+def chosen_formats(value: str, allowed: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
+    """Return the formats in a list such as "svg,png".
+
+    Raises:
+        InvalidValueError: the list is empty or names a format that does not exist.
+    """
+    chosen = tuple(dict.fromkeys(word for word in value.lower().replace(",", " ").split()))
+    wrong = [word for word in chosen if word not in allowed]
+    if wrong or not chosen:
+        raise InvalidValueError(
+            f"--format must be among {', '.join(allowed)}; got {wrong[0] if wrong else value!r}"
+        )
+    return chosen
+
+
+def write_pictures(
+    drawings: Mapping[str, Picture], folder: Path, formats: tuple[str, ...]
+) -> list[Path]:
+    """Render every drawing in every format, and only then put the files in place.
+
+    Returns their paths. The folder is made if need be.
+
+    Raises:
+        RenderError: a picture cannot be drawn; nothing was written.
+        InvalidValueError: a file cannot be written.
+    """
+    rendered = {
+        folder / f"{name}.{suffix}": drawing.render(suffix)
+        for name, drawing in drawings.items()
+        for suffix in formats
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as drafts:
+            for path, content in rendered.items():
+                Path(drafts, path.name).write_bytes(content)
+            for path in rendered:
+                os.replace(Path(drafts, path.name), path)
+    except OSError as error:
+        raise InvalidValueError(
+            f"--output {folder}: cannot be written to ({error.strerror or error})"
+        ) from None
+    return list(rendered)

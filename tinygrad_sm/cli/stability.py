@@ -1,0 +1,146 @@
+"""`tinygrad-sm stability`: where each form of softmax-cross-entropy breaks, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tinygrad_sm.cli.options import output_folder
+from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
+from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.stability import (
+    DTYPES,
+    TOLERANCE,
+    Band,
+    Report,
+    SweepReport,
+    confidently_wrong,
+    stability,
+)
+
+FORMATS = ("svg", "png", "pdf")  # of matplotlib's pictures
+
+
+@click.command("stability")
+@click.option("-o", "--output", metavar="DIR", help="Draw the pictures into this folder.")
+@click.option(
+    "--format",
+    "formats",
+    default="svg",
+    show_default=True,
+    metavar="LIST",
+    help="Picture formats: svg, png, pdf; several with commas.",
+)
+@click.option("--dtype", type=click.Choice(DTYPES), default="float64", show_default=True)
+@click.option(
+    "--tolerance",
+    type=float,
+    default=TOLERANCE,
+    show_default=True,
+    metavar="T",
+    help="Relative error above which digits count as lost; between 0 and 1.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON instead.")
+def stability_command(
+    output: str | None, formats: str, dtype: str, tolerance: float, as_json: bool
+) -> None:
+    """Find where each form of softmax-cross-entropy turns to NaN, inf, 0 or garbage, and why.
+
+    The logits' scale and the right class's margin (ahead, and behind: confidently wrong) grow
+    until the forms break. Each is held against exact decimal arithmetic, and the first node of
+    its graph that is to blame is named.
+
+    The pictures (stability, accuracy, confidently-wrong) need matplotlib, the extra `lab`.
+
+    \b
+    Examples:
+      tinygrad-sm stability
+      tinygrad-sm stability --dtype float32 -o out --format svg,png
+      tinygrad-sm stability --json
+    """
+    if not 0 < tolerance < 1:
+        raise InvalidValueError(f"--tolerance must lie between 0 and 1; got {tolerance}")
+    wanted = chosen_formats(formats, FORMATS)
+    folder = None if output is None else _folder_for_pictures(output)
+    report = stability(dtype, tolerance=tolerance)
+    written = [] if folder is None else _draw(report, folder, wanted)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), ensure_ascii=False))
+    else:
+        _print(report, written)
+
+
+def _folder_for_pictures(path: str) -> Path:
+    """Ask for matplotlib before a folder is made that would stay empty."""
+    from viz.lab import require_matplotlib  # noqa: PLC0415  only for pictures
+
+    require_matplotlib()
+    return output_folder(path)
+
+
+def _draw(report: Report, folder: Path, formats: tuple[str, ...]) -> list[Path]:
+    from viz import lab  # noqa: PLC0415  only for pictures
+
+    pictures: dict[str, Any] = {
+        "stability": lab.draw_stability(report),
+        "accuracy": lab.draw_accuracy(report),
+        "confidently-wrong": lab.draw_confidently_wrong(confidently_wrong(dtype=report.dtype)),
+    }
+    return write_pictures(pictures, folder, formats)
+
+
+def _print(report: Report, written: list[Path]) -> None:
+    console = Console(highlight=False)
+    console.print(
+        f"{report.dtype}, against exact arithmetic; digits count as lost when the relative error "
+        f"is above {report.tolerance:g}\n",
+        markup=False,
+    )
+    for swept in report.sweeps:
+        console.print(_table(swept))
+        console.print(_reasons(swept))
+    if written:
+        console.print("pictures:", *(str(path) for path in written), sep="\n  ", markup=False,
+                      soft_wrap=True)  # fmt: skip
+
+
+def _table(swept: SweepReport) -> Table:
+    """What the gradient and the loss turn into, and from where on."""
+    sweep = swept.sweep
+    title = f"{sweep.title}\n{sweep.formula}"
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for column in ("form", "gradient", "loss"):
+        table.add_column(column, no_wrap=True)
+    for form in swept.forms:
+        table.add_row(form.form.label, _words(form.gradient), _words(form.loss))
+    return table
+
+
+def _words(bands: tuple[Band, ...]) -> str:
+    """One line per band; that a sweep begins well goes without saying, if more follows."""
+    told = bands[1:] if bands[0].cause is None and len(bands) > 1 else bands
+    return "\n".join(
+        "ok" if band is bands[0] and band.cause is None else f"{band.state} from {band.start_text}"
+        for band in told
+    )
+
+
+def _reasons(swept: SweepReport) -> Table:
+    """Why the gradient breaks: the first node to blame, for each band that is not ok."""
+    reasons = Table.grid(padding=(0, 2))
+    reasons.add_column(no_wrap=True)
+    reasons.add_column(no_wrap=True)
+    reasons.add_column()
+    for form in swept.forms:
+        for band in form.gradient:
+            if band.cause is not None:
+                reasons.add_row(form.form.name, f"{band.state}", str(band.cause))
+            elif band is not form.gradient[0]:
+                reasons.add_row(form.form.name, band.state, "the exact gradient rounds to 0 too")
+    reasons.add_row()
+    return reasons
