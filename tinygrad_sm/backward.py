@@ -7,7 +7,8 @@ recorded Tensors from the newest to the oldest; nothing recurses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -20,6 +21,11 @@ from tinygrad_sm.tensor import Tensor, _float_array
 
 _ndarray = np.ndarray
 _creation = attrgetter("_id")
+
+before_sweep: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar(
+    "before_sweep", default=None
+)
+"""What `backward` puts in the place of an output before it sweeps, if anything: see `fusing`."""
 
 
 class Contribution(NamedTuple):
@@ -53,6 +59,7 @@ class BackwardTrace:
         self.graph: Graph = graph(output)
         self.steps: list[Step] = []
         self._received: dict[int, list[Contribution]] = {}
+        self._cotangents: dict[int, np.ndarray] = {}
 
     def contributions(self, tensor: Tensor) -> list[Contribution]:
         """Return what was added up for a Tensor: (consumer node, argument index, array) each.
@@ -66,8 +73,7 @@ class BackwardTrace:
 
     def cotangent(self, tensor: Tensor) -> np.ndarray | None:
         """Return the gradient that the sweep found for a Tensor, or None if none reached it."""
-        wanted = self.graph.node_of(tensor).id
-        return next((step.cotangent for step in self.steps if step.node.id == wanted), None)
+        return self._cotangents.get(self.graph.node_of(tensor).id)
 
     def _visit(self, t: Tensor, g: Any, passed: list[tuple[Tensor, int, Any]]) -> None:
         node = self.graph.node_of(t)
@@ -76,6 +82,7 @@ class BackwardTrace:
             edge = Contribution(node, i, _array(value))
             edges.append(edge)
             self._received.setdefault(self.graph.node_of(x).id, []).append(edge)
+        self._cotangents[node.id] = _array(g)
         self.steps.append(Step(node, _array(g), tuple(edges)))
 
 
@@ -83,19 +90,26 @@ def backward(
     output: Tensor, gradient: Any = None, *, create_graph: bool = False, trace: bool = False
 ) -> BackwardTrace | None:
     """Do what `Tensor.backward` says."""
+    given = output
+    replace = before_sweep.get()
+    if replace is not None and given.requires_grad:
+        output = replace(given)
     order = _recorded(output)
     seed = _seed(output, gradient, create_graph)
     record = BackwardTrace(output) if trace else None
     cotangents, shared = _sweep(order, output, seed, create_graph, record)
+    if output is not given:  # the one that the caller holds took part, too
+        cotangents[given._id] = seed
+        order.append(given)
     for t in order:
         g = cotangents.get(t._id)
         if g is None:
             continue
         if t._grad is None:
             t._grad = g
-            t._grad_shared = t._op is not None or t._id in shared
+            t._grad_shared = not create_graph and (trace or t._op is not None or t._id in shared)
         else:
-            t._grad = t._grad + g
+            t._grad = _total(t._grad, g)
             t._grad_shared = False
     return record
 
@@ -119,7 +133,11 @@ def grad(output: Tensor, inputs: Any, gradient: Any = None, *, create_graph: boo
         ChangedDataError: data was changed in place after it was used.
     """
     single = isinstance(inputs, Tensor)
-    wanted: Sequence[Any] = [inputs] if single else inputs
+    if not single and not isinstance(inputs, Iterable):
+        raise InvalidTypeError(
+            f"grad: inputs must be a Tensor or a sequence of them; got {type(inputs).__name__}"
+        )
+    wanted: list[Any] = [inputs] if single else list(inputs)
     for i, x in enumerate((output, *wanted)):
         if not isinstance(x, Tensor):
             what = "output" if i == 0 else f"input {i}"
@@ -152,10 +170,10 @@ def _recorded(output: Tensor) -> list[Tensor]:
     found = [output]
     seen = {output._id}
     for t in found:  # grows while it is walked
-        for i, x in enumerate(t._inputs):
-            if x is None:
+        for i, x in enumerate(t._operands):
+            if not isinstance(x, Tensor):
                 continue
-            if x._exposed and x._data is not t._args[i]:
+            if x._lent is not None:
                 _check_unchanged(x, t._args[i])
             if x.requires_grad and x._id not in seen:
                 seen.add(x._id)
@@ -165,7 +183,7 @@ def _recorded(output: Tensor) -> list[Tensor]:
 
 
 def _check_unchanged(leaf: Tensor, used: np.ndarray) -> None:
-    if not np.array_equal(leaf._data, used, equal_nan=True):
+    if not np.array_equal(leaf.numpy(), used, equal_nan=True):
         name = "a Tensor" if leaf.name is None else f"the Tensor {leaf.name!r}"
         raise ChangedDataError(
             f"backward: the data of {name} of shape {leaf.shape} was changed after the forward "
@@ -185,7 +203,7 @@ def _seed(output: Tensor, gradient: Any, create_graph: bool) -> Any:
     elif isinstance(gradient, Tensor) and create_graph:
         seed = gradient
     else:
-        seed = _float_array(gradient, output.dtype)
+        seed = _float_array(gradient, output.dtype, what="gradient")
     if seed.shape != output.shape:
         raise InvalidValueError(
             f"gradient must have the output's shape {output.shape}; got {seed.shape}"
@@ -216,35 +234,37 @@ def _sweep(
         op = t._op
         passed: list[tuple[Tensor, int, Any]] | None = None if record is None else []
         if op is not None:
-            inputs = t._inputs
-            args = t._args
-            out: Any = t._data
-            if create_graph:
-                args = tuple(a if x is None else x for x, a in zip(inputs, args, strict=True))
-                out = t
-            vjps = op.vjps(len(args))
-            for i, x in enumerate(inputs):
-                if x is None or not x.requires_grad:
+            operands = t._operands
+            params = t._params
+            vjps = op.vjps(len(operands))
+            call = (g, t, *operands) if create_graph else _call(t, g)
+            i = -1
+            for x in operands:
+                i += 1
+                if not isinstance(x, Tensor) or not x.requires_grad:
                     continue
                 vjp = vjps[i]
                 if vjp is None:
                     continue
-                c = vjp(g, out, *args, **t._params)
-                if c is None:
-                    continue
-                if type(c) is not _ndarray and not create_graph:
-                    c = np.asarray(c)
+                c = vjp(*call, **params) if params else vjp(*call)
+                if type(c) is not _ndarray:
+                    if c is None:
+                        continue
+                    if not isinstance(c, Tensor):
+                        c = np.asarray(c)
+                if create_graph and not isinstance(c, Tensor):  # this vjp is a constant
+                    c = Tensor(c, requires_grad=False)
                 data = x._data
                 if c.shape != data.shape or c.dtype != data.dtype:
                     c = _fitted(c, x, op.name, i)
-                known = cotangents.get(x._id)
-                if known is None:
-                    cotangents[x._id] = c
-                    if x._op is None and _borrowed(c, g, args):
-                        shared.add(x._id)
+                key = x._id
+                if key in cotangents:
+                    cotangents[key] = _total(cotangents[key], c)
+                    shared.discard(key)
                 else:
-                    cotangents[x._id] = known + c
-                    shared.discard(x._id)
+                    cotangents[key] = c
+                    if x._op is None and _borrowed(c, call):
+                        shared.add(key)
                 if passed is not None:
                     passed.append((x, i, c))
         if record is not None:
@@ -252,11 +272,35 @@ def _sweep(
     return cotangents, shared
 
 
-def _borrowed(c: Any, g: Any, args: tuple[Any, ...]) -> bool:
+def _call(t: Tensor, g: Any) -> tuple[Any, ...]:
+    """What a vjp of the operation behind `t` is called with: cotangent, result, arrays."""
+    operands = t._operands
+    if t._snapshots is None and len(operands) == 2:  # most are such, and this is the hot path
+        x, y = operands
+        return (
+            g,
+            t._data,
+            x._data if isinstance(x, Tensor) else x,
+            y._data if isinstance(y, Tensor) else y,
+        )
+    return (g, t._data, *t._args)
+
+
+def _total(known: Any, c: Any) -> Any:
+    total = known + c
+    return total if type(total) is _ndarray else _no_scalar(total)
+
+
+def _no_scalar(value: Any) -> Any:
+    """NumPy turns what it computes of 0-d arrays into scalars; a gradient stays an array."""
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def _borrowed(c: Any, known: tuple[Any, ...]) -> bool:
     """Whether a contribution may be an array that its maker did not make for it alone."""
     if isinstance(c, Tensor):
         return False
-    return c is g or c.base is not None or any(c is a for a in args)
+    return c.base is not None or any(c is a for a in known)
 
 
 def _fitted(c: Any, x: Tensor, op: str, argument: int) -> Any:
@@ -273,12 +317,15 @@ def _fitted(c: Any, x: Tensor, op: str, argument: int) -> Any:
                 f"the argument's shape is {shape}"
             )
         axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n != c.shape[extra + i]))
-        c = p.reshape(p.sum(c, axis=axes), shape=shape)
+        c = _no_scalar(p.reshape(p.sum(c, axis=axes), shape=shape))
     return c if c.dtype == x.dtype else p.astype(c, dtype=x.dtype)
 
 
 def _array(value: Any) -> np.ndarray:
-    return value.numpy() if isinstance(value, Tensor) else value
+    """A read-only view: what the record holds is what the sweep adds up and `grad` hands out."""
+    view: np.ndarray = value.numpy() if isinstance(value, Tensor) else value.view()
+    view.setflags(write=False)
+    return view
 
 
 def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygrad_sm.backward import BackwardTrace
 from tinygrad_sm.comparison import Comparison, Contributions, ulp_text
-from tinygrad_sm.diagnose import Breakdown, first_breakdown, underflowed
+from tinygrad_sm.diagnose import Breakdown, first_breakdown, label, underflowed
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.composite import FORMS, check_finite, composite_cross_entropy
 from tinygrad_sm.loss.softmax import row_maximum, softmax
@@ -65,7 +65,7 @@ def compare(
     if isinstance(target, Tensor):
         target = target.numpy()
     a = Tensor(logits, dtype=dtype, name="a")
-    task = task_of(a, target, **options)
+    task = task_of(a.shape, a.dtype, target, **options)
     check_finite(a.numpy(), task.axis)
     with np.errstate(all="ignore"):  # what breaks is reported, not warned about
         composite = composite_cross_entropy(a, target, form=form, **options)
@@ -73,7 +73,6 @@ def compare(
         composite_grad = a.grad
         a.zero_grad()
         fused = cross_entropy(a, target, **options)
-        fused.name = "L"
         fused_trace = _traced(fused)
         fused_grad = a.grad
         return _judged(
@@ -115,7 +114,8 @@ def _judged(
     both = numerator.astype(np.float64) + denominator.astype(np.float64)
     add_up = bool((np.abs(both - composite_grad) <= allowed).all())
     same_loss = _losses_agree(composite.numpy(), fused.numpy(), logits, y, p, task, form)
-    agree = bool((difference <= allowed).all()) and same_loss
+    same_grad = bool((difference <= allowed).all())
+    agree = same_grad and same_loss
     breakdown = first_breakdown(composite_trace)
     reason = (
         _reason_for_agreement(max_ulp, ulps, terms, fused_grad)
@@ -137,7 +137,7 @@ def _judged(
         max_abs_error=max_abs,
         max_ulp_error=max_ulp,
         agree=agree,
-        verdict=_verdict(agree, max_abs, max_ulp),
+        verdict=_verdict(agree, same_grad, max_abs, max_ulp),
         reason=reason + _about_the_textbook(task, s, textbook, fused_grad),
         contributions=Contributions(numerator, denominator, add_up),
         breakdown=breakdown,
@@ -206,12 +206,14 @@ def _losses_agree(
     return bool(((difference <= allowed) | (composite == fused)).all())
 
 
-def _verdict(agree: bool, max_abs: float, max_ulp: float) -> str:
+def _verdict(agree: bool, same_grad: bool, max_abs: float, max_ulp: float) -> str:
     if max_ulp == 0 and agree:
         return "agree: the two gradients are the same to the last bit"
     measure = f"{max_abs:.3g} ({ulp_text(max_ulp)} ULP)"
     if agree:
         return f"agree: the gradients differ by at most {measure}, which is rounding"
+    if same_grad:
+        return "differ: the losses, by more than rounding explains; the gradients agree"
     if math.isnan(max_abs):
         return "differ: one of the gradients is not a number"
     return f"differ: by up to {measure}, more than rounding explains"
@@ -242,13 +244,16 @@ def _reason_for_agreement(
 def _reason_for_difference(
     breakdown: Breakdown | None, trace: BackwardTrace, same_loss: bool
 ) -> str:
-    if breakdown is not None:
-        return f"the composite broke in the {breakdown}"
     node = underflowed(trace.graph)
+    if breakdown is not None:
+        text = f"the composite broke in the {breakdown}"
+        broke_at_0 = breakdown.phase == "forward" and breakdown.node.op in ("log", "div")
+        if broke_at_0 and node is not None and node.id < breakdown.node.id:
+            text += f"; the 0 is an underflow at {label(node)}: too small for {node.dtype}"
+        return text
     if node is not None:
-        name = f"{node.name!r} ({node.op})" if node.name else node.op
         return (
-            f"the composite underflowed at node {node.id} {name}: a number too small for "
+            f"the composite underflowed at {label(node)}: a number too small for "
             f"{node.dtype} became 0, and its share of the gradient went with it"
         )
     what = "gradients" if same_loss else "losses"

@@ -81,10 +81,14 @@ class Comparison:
     def tables(self) -> list[tuple[list[str], list[list[str]]]]:
         """Return the row with the largest difference as two tables: (header, rows of text) each.
 
+        Without any row there is no table.
+
         The first leads from the logits to the two terms, the second holds the two gradients to
         the last bit. Of many classes the first and the most different ones are shown.
         """
         row, classes = self._shown()
+        if not classes:
+            return []
         rows = {
             name: np.moveaxis(x, self.axis, -1).reshape(-1, x.shape[self.axis])[row]
             for name, x in {
@@ -212,6 +216,8 @@ class Comparison:
 def _loss(value: Any) -> str:
     if isinstance(value, float):
         return f"{value + 0.0:.17g}"
+    if np.size(value) == 0:
+        return "no rows"
     return f"{np.size(value)} rows from {np.min(value):.6g} to {np.max(value):.6g}"
 
 

@@ -10,6 +10,10 @@ import numpy as np
 from tinygrad_sm.backward import BackwardTrace, Contribution
 from tinygrad_sm.graph import Graph, Node
 
+_ELEMENTWISE = frozenset(
+    {"add", "sub", "mul", "div", "neg", "pow", "exp", "log", "log1p", "sqrt", "tanh"}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
@@ -28,12 +32,19 @@ class Breakdown:
     cause: str
 
     def __str__(self) -> str:
-        name = f"{self.node.name!r} ({self.node.op})" if self.node.name else self.node.op
-        return f"{self.phase} at node {self.node.id} {name}: {self.cause}"
+        return f"{self.phase} at {label(self.node)}: {self.cause}"
+
+
+def label(node: Node) -> str:
+    """How a sentence calls a node: by id, name and operation."""
+    return f"node {node.id} {node.name!r} ({node.op})" if node.name else f"node {node.id} {node.op}"
 
 
 def first_breakdown(record: Graph | BackwardTrace) -> Breakdown | None:
     """Return the first node whose result is not finite although its arguments are, or None.
+
+    An operation on single elements is judged element by element, so that a mask of −inf among the
+    logits hides nothing.
 
     Args:
         record: a graph, or the trace of a backward sweep, whose vjps are then examined too.
@@ -42,8 +53,9 @@ def first_breakdown(record: Graph | BackwardTrace) -> Breakdown | None:
     for node in graph.nodes:
         if node.inputs and not np.isfinite(node.value).all():
             arguments = [graph.nodes[i].value for i in node.inputs]
-            if all(np.isfinite(x).all() for x in arguments):
-                at = _first(~np.isfinite(node.value))
+            broken = _newly_broken(node, arguments)
+            if broken.any():
+                at = _first(broken)
                 return Breakdown(node, "forward", at, _cause(node, arguments, at))
     if isinstance(record, BackwardTrace):
         for step in record.steps:
@@ -63,6 +75,14 @@ def underflowed(graph: Graph) -> Node | None:
             if (np.broadcast_to(vanished, node.shape) & (node.value == 0)).any():
                 return node
     return None
+
+
+def _newly_broken(node: Node, arguments: list[np.ndarray]) -> np.ndarray:
+    """Where the result is not finite and what it was made of is."""
+    broken = ~np.isfinite(node.value)
+    for x in arguments:
+        broken &= np.isfinite(x) if node.op in _ELEMENTWISE else np.isfinite(x).all()
+    return broken
 
 
 def _first(mask: np.ndarray) -> tuple[int, ...]:

@@ -55,7 +55,10 @@ class Primitive:
         self.integers = integers
         self._vjps = vjps
         self.parameters = () if isinstance(forward, np.ufunc) else _parameters(forward, self.arity)
-        self.__doc__ = (forward.__doc__ or "").strip() or f"The primitive `{name}`."
+        if isinstance(forward, np.ufunc):  # its own text tells of out= and where=, refused here
+            self.__doc__ = f"np.{forward.__name__} element by element, with a gradient."
+        else:
+            self.__doc__ = (forward.__doc__ or "").strip() or f"The primitive `{name}`."
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
@@ -131,7 +134,7 @@ def def_primitive(
             also runs on Tensors and second derivatives come for free. A result that is larger
             than its argument by broadcasting is summed down to it; nothing else is corrected.
         numpy: NumPy functions that are to call this primitive when they meet a Tensor. A
-            `forward` that is itself a ufunc is registered without asking.
+            `forward` that is itself a ufunc is registered without asking, unless one is already.
         variadic: any number of array arguments; the one vjp gets the argument's index first.
         integers: leave integer arrays as they are, since they count or index; by default they
             take the floating-point dtype of the Tensors beside them.
@@ -155,9 +158,9 @@ def def_primitive(
         raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
     primitive = TABLE[name] = Primitive(name, forward, vjps, variadic, integers)
     functions = [numpy] if callable(numpy) else list(numpy)
-    if isinstance(forward, np.ufunc):
-        functions.append(forward)
     NUMPY.update(dict.fromkeys(functions, primitive))
+    if isinstance(forward, np.ufunc):
+        NUMPY.setdefault(forward, primitive)  # a second primitive on it must ask, by `numpy`
     return primitive
 
 
@@ -179,5 +182,5 @@ def answer_for_numpy(
         )
     try:
         return operation(*args, **kwargs)
-    except InvalidTypeError as error:
-        raise InvalidTypeError(f"{name} on a Tensor: {error}") from None
+    except TypeError as error:
+        raise InvalidTypeError(f"{name} on a Tensor: {error}") from error

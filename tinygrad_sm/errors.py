@@ -13,8 +13,16 @@ class InvalidTypeError(TinygradError, TypeError):
     """An argument has a type that is not allowed."""
 
 
+class InvalidIndexError(TinygradError, IndexError):
+    """An index lies outside the array, or is of no kind that NumPy has."""
+
+
 class LabelError(TinygradError, IndexError):
     """A class index lies outside the classes that the logits have."""
+
+
+class GradcheckError(TinygradError, AssertionError):
+    """A derivative is not what the function itself says; the message is the report."""
 
 
 class ChangedDataError(TinygradError, RuntimeError):

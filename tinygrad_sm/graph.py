@@ -102,7 +102,8 @@ class Graph:
             raise InvalidTypeError(f"tensor must be a Tensor; got {type(tensor).__name__}")
         node = self._by_tensor.get(tensor._id)
         if node is None:
-            raise InvalidValueError(f"tensor {tensor.name or ''!r} took no part in this graph")
+            name = "a Tensor" if tensor.name is None else f"the Tensor {tensor.name!r}"
+            raise InvalidValueError(f"{name} of shape {tensor.shape} took no part in this graph")
         return node
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,6 +144,13 @@ def graph(output: Tensor) -> Graph:
                 seen.add(x._id)
                 tensors.append(x)
     tensors.sort(key=attrgetter("_id"))
+    used = {output._id: output._now} | {  # what operations saw of leaves that may have changed
+        x._id: arg
+        for t in tensors
+        if t._snapshots is not None
+        for x, arg in zip(t._operands, t._snapshots, strict=True)
+        if isinstance(x, Tensor)
+    }
     nodes: list[Node] = []
     by_tensor: dict[int, int] = {}
     by_array: dict[int, int] = {}  # keyed by id(): only to see that two arguments are one array
@@ -161,16 +169,23 @@ def graph(output: Tensor) -> Graph:
                     by_array[id(arg)] = known
             inputs.append(known)
         by_tensor[t._id] = len(nodes)
-        nodes.append(_node(len(nodes), t, tuple(inputs)))
+        nodes.append(_node(len(nodes), t, tuple(inputs), used.get(t._id, t._data)))
     return Graph(tuple(nodes), by_tensor[output._id])
 
 
-def _node(id: int, t: Tensor, inputs: tuple[int, ...]) -> Node:
+def _node(id: int, t: Tensor, inputs: tuple[int, ...], value: np.ndarray) -> Node:
     op = t.op or (LEAF if t.requires_grad else CONSTANT)
-    return Node(id, op, t.name, t.shape, str(t.dtype), inputs, t._params, t._groups, t.numpy(), t)
+    return Node(
+        id, op, t.name, t.shape, str(t.dtype), inputs, t._params, t._groups, _read_only(value), t
+    )
 
 
 def _constant(id: int, value: Any, groups: tuple[str, ...]) -> Node:
-    array = np.asarray(value).view()
-    array.setflags(write=False)
+    array = _read_only(np.asarray(value))
     return Node(id, CONSTANT, None, array.shape, str(array.dtype), (), {}, groups, array, None)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.setflags(write=False)
+    return view

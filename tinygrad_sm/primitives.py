@@ -9,6 +9,7 @@ makes second derivatives work. Where an argument was broadcast, the sweep sums i
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ neg = def_primitive("neg", np.negative, lambda g, y, x: -g)
 pow = def_primitive(
     "pow",
     np.power,
-    lambda g, z, x, n: g * n * x ** where(n == 0, 1, n - 1),  # n = 0 has slope 0, also at x = 0
+    lambda g, z, x, n: g * n * x ** (n - (n != 0)),  # n = 0 has slope 0, also at x = 0
     lambda g, z, x, n: g * z * log(where(x == 0, 1, x)),  # z = 0 already holds the limit there
 )
 
@@ -54,7 +55,9 @@ def _sigmoid(x: Any) -> Any:
     return np.where(np.asarray(x) >= 0, 1 / (1 + e), e / (1 + e))
 
 
-sigmoid = def_primitive("sigmoid", _sigmoid, lambda g, y, x: g * y * (1 - y))
+sigmoid: Primitive = def_primitive(  # 1 − y is σ(−x), which keeps its digits where y rounds to 1
+    "sigmoid", _sigmoid, lambda g, y, x: g * y * sigmoid(-x)
+)
 
 
 def _relu(x: Any) -> Any:
@@ -183,7 +186,7 @@ astype: Primitive = def_primitive("astype", _astype, lambda g, y, x, dtype: asty
 
 def _concatenate(*arrays: Any, axis: int = 0) -> Any:
     """The arrays joined along an axis that they have."""
-    return np.concatenate(arrays, axis=axis)
+    return np.concatenate(arrays, axis=operator.index(axis))  # np's None would flatten them
 
 
 def _concatenate_vjp(i: int, g: Any, z: Any, *arrays: Any, axis: int = 0) -> Any:
@@ -208,9 +211,19 @@ def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
 
 
 def expand_dims(x: Any, axis: int) -> Any:
-    """Insert an axis of size 1 before position `axis`."""
-    at = axis % (x.ndim + 1)
-    return reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+    """Insert an axis of size 1 before position `axis`.
+
+    Raises:
+        InvalidValueError: `axis` is not an integer position of the result.
+    """
+    shape = np.shape(x)
+    ndim = len(shape) + 1
+    if not isinstance(axis, (int, np.integer)) or not -ndim <= axis < ndim:
+        raise InvalidValueError(
+            f"expand_dims: axis must be an integer from {-ndim} to {ndim - 1}; got {axis!r}"
+        )
+    at = axis % ndim
+    return reshape(x, (*shape[:at], 1, *shape[at:]))
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
@@ -232,10 +245,11 @@ def _scatter(g: Any, index: Any, shape: tuple[int, ...]) -> Any:
     """Zeros of `shape` with g added at `index`, repeated positions added up; undoes getitem."""
     z = np.zeros(shape, g.dtype)
     parts = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(part, (np.ndarray, list)) for part in parts):
-        np.add.at(z, index, g)
-    else:  # a basic index names every position at most once
+    arrays = [np.asarray(part) for part in parts if isinstance(part, (np.ndarray, list))]
+    if all(part.dtype == bool for part in arrays):  # names every position at most once
         z[index] = g
+    else:
+        np.add.at(z, index, g)
     return z
 
 
@@ -248,7 +262,7 @@ def _positions(indices: Any, axis: int) -> tuple[Any, ...]:
 
 def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     """Pick elements along an axis by an array of indices with as many dimensions as x."""
-    return np.take_along_axis(x, indices, axis)
+    return np.take_along_axis(x, indices, operator.index(axis))  # np's None would flatten x
 
 
 def _take_along_axis_vjp(g: Any, y: Any, x: Any, indices: Any, axis: int = -1) -> Any:

@@ -16,13 +16,19 @@ import numpy as np
 
 from tinygrad_sm import primitives as p
 from tinygrad_sm.dispatch import Primitive, answer_for_numpy
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError
+from tinygrad_sm.errors import (
+    InvalidIndexError,
+    InvalidTypeError,
+    InvalidValueError,
+    TinygradError,
+)
 
 if TYPE_CHECKING:
     from tinygrad_sm.backward import BackwardTrace
 
 _ndarray = np.ndarray
-_ids = itertools.count()
+_new = object.__new__
+_next_id = itertools.count().__next__
 _NO_PARAMS: dict[str, Any] = {}
 
 # (is recording on, the names of the groups that new nodes belong to)
@@ -34,6 +40,16 @@ def no_grad() -> Iterator[None]:
     """Compute without recording: results inside take part in no gradient."""
     _, groups = _recording.get()
     token = _recording.set((False, groups))
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Record, inside `no_grad` too, and in no group."""
+    token = _recording.set((True, ()))
     try:
         yield
     finally:
@@ -79,16 +95,16 @@ class Tensor:
 
     __slots__ = (
         "__weakref__",
-        "_args",
         "_data",
-        "_exposed",
         "_grad",
         "_grad_shared",
         "_groups",
         "_id",
-        "_inputs",
+        "_lent",
         "_op",
+        "_operands",
         "_params",
+        "_snapshots",
         "name",
         "requires_grad",
     )
@@ -96,13 +112,13 @@ class Tensor:
     name: str | None
     requires_grad: bool
     _id: int  # creation order; inputs are older than what is made of them
-    _data: np.ndarray
-    _exposed: bool  # `data` gave the array away, so operations keep copies of it
+    _data: np.ndarray  # what recorded operations read; nobody else holds it
+    _lent: np.ndarray | None  # a leaf's values once `data` gave them away to be changed
     _grad: Any
     _grad_shared: bool  # other gradients may share this array; `grad` copies before it gives it out
     _op: Primitive | None  # None: a leaf
-    _inputs: tuple[Tensor | None, ...]  # None where the argument was a plain array or number
-    _args: tuple[Any, ...]  # what `_op` was run on
+    _operands: tuple[Any, ...]  # the arguments of `_op`: Tensors, and our own constants
+    _snapshots: tuple[Any, ...] | None  # the arrays that `_op` was run on, if a leaf's may change
     _params: dict[str, Any]
     _groups: tuple[str, ...]
 
@@ -116,7 +132,7 @@ class Tensor:
         dtype: Any = None,
         requires_grad: bool = True,
     ) -> None:
-        _fill(self, _float_array(data, dtype), requires_grad, None, (), (), _NO_PARAMS, ())
+        _fill_leaf(self, _float_array(data, dtype), requires_grad)
         self.name = name
 
     # What it holds --------------------------------------------------------------------------------
@@ -130,10 +146,10 @@ class Tensor:
         """
         if self._op is not None:
             self._data.setflags(write=False)
-        elif not self._exposed:
-            self._data = self._data.copy()  # operations recorded so far keep the old one
-            self._exposed = True
-        return self._data
+            return self._data
+        if self._lent is None:
+            self._lent = self._data.copy()
+        return self._lent
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -142,15 +158,21 @@ class Tensor:
                 f"data of a Tensor computed by {self._op.name!r} cannot be set; "
                 "only a leaf's can: detach() makes one"
             )
-        if value is self._data:  # `t.data -= step` changed it in place and hands it back
+        if value is self._lent:  # `t.data -= step` changed it in place and hands it back
             return
         array = _float_array(value, self._data.dtype, copy=False)
+        if not array.flags.writeable:  # e.g. the data of a computed Tensor
+            array = array.copy()
         if array.shape != self._data.shape:
             raise InvalidValueError(
                 f"data must keep the shape {self._data.shape}; got {array.shape}"
             )
-        self._data = array
-        self._exposed = True
+        self._lent = array
+
+    @property
+    def _now(self) -> np.ndarray:
+        """The values as they are now, whoever may change them."""
+        return self._data if self._lent is None else self._lent
 
     @property
     def grad(self) -> Any:
@@ -166,7 +188,7 @@ class Tensor:
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is not None and not isinstance(value, Tensor):
-            value = _float_array(value, self._data.dtype, copy=False)
+            value = _float_array(value, self._data.dtype, copy=False, what="grad")
         if value is not None and value.shape != self._data.shape:
             raise InvalidValueError(
                 f"grad must have the data's shape {self._data.shape}; got {value.shape}"
@@ -183,6 +205,18 @@ class Tensor:
     def op(self) -> str | None:
         """The name of the primitive that computed this Tensor; None for a leaf."""
         return None if self._op is None else self._op.name
+
+    @property
+    def _inputs(self) -> tuple[Tensor | None, ...]:
+        """The Tensors among the operands; None where a plain array or number stood."""
+        return tuple(x if isinstance(x, Tensor) else None for x in self._operands)
+
+    @property
+    def _args(self) -> tuple[Any, ...]:
+        """The arrays and numbers that the operation was run on."""
+        if self._snapshots is not None:
+            return self._snapshots
+        return tuple(x._data if isinstance(x, Tensor) else x for x in self._operands)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -217,20 +251,33 @@ class Tensor:
         """
         if self._data.size != 1:
             raise InvalidValueError(f"item needs exactly one element; the shape is {self.shape}")
-        return float(self._data.item())
+        return float(self._now.item())
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only array, without a copy and without a gradient."""
-        view = self._data.view()
+        view = self._now.view()
         view.setflags(write=False)
         return view
 
     def detach(self) -> Tensor:
         """A constant with these values: no gradient flows through it."""
-        return _made(self._data.copy() if self._exposed else self._data)
+        return _made(_unexposed(self))
+
+    def __reduce__(self) -> Any:
+        if self._op is not None:
+            raise InvalidTypeError(
+                f"a Tensor computed by {self._op.name!r} cannot be copied or pickled; "
+                "detach() it first"
+            )
+        return _leaf, (self._now, self.name, self.requires_grad)  # a copy is another Tensor
+
+    def named(self, name: str) -> Tensor:
+        """Give this Tensor a name for graphs and pictures, and return it."""
+        self.name = name
+        return self
 
     def __repr__(self) -> str:
-        values = np.array2string(self._data, separator=", ", threshold=20, prefix="Tensor(")
+        values = np.array2string(self._now, separator=", ", threshold=20, prefix="Tensor(")
         facts = [f"shape={self.shape}", f"dtype={self.dtype}"]
         if self.name is not None:
             facts.append(f"name={self.name!r}")
@@ -247,7 +294,7 @@ class Tensor:
         return (self[i] for i in range(len(self._data)))
 
     def __bool__(self) -> bool:
-        return bool(self._data)
+        return bool(self._now)
 
     def __float__(self) -> float:
         return self.item()
@@ -328,22 +375,22 @@ class Tensor:
     # Comparisons are piecewise constant: they give plain boolean arrays.
 
     def __lt__(self, other: Any) -> Any:
-        return self._data < _plain(other)
+        return self._now < _plain(other)
 
     def __le__(self, other: Any) -> Any:
-        return self._data <= _plain(other)
+        return self._now <= _plain(other)
 
     def __gt__(self, other: Any) -> Any:
-        return self._data > _plain(other)
+        return self._now > _plain(other)
 
     def __ge__(self, other: Any) -> Any:
-        return self._data >= _plain(other)
+        return self._now >= _plain(other)
 
     def __eq__(self, other: object) -> Any:
-        return self._data == _plain(other)
+        return self._now == _plain(other)
 
     def __ne__(self, other: object) -> Any:
-        return self._data != _plain(other)
+        return self._now != _plain(other)
 
     __hash__ = object.__hash__
 
@@ -414,7 +461,8 @@ class Tensor:
         self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
     ) -> Tensor:
         """Answer a call of a primitive: compute and record."""
-        return record(primitive, args, params)
+        owned = {name: _owned(value) for name, value in params.items()}
+        return record(primitive, args, owned)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
@@ -422,8 +470,8 @@ class Tensor:
                 f"np.{ufunc.__name__}.{method} does not differentiate a Tensor; "
                 "use an operation of tinygrad_sm"
             )
-        if ufunc in _CONSTANT:
-            return ufunc(*(_plain(x) for x in inputs), **kwargs)
+        if ufunc in _CONSTANT and not kwargs:
+            return ufunc(*(_plain(x) for x in inputs))
         return answer_for_numpy(ufunc, inputs, kwargs)
 
     def __array_function__(
@@ -433,7 +481,7 @@ class Tensor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if function in _CONSTANT:
+        if function in _CONSTANT and "out" not in kwargs:
             return function(*(_plain(x) for x in args), **{k: _plain(v) for k, v in kwargs.items()})
         return answer_for_numpy(function, args, kwargs)
 
@@ -443,7 +491,7 @@ class Tensor:
                 "a Tensor that requires a gradient does not turn into a plain array unasked, "
                 "since the gradient would be lost; use t.numpy()"
             )
-        return np.array(self._data, dtype=dtype)
+        return np.array(self._now, dtype=dtype)
 
 
 # NumPy functions whose results are booleans, integers or shapes: there is nothing to differentiate.
@@ -453,7 +501,7 @@ _CONSTANT: frozenset[Callable[..., Any]] = frozenset(
         np.isfinite, np.isinf, np.isnan, np.signbit, np.logical_and, np.logical_or, np.logical_not,
         np.argmax, np.argmin, np.argsort, np.shape, np.ndim, np.size, np.all, np.any,
         np.array_equal, np.allclose, np.isclose, np.count_nonzero, np.nonzero, np.result_type,
-        np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.array_repr, np.array_str,
+        np.zeros_like, np.ones_like, np.empty_like, np.array_repr, np.array_str,
         np.array2string,
     }
 )  # fmt: skip
@@ -468,81 +516,89 @@ def record(
         InvalidTypeError: an argument is not a number, an array of real numbers, or a Tensor.
         InvalidValueError: the primitive does not take these shapes or parameters.
     """
-    on, groups = _recording.get()
     arrays: list[Any] = []
-    inputs: list[Tensor | None] = []
-    wanted = False
-    settled = True
+    wanted = lent = unsettled = False
     for x in args:
         if isinstance(x, Tensor):
-            inputs.append(x)
-            arrays.append(x._data.copy() if x._exposed else x._data)
+            arrays.append(x._data)
             if x.requires_grad:
                 wanted = True
+            if x._lent is not None:
+                lent = True
         else:
-            inputs.append(None)
             arrays.append(x)
             if type(x) is not float and type(x) is not int:
-                settled = False
+                unsettled = True
+    on, groups = _recording.get()
     wanted = wanted and on
-    if not settled:
-        _settle_constants(primitive, arrays, inputs, wanted)
+    if unsettled:
+        _settle_constants(primitive, args, arrays, wanted)
+        args = tuple(x if isinstance(x, Tensor) else a for x, a in zip(args, arrays, strict=True))
+    snapshots = None
+    if lent:
+        arrays = [_unexposed(x) if isinstance(x, Tensor) else x for x in args]
+        snapshots = tuple(arrays)
     try:
-        out = primitive.forward(*arrays, **params)
+        out = primitive.forward(*arrays, **params) if params else primitive.forward(*arrays)
     except TinygradError:  # already says what is wrong
         raise
     except (ValueError, TypeError, IndexError) as error:
         raise _misfit(primitive, arrays, error) from error
     if type(out) is not _ndarray:
         out = np.asarray(out)
-    result: Tensor = Tensor.__new__(Tensor)
-    if wanted:
-        _fill(result, out, True, primitive, tuple(inputs), tuple(arrays), params, groups)
-    else:
-        _fill(result, out, False, None, (), (), _NO_PARAMS, ())
-    return result
-
-
-def _fill(
-    t: Tensor,
-    data: np.ndarray,
-    requires_grad: bool,
-    op: Primitive | None,
-    inputs: tuple[Tensor | None, ...],
-    args: tuple[Any, ...],
-    params: dict[str, Any],
-    groups: tuple[str, ...],
-) -> None:
-    t._id = next(_ids)
-    t._data = data
-    t.requires_grad = requires_grad
-    t._op = op
-    t._inputs = inputs
-    t._args = args
+    t: Tensor = _new(Tensor)
+    if not wanted:
+        _fill_leaf(t, out, False)
+        return t
+    t._id = _next_id()
+    t._data = out
+    t._op = primitive
+    t._operands = args
+    t._snapshots = snapshots
     t._params = params
     t._groups = groups
-    t.name = None
-    t._grad = None
-    t._grad_shared = t._exposed = False
+    t._lent = t.name = t._grad = None
+    t.requires_grad = True
+    t._grad_shared = False
+    return t
+
+
+def _fill_leaf(t: Tensor, data: np.ndarray, requires_grad: bool) -> None:
+    t._id = _next_id()
+    t._data = data
+    t._op = t._snapshots = t._lent = t.name = t._grad = None
+    t._operands = t._groups = ()
+    t._params = _NO_PARAMS
+    t.requires_grad = requires_grad
+    t._grad_shared = False
+
+
+def _unexposed(x: Tensor) -> np.ndarray:
+    """The values now, as an array that nobody else can change."""
+    return x._data if x._lent is None else x._lent.copy()
+
+
+def _leaf(data: np.ndarray, name: str | None, requires_grad: bool) -> Tensor:
+    return Tensor(data, name=name, requires_grad=requires_grad)
 
 
 def _made(data: np.ndarray) -> Tensor:
     """A constant Tensor around an array that nobody else can change."""
-    t: Tensor = Tensor.__new__(Tensor)
-    _fill(t, data, False, None, (), (), _NO_PARAMS, ())
+    t: Tensor = _new(Tensor)
+    _fill_leaf(t, data, False)
     return t
 
 
 def _settle_constants(
-    primitive: Primitive, arrays: list[Any], inputs: list[Tensor | None], wanted: bool
+    primitive: Primitive, args: tuple[Any, ...], arrays: list[Any], wanted: bool
 ) -> None:
     """Make plain arguments fit to compute with and, where backward may need them, our own."""
     vjps = primitive.vjps(len(arrays))
-    dtype = np.result_type(*(a for a, t in zip(arrays, inputs, strict=True) if t is not None))
-    for i, (x, t) in enumerate(zip(arrays, inputs, strict=True)):
-        if t is not None or type(x) in (bool, int, float):
+    dtype = np.result_type(*(x._data for x in args if isinstance(x, Tensor)))
+    for i, x in enumerate(args):
+        if isinstance(x, Tensor) or type(x) in (bool, int, float):
             continue
-        array = np.asarray(x)
+        array = _rectangular(x, f"{primitive.name}: argument {i + 1}")
         if array.dtype.kind not in "biuf":
             raise InvalidTypeError(
                 f"{primitive.name}: argument {i + 1} must be a number, an array of real numbers "
@@ -550,8 +606,8 @@ def _settle_constants(
             )
         if array.dtype.kind != "f" and vjps[i] is not None and not primitive.integers:
             arrays[i] = array.astype(dtype)  # integers have no precision of their own to impose
-        elif wanted and array.flags.writeable:
-            arrays[i] = array.copy()  # the owner may change it before backward
+        elif wanted and (array.flags.writeable or array.base is not None):
+            arrays[i] = array.copy()  # the owner (of its base) may change it before backward
         elif not isinstance(x, np.generic):
             arrays[i] = array
 
@@ -562,13 +618,23 @@ def _own_index(index: Any) -> Any:
         return tuple(_own_index(part) for part in index)
     if isinstance(index, Tensor):
         raise InvalidTypeError("an index must be integers, slices or booleans; got a Tensor")
-    if isinstance(index, (list, np.ndarray)):
-        return np.array(index, dtype=np.intp) if len(index) == 0 else np.array(index)
-    return index
+    if isinstance(index, list):
+        array = _rectangular(index, "an index")
+        return array.astype(np.intp) if array.size == 0 else array
+    return _owned(index)
+
+
+def _owned(parameter: Any) -> Any:
+    """A parameter that its giver cannot change before backward reads it again."""
+    if isinstance(parameter, np.ndarray):
+        return parameter.copy()
+    if type(parameter) in (list, tuple):
+        return type(parameter)(_owned(part) for part in parameter)
+    return parameter
 
 
 def _plain(x: Any) -> Any:
-    return x._data if isinstance(x, Tensor) else x
+    return x._now if isinstance(x, Tensor) else x
 
 
 def _described(x: Any) -> str:
@@ -579,7 +645,11 @@ def _described(x: Any) -> str:
 
 def _misfit(primitive: Primitive, arrays: list[Any], error: Exception) -> Exception:
     shapes = ", ".join(str(np.shape(a)) for a in arrays)
-    kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
+    kind: type[Exception] = InvalidIndexError
+    if isinstance(error, TypeError):
+        kind = InvalidTypeError
+    elif isinstance(error, ValueError):  # before IndexError: NumPy's AxisError is both
+        kind = InvalidValueError
     return kind(f"{primitive.name} of shape {shapes} is not possible: {error}")
 
 
@@ -596,22 +666,27 @@ def _float_dtype(dtype: Any) -> np.dtype[Any]:
     return found
 
 
-def _float_array(data: Any, dtype: Any, copy: bool = True) -> np.ndarray:
-    """An array of real floating-point numbers made of whatever the user gave."""
-    if isinstance(data, Tensor):
-        data = data._data
-    wanted = None if dtype is None else _float_dtype(dtype)
+def _rectangular(data: Any, what: str) -> np.ndarray:
     try:
-        array = np.asarray(data)
+        return np.asarray(data)
     except ValueError:
         raise InvalidValueError(
-            "data must be rectangular; the nested lists have unequal lengths"
+            f"{what} must be rectangular; the nested lists have unequal lengths"
         ) from None
+
+
+def _float_array(data: Any, dtype: Any, copy: bool = True, what: str = "data") -> np.ndarray:
+    """An array of real floating-point numbers made of whatever the user gave."""
+    if isinstance(data, Tensor):
+        data = data._now
+        copy = True  # a Tensor's array is its own
+    wanted = None if dtype is None else _float_dtype(dtype)
+    array = _rectangular(data, what)
     if array.dtype.kind not in "biuf":
         raise InvalidTypeError(
-            f"data must be real numbers; got {_described(data)}"
+            f"{what} must be real numbers; got {_described(data)}"
             if array.dtype.kind != "O"
-            else f"data must be real numbers; got an array of objects made from "
+            else f"{what} must be real numbers; got an array of objects made from "
             f"{type(data).__name__}"
         )
     if wanted is None:

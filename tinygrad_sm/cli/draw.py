@@ -48,7 +48,7 @@ def draw_command(
       tinygrad-sm draw comparison -o both.png
       tinygrad-sm draw fused --logits logits.csv --target 0,2,1 -o fused.pdf
     """
-    if output is not None and Path(output).suffix.removeprefix(".") not in FORMATS:
+    if output is not None and Path(output).suffix.lower()[1:] not in FORMATS:
         raise InvalidValueError(
             f"--output must end in one of {', '.join('.' + name for name in FORMATS)}; "
             f"got {output!r}"

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import warnings
-
+from importlib import metadata
 from typing import Any
 
 import click
@@ -20,11 +20,18 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
+def _version() -> str:
+    try:
+        return metadata.version("tinygrad_sm")
+    except metadata.PackageNotFoundError:
+        return "not installed, run from its source"
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )
-@click.version_option(package_name="tinygrad_sm")
+@click.version_option(_version())
 @click.pass_context
 def commands(context: click.Context) -> int:
     """The gradient of softmax + cross-entropy: built from primitives, fused, compared, drawn."""

@@ -5,6 +5,9 @@ The three forms are the same function on paper. They differ in which numbers the
     naive       e = exp(a)      p = e / Σe      L = −Σ y log p
     shifted     e = exp(a − m)  p = e / Σe      L = −Σ y log p          m = max a
     logsumexp   e = exp(a − m)  lse = m + log Σe    L = Σ y (lse − a)
+
+A class masked by the logit −inf has p = 0 and an infinite −log p, and 0·∞ is NaN: where a mask is
+and no target, a `where` leaves the product out. There is none in the graph without a mask.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 from tinygrad_sm import primitives as p
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.softmax import row_maximum
-from tinygrad_sm.loss.task import Task, task_of
+from tinygrad_sm.loss.task import Task, non_finite, task_of
 from tinygrad_sm.tensor import Tensor, group
 
 FORMS = ("naive", "shifted", "logsumexp")
@@ -53,7 +56,8 @@ def composite_cross_entropy(
     plain = not isinstance(logits, Tensor)
     a = Tensor(logits, requires_grad=False) if plain else logits
     task = task_of(
-        a,
+        a.shape,
+        a.dtype,
         target,
         weight=weight,
         ignore_index=ignore_index,
@@ -65,11 +69,13 @@ def composite_cross_entropy(
     check_finite(a.numpy(), task.axis)
     z = a.astype(np.float32) if a.dtype == np.float16 else a
     if temperature != 1:
-        z = _named("z", z / temperature)
+        z = (z / temperature).named("z")
+    masked = np.isneginf(a.numpy())
+    mask = masked if masked.any() else None
     if form == "logsumexp":
-        negative_log_p = _from_logsumexp(z, task)
+        negative_log_p = _from_logsumexp(z, task, mask)
     else:
-        negative_log_p = _from_softmax(z, task, shift=form == "shifted")
+        negative_log_p = _from_softmax(z, task, mask, shift=form == "shifted")
     with group("cross-entropy"):
         loss = _reduced(negative_log_p, task)
         if loss.dtype != a.dtype:
@@ -83,45 +89,57 @@ def check_finite(logits: np.ndarray, axis: int) -> None:
     top = np.max(logits, axis=axis, initial=-np.inf)  # NaN if there is one
     wrong = ~(top < np.inf)
     if wrong.any():
-        row = tuple(int(i) for i in np.argwhere(wrong)[0])
-        where = f"row {row[0] if len(row) == 1 else row} of the logits" if row else "the logits"
-        raise InvalidValueError(
-            f"logits must be finite, or -inf to mask a class; {where} hold NaN or +inf"
-        )
-
-
-def _named(name: str, t: Tensor) -> Tensor:
-    t.name = name
-    return t
+        raise non_finite(int(np.argmax(wrong)), logits.shape, axis)
 
 
 def _shifted(z: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     """The maximum as a constant (the loss does not depend on the shift), and z minus it."""
     m = Tensor(row_maximum(z.numpy(), task.axis), name="m", requires_grad=False)
-    return m, _named("d", z - m)
+    return m, (z - m).named("d")
 
 
-def _from_softmax(z: Tensor, task: Task, shift: bool) -> Tensor:
+def _without_terms(mask: np.ndarray, task: Task) -> np.ndarray:
+    """The masked classes that have no target: their product y log p is 0, whatever log p is."""
+    q = task.dense(np.float64)
+    without: np.ndarray = mask & ((q.numpy() if isinstance(q, Tensor) else q) == 0)
+    return without
+
+
+def _sum_of(e: Tensor, task: Task, mask: np.ndarray | None) -> Tensor:
+    """Σe, and 1 instead of 0 where every class of a row is masked, so that p = 0/1 = 0 there."""
+    s = e.sum(axis=task.axis, keepdims=True)
+    if mask is not None:
+        empty = mask.all(axis=task.axis, keepdims=True)
+        s = p.where(empty, 1.0, s) if empty.any() else s
+    return s.named("s")
+
+
+def _from_softmax(z: Tensor, task: Task, mask: np.ndarray | None, shift: bool) -> Tensor:
     """−log p by way of the probabilities."""
     with group("softmax"):
         if shift:
             _, z = _shifted(z, task)
-        e = _named("e", p.exp(z))
-        s = _named("s", e.sum(axis=task.axis, keepdims=True))
-        probabilities = _named("p", e / s)
+        e = p.exp(z).named("e")
+        s = _sum_of(e, task, mask)
+        probabilities = (e / s).named("p")
     with group("cross-entropy"):
+        if mask is not None:
+            probabilities = p.where(_without_terms(mask, task), 1.0, probabilities)
         return _weighed(probabilities.log(), task, sign=-1)
 
 
-def _from_logsumexp(z: Tensor, task: Task) -> Tensor:
+def _from_logsumexp(z: Tensor, task: Task, mask: np.ndarray | None) -> Tensor:
     """−log p = lse − z, without forming a probability."""
     with group("log-sum-exp"):
         m, d = _shifted(z, task)
-        e = _named("e", p.exp(d))
-        s = _named("s", e.sum(axis=task.axis, keepdims=True))
-        lse = _named("lse", m + s.log())
+        e = p.exp(d).named("e")
+        s = _sum_of(e, task, mask)
+        lse = (m + s.log()).named("lse")
     with group("cross-entropy"):
-        return _weighed(lse - z, task, sign=1)
+        terms = lse - z
+        if mask is not None:
+            terms = p.where(_without_terms(mask, task), 0.0, terms)
+        return _weighed(terms, task, sign=1)
 
 
 def _weighed(terms: Tensor, task: Task, sign: int) -> Tensor:

@@ -7,6 +7,7 @@ the caller owns.  They are called with NumPy's floating-point warnings off.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,11 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Doubles: TypeAlias = NDArray[np.float64]
 
+# From rows (r, 1) and columns (r, c) to the terms of a sum that stand there, (r, c).
+Terms: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp]], Doubles]
+
 CHUNK = 128  # columns added in one chain
+DEEP = -700.0  # exp of less is about to leave the normal numbers
 VANISHED = 800.0  # exp(-800) is 0 in float64
 
 
@@ -36,22 +41,72 @@ class Scratch(threading.local):
 
 
 def row_sums(values: NDArray[Any]) -> Doubles:
-    """Sums along rows, (r,) float64, at full vector width and with short chains of additions.
+    """Sums along rows, (r,) float64, in short chains of additions at full vector width.
 
-    Chunks are added by einsum, whose inner loop is the fastest row sum NumPy has but sequential;
-    the sums of chunks are added likewise (float64), or in float64 (float32).  Chains this short
-    keep the error below one ULP, even of equal terms, whose rounding errors all point one way.
+    Enough where the terms have fewer digits than float64, or the sum has no digits to spare.
     """
-    while (width := values.shape[1]) > CHUNK:
-        count = width // CHUNK
-        chunks = values[:, : count * CHUNK].reshape(len(values), count, CHUNK)
-        sums = np.empty((len(values), -(-width // CHUNK)), values.dtype)
-        np.einsum("ijk->ij", chunks, out=sums[:, :count])
-        if width % CHUNK:
-            np.einsum("ij->i", values[:, count * CHUNK :], out=sums[:, -1])
-        values = sums if values.dtype == np.float64 else sums.astype(np.float64)
-    sums = np.einsum("ij->i", values)
-    return sums if sums.dtype == np.float64 else sums.astype(np.float64)
+    if values.dtype != np.float64:
+        values = _chunk_sums(values, CHUNK).astype(np.float64)
+    while values.shape[1] > CHUNK:
+        values = _chunk_sums(values, CHUNK)
+    sums: Doubles = np.einsum("ij->i", values)
+    return sums
+
+
+def careful_row_sums(values: Floats, terms: Terms | None = None) -> Doubles:
+    """Sums along rows, (r,), of terms >= 0, to about one ULP of the terms' dtype.
+
+    A long row's sum is a sum of chunks.  Their rounding errors even out unless one chunk is most
+    of the sum: that one is then added again exactly.  `terms` gives, for the rows and columns that
+    it is called with, the terms in float64; without it they are the values themselves.
+    """
+    double = values.dtype == np.float64
+    width = values.shape[1]
+    if width <= CHUNK:
+        return _exact_sums(values) if double else row_sums(values.astype(np.float64))
+    chunk = min(CHUNK // 2 if double else CHUNK, width // 8)  # of 8, one is seldom most
+    sums = _chunk_sums(values, chunk).astype(np.float64, copy=False)
+    largest = np.maximum.reduce(sums, axis=1)
+    peaked = np.flatnonzero(2.0 * largest > row_sums(sums))[:, None]
+    if peaked.size:
+        first = sums[peaked[:, 0]].argmax(axis=1)[:, None] * chunk
+        columns = np.minimum(first, width - chunk) + np.arange(chunk)
+        again = values[peaked, columns] if terms is None else terms(peaked, columns)
+        again[columns < first] = 0.0  # the last chunk may be shorter than the others
+        sums[peaked, first // chunk] = careful_row_sums(again.astype(np.float64))[:, None]
+    return _exact_sums(sums) if double else row_sums(sums)
+
+
+def _chunk_sums(values: NDArray[Any], chunk: int) -> NDArray[Any]:
+    """Sums of `chunk` neighbours, (r, n) -> (r, ceil(n/chunk)), by einsum.
+
+    Its loop is the fastest row sum in NumPy but adds one after the other: chains this short keep
+    the error near one ULP even of equal terms, whose rounding errors all point one way.
+    """
+    rows, width = values.shape
+    count = width // chunk
+    sums = np.empty((rows, -(-width // chunk)), values.dtype)
+    chunks = values[:, : count * chunk].reshape(rows, count, chunk)
+    np.einsum("ijk->ij", chunks, out=sums[:, :count])
+    if width % chunk:
+        np.einsum("ij->i", values[:, count * chunk :], out=sums[:, -1])
+    return sums
+
+
+def _exact_sums(values: Floats) -> Doubles:
+    """Sums along rows, (r,), of float64 terms >= 0, rounded about once.
+
+    Adding and subtracting a power of two larger than the sum cuts every term at the same bit: the
+    upper parts add up without rounding, the lower parts are too small for theirs to matter (Rump,
+    Ogita & Oishi, "Accurate floating-point summation", SIAM Journal on Scientific Computing 2008).
+    """
+    estimate = np.einsum("ij->i", values)
+    cut = np.ldexp(2.0, np.frexp(estimate)[1])[:, None]
+    upper = values + cut
+    upper -= cut
+    lower = values - upper
+    sums: Doubles = np.einsum("ij->i", upper) + np.einsum("ij->i", lower)
+    return sums
 
 
 def exponentials(
@@ -71,7 +126,7 @@ def exponentials(
     elif a.dtype == np.float64:
         _exp_compensated(x, shift[:, None], scratch)
     else:
-        np.exp(np.subtract(x, shift[:, None], out=x), out=x)
+        _exp_below_zero(np.subtract(x, shift[:, None], out=x), scratch)
 
 
 def _exp_compensated(x: Floats, m: Doubles, scratch: Scratch) -> None:
@@ -90,6 +145,22 @@ def _exp_compensated(x: Floats, m: Doubles, scratch: Scratch) -> None:
     np.subtract(x, parts, out=x)
     np.add(virtual, m, out=virtual)
     np.subtract(x, virtual, out=x)  # delta
-    np.exp(difference, out=difference)
+    _exp_below_zero(difference, scratch)
     np.multiply(x, difference, out=x)
     np.add(x, difference, out=x)
+
+
+def _exp_below_zero(x: Floats, scratch: Scratch) -> None:
+    """x = exp(x) in place, for x <= 0 in float64: in two factors if some would vanish.
+
+    NumPy's exp takes seven times as long where its result is not a normal number.
+    """
+    if not np.minimum.reduce(x, axis=None) < DEEP:
+        np.exp(x, out=x)
+        return
+    below = np.subtract(x, DEEP, out=scratch.take("below", x.shape, np.float64))
+    np.minimum(below, 0.0, out=below)
+    np.maximum(below, DEEP, out=below)
+    np.maximum(x, DEEP, out=x)
+    np.exp(x, out=x)
+    np.multiply(x, np.exp(below, out=below), out=x)

@@ -50,7 +50,7 @@ def run(task: Callable[[int], None], count: int, threads: int) -> None:
         while (number := next(numbers)) < count:
             task(number)
 
-    futures = [_submit(work) for _ in range(helpers)]
+    futures = _submit(work, helpers)
     try:
         work()
     finally:
@@ -68,13 +68,18 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _submit(work: Callable[[], None]) -> Future[None]:
+def _submit(work: Callable[[], None], copies: int) -> list[Future[None]]:
+    """Start copies of `work` in the pool; none at the interpreter's exit, when it is closed."""
     global _executor
     with _lock:
         if _executor is None:
             _executor = ThreadPoolExecutor(MAX_THREADS - 1, thread_name_prefix="tinygrad-sm")
+        executor = _executor
+    try:
         # NumPy's error state is part of the context.
-        return _executor.submit(contextvars.copy_context().run, work)
+        return [executor.submit(contextvars.copy_context().run, work) for _ in range(copies)]
+    except RuntimeError:
+        return []
 
 
 def _forget_after_fork() -> None:

@@ -1,4 +1,7 @@
-"""softmax, log_softmax and logsumexp as single nodes, shifted so that no exp overflows."""
+"""softmax, log_softmax and logsumexp as single nodes, shifted so that no exp overflows.
+
+Where every logit is −inf there is no class left: the probabilities are 0, their logarithms −inf.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,22 @@ def row_maximum(a: Any, axis: int) -> Any:
     return np.where(m == -np.inf, 0, m)
 
 
+def _sum_of(e: Any, axis: int) -> Any:
+    """Σe, and 1 for 0, which it is where all is masked."""
+    s = e.sum(axis=axis, keepdims=True)
+    return np.where(s == 0, 1, s)
+
+
 def _softmax(a: Any, axis: int = -1) -> Any:
     """Probabilities exp(a_i) / Σ_k exp(a_k) along `axis`; same shape and dtype as `a`."""
     e = np.exp(a - row_maximum(a, axis))
-    return e / e.sum(axis=axis, keepdims=True)
+    return e / _sum_of(e, axis)
 
 
 def _log_softmax(a: Any, axis: int = -1) -> Any:
     """The logarithm a_i - lse(a) of the softmax along `axis`; same shape and dtype as `a`."""
     d = a - row_maximum(a, axis)
-    return d - np.log(np.exp(d).sum(axis=axis, keepdims=True))
+    return d - np.log(_sum_of(np.exp(d), axis))
 
 
 def _logsumexp(a: Any, axis: int = -1, keepdims: bool = False) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 
 from tinygrad_sm import primitives as p
 from tinygrad_sm.dispatch import def_primitive
-from tinygrad_sm.errors import InvalidTypeError, LossWarning
-from tinygrad_sm.loss.kernel import softmax_cross_entropy
+from tinygrad_sm.errors import InvalidTypeError
+from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.softmax import logsumexp, softmax
-from tinygrad_sm.loss.task import Task, task_of
+from tinygrad_sm.loss.task import Task, non_finite, task_of, warn
 from tinygrad_sm.tensor import Tensor, is_recording
 
 
@@ -36,6 +35,16 @@ def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
     return np.moveaxis(rows.reshape(moved), -1, task.axis)
 
 
+def kernel_target(target: Any, task: Task, rows: slice = slice(None)) -> dict[str, Any]:
+    """The target of some rows in the kernel's terms; all of them by default."""
+    if task.index is None:
+        return {"soft": _as_rows(target, task.axis)[rows]}
+    per_row = {"index": task.index, "coefficient": task.coefficient, "active": task.active}
+    return {
+        name: None if value is None else value.reshape(-1)[rows] for name, value in per_row.items()
+    } | {"smooth": task.smooth}
+
+
 def _run_kernel(
     logits: np.ndarray, target: Any, task: Task, scale: Any, want_grad: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -44,20 +53,33 @@ def _run_kernel(
     rows = _as_rows(logits, task.axis)
     if dtype == np.float16:
         rows = rows.astype(np.float32)
-    if task.index is None:
-        options: dict[str, Any] = {"soft": _as_rows(target, task.axis)}
-    else:
-        options = {"index": task.index.reshape(-1), "smooth": task.smooth}
-        if task.coefficient is not None:
-            options["coefficient"] = task.coefficient.reshape(-1)
-        if task.active is not None:
-            options["active"] = task.active.reshape(-1)
-    losses, gradient = softmax_cross_entropy(
-        rows, temperature=task.temperature, scale=scale, want_grad=want_grad, **options
-    )
+    try:
+        losses, gradient = softmax_cross_entropy(
+            rows,
+            temperature=task.temperature,
+            scale=scale,
+            want_grad=want_grad,
+            **kernel_target(target, task),
+        )
+    except NonFiniteRow as error:
+        raise non_finite(error.row, task.shape, task.axis) from None
     if gradient is not None:
         gradient = _as_before(gradient.astype(dtype, copy=False), task)
     return losses, gradient
+
+
+def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
+    """The loss in the shape that `reduction` asks for; warns of a masked right class."""
+    if np.isposinf(losses).any():
+        warn(
+            "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
+            "the others; its gradient is finite"
+        )
+    if task.reduction == "none":
+        per_row = task.shape[: task.axis] + task.shape[task.axis + 1 :]
+        return losses.reshape(per_row).astype(dtype, copy=False)
+    total = losses.sum(dtype=np.longdouble)  # so that the sum costs no digits of its own
+    return np.asarray(total / task.divisor).astype(dtype)
 
 
 def _forward(logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
@@ -65,17 +87,7 @@ def _forward(logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
     losses, saved.gradient = _run_kernel(
         logits, target, task, 1.0 / task.divisor, want_grad=saved.wanted
     )
-    if np.isposinf(losses).any():
-        warnings.warn(
-            "the right class of a row has the logit -inf: its loss is inf, its gradient finite",
-            LossWarning,
-            stacklevel=5,
-        )
-    if task.reduction == "none":
-        per_row = task.shape[: task.axis] + task.shape[task.axis + 1 :]
-        return losses.reshape(per_row).astype(logits.dtype, copy=False)
-    total = losses.sum(dtype=np.longdouble)  # so that the sum costs no digits of its own
-    return np.asarray(total / task.divisor).astype(logits.dtype)
+    return reduced(losses, task, logits.dtype)
 
 
 def _spread(g: Any, task: Task) -> Any:
@@ -83,13 +95,29 @@ def _spread(g: Any, task: Task) -> Any:
     return p.expand_dims(g, task.axis) if task.reduction == "none" else g / task.divisor
 
 
+def closed_form(g: Any, logits: Any, target: Any, task: Task) -> Any:
+    """g·(s·p − q)/T by differentiable operations, for second derivatives."""
+    q = target if task.index is None else task.dense(logits.dtype)
+    s = p.sum(q, axis=task.axis, keepdims=True)
+    probabilities = softmax(logits / task.temperature, axis=task.axis)
+    return _spread(g, task) * (s * probabilities - q) / task.temperature
+
+
+def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
+    """g·∂L/∂q_j = g·(lse(a/T) − a_j/T); 0 where the class is masked and q_j = 0."""
+    z = logits / task.temperature
+    terms = logsumexp(z, axis=task.axis, keepdims=True) - z
+    masked = np.isneginf(logits.numpy() if isinstance(logits, Tensor) else logits)
+    if masked.any():
+        q = target.numpy() if isinstance(target, Tensor) else target
+        terms = p.where(masked & (q == 0), 0.0, terms)
+    return _spread(g, task) * terms
+
+
 def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
-    """The closed form g·(s·p − q)/T; on Tensors by differentiable operations."""
+    """g·(s·p − q)/T: what the forward pass left, or the kernel once more."""
     if isinstance(g, Tensor):
-        q = target if task.index is None else task.dense(logits.dtype)
-        s = p.sum(q, axis=task.axis, keepdims=True)
-        probabilities = softmax(logits / task.temperature, axis=task.axis)
-        return _spread(g, task) * (s * probabilities - q) / task.temperature
+        return closed_form(g, logits, target, task)
     gradient, saved.gradient = saved.gradient, None  # given away: the receiver may change it
     if gradient is None:
         scale = g.reshape(-1) if task.reduction == "none" else float(g) / task.divisor
@@ -102,9 +130,7 @@ def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: 
 
 
 def _target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
-    """∂L/∂q_j = lse(a/T) − a_j/T."""
-    z = logits / task.temperature
-    return _spread(g, task) * (logsumexp(z, axis=task.axis, keepdims=True) - z)
+    return target_cotangent(g, logits, target, task)
 
 
 softmax_with_loss = def_primitive(
@@ -158,7 +184,8 @@ def cross_entropy(
     plain = not isinstance(logits, Tensor)
     a = Tensor(logits, requires_grad=False) if plain else logits
     task = task_of(
-        a,
+        a.shape,
+        a.dtype,
         target,
         weight=weight,
         ignore_index=ignore_index,
@@ -167,11 +194,16 @@ def cross_entropy(
         temperature=temperature,
         axis=axis,
     )
-    saved = _Saved(wanted=a.requires_grad and is_recording())
-    loss = softmax_with_loss(
-        a, task.soft if task.index is None else task.index, task=task, saved=saved
-    )
+    loss = loss_node(a, task)
     return loss.numpy() if plain and not loss.requires_grad else loss
+
+
+def loss_node(logits: Tensor, task: Task) -> Tensor:
+    """Return the fused node of logits and a task that was checked against them."""
+    saved = _Saved(wanted=logits.requires_grad and is_recording())
+    target = task.soft if task.index is None else task.index
+    loss: Tensor = softmax_with_loss(logits, target, task=task, saved=saved)
+    return loss
 
 
 class SoftmaxWithLoss:
@@ -201,9 +233,10 @@ class SoftmaxWithLoss:
         self._out: Tensor | None = None
 
     def forward(self, x: Any, t: Any) -> Any:
-        """Return the loss of logits `x` and target `t` as a plain number or array."""
-        self._x = Tensor(x)
-        self._out = self(self._x, t)
+        """Return the loss of logits `x` and target `t` as a plain array."""
+        x = Tensor(x)
+        self._out = self(x, t)
+        self._x = x
         return self.loss
 
     def backward(self, dout: Any = 1) -> np.ndarray:

@@ -11,6 +11,7 @@ torch.nn.functional.cross_entropy; what differs is said in `cross_entropy`.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -82,7 +83,8 @@ class Task:
 
 
 def task_of(
-    logits: Any,
+    shape: tuple[int, ...],
+    dtype: Any,
     target: Any,
     *,
     weight: Any = None,
@@ -92,7 +94,9 @@ def task_of(
     temperature: float = 1.0,
     axis: int = -1,
 ) -> Task:
-    """Check the options of a loss against the logits and put them in the terms of a `Task`.
+    """Check the options of a loss and put them in the terms of a `Task`.
+
+    `shape` and `dtype` are the logits'.
 
     The target's shape decides what it is: the logits' shape is a distribution over classes, the
     logits' shape without `axis` is class indices.
@@ -102,7 +106,6 @@ def task_of(
         InvalidValueError: a shape or value is not allowed.
         LabelError: a class index is out of range.
     """
-    shape, dtype = logits.shape, logits.dtype
     axis = _checked_axis(axis, shape)
     _check_choices(reduction, label_smoothing, temperature)
     weight = _checked_weight(weight, shape[axis])
@@ -148,6 +151,25 @@ def task_of(
         divisor,
         float(temperature),
     )
+
+
+def warn(sentence: str) -> None:
+    """Warn at the line of the user's own code, from however deep in this package."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").startswith("tinygrad_sm."):
+        level += 1
+    warnings.warn(sentence, LossWarning, stacklevel=level + 1)
+
+
+def non_finite(row: int, shape: tuple[int, ...], axis: int) -> InvalidValueError:
+    """The error for logits of `shape` with a NaN or +inf in a row, counted without the class axis.
+
+    −inf is allowed: it masks a class.
+    """
+    rows = shape[:axis] + shape[axis + 1 :]
+    at = tuple(int(i) for i in np.unravel_index(row, rows)) if rows else ()
+    where = f"row {at[0] if len(at) == 1 else at} of the logits holds" if at else "they hold"
+    return InvalidValueError(f"logits must be finite, or -inf to mask a class; {where} NaN or +inf")
 
 
 def _checked_axis(axis: Any, shape: tuple[int, ...]) -> int:
@@ -288,10 +310,8 @@ def _coefficients(
 def _checked_divisor(total: float) -> float:
     if total:
         return total
-    warnings.warn(
+    warn(
         "no row counts towards the mean (none is there, all are ignored, or all weights are 0): "
-        "the loss and its gradient are 0",
-        LossWarning,
-        stacklevel=4,
+        "the loss and its gradient are 0"
     )
     return 1.0

@@ -1,0 +1,78 @@
+"""The direction of imports, and what the engine stands on."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
+
+# From the ground up: a module imports from the layers below its own, or from its own
+LAYERS = [
+    {"errors"}, {"dispatch"}, {"primitives"}, {"tensor"}, {"graph"}, {"backward"}, {"check"},
+    {"loss"}, {"fuse"}, {"*"},  # * is the rest of the package: the comparison and what it needs
+    {"viz"}, {"__init__"}, {"cli", "__main__"},
+]  # fmt: skip
+# A method of Tensor that hands on to the sweep, which builds on Tensor, imports it when called
+HANDED_ON = {("tinygrad_sm.tensor", "tinygrad_sm.backward.backward")}
+ENGINE = {"errors", "dispatch", "primitives", "tensor", "graph", "backward", "check"}
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports_of(path):
+    """Names of the modules that a file imports when it runs; not those for the type checker."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    for_types = {
+        inner
+        for node in nodes
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in node.body
+    }
+    for node in nodes:
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module):
+    parts = module.split(".")
+    return "viz" if parts[0] == "viz" else (parts[1] if len(parts) > 1 else "__init__")
+
+
+def layer_of(module):
+    room = room_of(module)
+    named = set().union(*LAYERS)
+    return next(i for i, rooms in enumerate(LAYERS) if (room if room in named else "*") in rooms)
+
+
+def ours(path):
+    """The modules of this project that a file imports, at their finest."""
+    names = {n for n in imports_of(path) if n.split(".")[0] in ("tinygrad_sm", "viz")}
+    return {n for n in names if not any(other.startswith(n + ".") for other in names)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_down(path):
+    here = module_of(path)
+    for there in ours(path):
+        if (here, there) in HANDED_ON:
+            continue
+        assert layer_of(there) <= layer_of(here), f"{here} imports {there}, which builds on it"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if room_of(module_of(p)) in ENGINE | {"loss"}], ids=module_of
+)
+def test_the_engine_stands_on_numpy_alone(path):
+    outside = {name.split(".")[0] for name in imports_of(path)} - {"tinygrad_sm"}
+    assert outside - set(sys.stdlib_module_names) <= {"numpy"}

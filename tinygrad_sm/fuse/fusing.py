@@ -1,0 +1,134 @@
+"""`fuse` rewrites one graph; `fusing` has every `backward` rewrite its graph first."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.backward import before_sweep
+from tinygrad_sm.errors import InvalidTypeError
+from tinygrad_sm.fuse.patterns import Rule
+from tinygrad_sm.fuse.plan import Plan
+from tinygrad_sm.fuse.result import FuseResult
+from tinygrad_sm.fuse.rules import ALMOST, RULES
+from tinygrad_sm.fuse.terms import Snapshot
+from tinygrad_sm.tensor import Tensor
+
+MOST_ROWS = 100_000
+"""How many recorded operations the remembered plans may stand for, in all."""
+PLANS_PER_STRUCTURE = 4  # that differ in the numbers that their search looked at
+
+
+class Plans:
+    """The plans that were found, by structure; the least recently used are forgotten."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Any, list[Plan]] = OrderedDict()
+        self._rows = 0
+        self._lock = threading.Lock()
+        self.searches = 0
+        """How many times a plan had to be searched for."""
+
+    def plan(self, snapshot: Snapshot, rules: tuple[Rule, ...]) -> Plan:
+        """Return the plan for a structure, remembered or new."""
+        key = (rules, snapshot.key)
+        with self._lock:
+            for plan in self._known.get(key, ()):
+                if _same_numbers(plan, snapshot):
+                    self._known.move_to_end(key)
+                    return plan
+        plan = Plan(snapshot, rules)
+        with self._lock:
+            self.searches += 1
+            self._remember(key, plan, len(snapshot.tensors))
+        return plan
+
+    def _remember(self, key: Any, plan: Plan, rows: int) -> None:
+        plans = self._known.setdefault(key, [])
+        if not plans:
+            self._rows += rows
+        plans.append(plan)
+        del plans[:-PLANS_PER_STRUCTURE]
+        self._known.move_to_end(key)
+        while self._rows > MOST_ROWS:
+            (_, (forgotten, _)), _ = self._known.popitem(last=False)
+            self._rows -= len(forgotten)
+
+
+def _same_numbers(plan: Plan, snapshot: Snapshot) -> bool:
+    for slot, value in plan.reads.items():
+        now = snapshot.slots[slot]
+        if (now.item() if isinstance(now, np.ndarray) else now) != value:
+            return False
+    return True
+
+
+_plans = Plans()
+
+
+def fuse(output: Tensor, *, rules: Iterable[Rule] = RULES) -> FuseResult:
+    """Find softmax-cross-entropy and its parts in a graph, and rewrite them to fused nodes.
+
+    The given graph stays as it is. The new one ends in the same leaves, so that a backward through
+    it adds to the same `.grad`; what did not change is shared. The fused nodes are computed from
+    the logits again, so that they are right where the given values had overflowed.
+
+    Args:
+        output: a Tensor; what it was computed from is looked through.
+        rules: the rules to apply, in the order in which they are tried.
+
+    Returns:
+        The new output, with what was rewritten and what almost was.
+
+    Raises:
+        InvalidTypeError: `output` is not a Tensor, or `rules` are not `Rule`s.
+        InvalidValueError: the logits of a fused node hold NaN or +inf, or a rule of your own does
+            not lower the cost or changes a shape.
+        ChangedDataError: data was changed in place after it was used.
+    """
+    if not isinstance(output, Tensor):
+        raise InvalidTypeError(f"fuse: output must be a Tensor; got {type(output).__name__}")
+    return _fused(output, _checked(rules))
+
+
+def _checked(rules: Any) -> tuple[Rule, ...]:
+    if rules is RULES:
+        return RULES
+    if not isinstance(rules, Iterable):
+        raise InvalidTypeError(f"fuse: rules must be a list of Rule; got {type(rules).__name__}")
+    found = tuple(rules)
+    for rule in found:
+        if not isinstance(rule, Rule):
+            raise InvalidTypeError(
+                f"fuse: rules must be a list of Rule; one is a {type(rule).__name__}"
+            )
+    return found
+
+
+def _fused(output: Tensor, rules: tuple[Rule, ...]) -> FuseResult:
+    snapshot = Snapshot(output)
+    return FuseResult(snapshot, _plans.plan(snapshot, rules), rules, ALMOST)
+
+
+@contextmanager
+def fusing(*, rules: Iterable[Rule] = RULES) -> Iterator[None]:
+    """Have every `backward` inside fuse its graph before it sweeps.
+
+    `.grad` of the leaves is that of the fused graph: finite and accurate where the operations as
+    written overflow. Intermediate results that were replaced receive no `.grad`. A structure that
+    was seen before is not searched again.
+
+    Raises:
+        InvalidTypeError: `rules` are not `Rule`s.
+    """
+    checked = _checked(rules)
+    token = before_sweep.set(lambda output: _fused(output, checked).output)
+    try:
+        yield
+    finally:
+        before_sweep.reset(token)

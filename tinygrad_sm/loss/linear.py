@@ -1,0 +1,280 @@
+"""A linear layer and softmax-cross-entropy as one node that never holds the logits.
+
+A chunk of rows at a time: its logits a = x Wᵀ + b are overwritten by their gradient G, which is
+used for all that is wanted and then forgotten:
+
+    ∂L/∂x = G W        ∂L/∂W = Gᵀ x        ∂L/∂b = Σ_rows G
+
+so that the memory needed is O(chunk · classes) instead of O(rows · classes). The idea is that of
+Liger Kernel and of Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm import primitives as p
+from tinygrad_sm.dispatch import def_primitive
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.softmax_with_loss import (
+    closed_form,
+    kernel_target,
+    reduced,
+    target_cotangent,
+)
+from tinygrad_sm.loss.task import Task, non_finite, task_of
+from tinygrad_sm.tensor import Tensor, is_recording
+
+ROWS_FOR_SPEED = 64  # fewer rows at once, and the matrix products read W more than they compute
+SHARE_OF_LOGITS = 20  # a chunk holds at most one row in so many
+
+
+@dataclass(slots=True)
+class _Saved:
+    """Which gradients are wanted, and those that were found but not yet taken by a backward.
+
+    Under reduction "none" those found hold for one `cotangent` only.
+    """
+
+    wanted: frozenset[str]
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    cotangent: Any = None
+
+
+def _chunks(rows: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def _run_chunks(
+    arrays: tuple[Any, Any, Any, Any],
+    task: Task,
+    scale: Any,
+    wanted: frozenset[str],
+    chunk_rows: int,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the row losses and the wanted gradients by name, in the shapes of 2-D inputs."""
+    x, weight, bias, target = arrays
+    x = x.reshape(-1, x.shape[-1])
+    rows, classes = len(x), len(weight)
+    losses = np.empty(rows, x.dtype)
+    logits = np.empty((min(chunk_rows, rows), classes), x.dtype)
+    found = _zeros(wanted, x, weight)
+    for chunk in _chunks(rows, chunk_rows):
+        a = np.matmul(x[chunk], weight.T, out=logits[: chunk.stop - chunk.start])
+        if np.ndim(bias):
+            a += bias
+        try:
+            losses[chunk], g = softmax_cross_entropy(
+                a,
+                temperature=task.temperature,
+                scale=scale[chunk] if np.ndim(scale) else scale,
+                want_grad=bool(wanted),
+                out=a if wanted else None,
+                **kernel_target(target, task, chunk),
+            )
+        except NonFiniteRow as error:
+            raise non_finite(chunk.start + error.row, task.shape, task.axis) from None
+        if g is not None:
+            _use(g, x[chunk], weight, found, chunk)
+    return losses, found
+
+
+def _zeros(wanted: frozenset[str], x: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
+    shapes = {"x": x.shape, "weight": weight.shape, "bias": weight.shape[:1]}
+    return {name: np.zeros(shapes[name], x.dtype) for name in sorted(wanted)}
+
+
+def _use(
+    g: np.ndarray, x: np.ndarray, weight: np.ndarray, found: dict[str, np.ndarray], chunk: slice
+) -> None:
+    """Add what the gradient of one chunk's logits means for x, weight and bias."""
+    if "x" in found:
+        np.matmul(g, weight, out=found["x"][chunk])
+    if "weight" in found:
+        # a product as large as W itself would be memory that the chunks were to save
+        block = max(1, g.size // x.shape[1]) if x.shape[1] else len(weight)
+        for some in _chunks(len(weight), block):
+            found["weight"][some] += g[:, some].T @ x
+    if "bias" in found:
+        found["bias"] += g.sum(axis=0)
+
+
+def _forward(
+    x: Any, weight: Any, bias: Any, target: Any, task: Task, saved: _Saved, chunk_rows: int
+) -> Any:
+    """Softmax-cross-entropy of x Wᵀ + b, as `linear_cross_entropy` describes it."""
+    arrays = _computable(x, weight, bias, target)
+    # one number multiplies all of a mean's gradients; with "none" each row's is known only later
+    wanted = frozenset() if task.reduction == "none" else saved.wanted
+    losses, found = _run_chunks(arrays, task, 1.0 / task.divisor, wanted, chunk_rows)
+    saved.gradients = found
+    return reduced(losses, task, np.result_type(x, weight, bias))
+
+
+def _computable(x: Any, weight: Any, bias: Any, target: Any) -> tuple[Any, Any, Any, Any]:
+    """The arrays in one dtype that the kernel computes in: float16 in float32."""
+    dtype = np.result_type(x, weight, bias)
+    dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
+    x, weight = (np.asarray(each, dtype) for each in (x, weight))
+    return x, weight, np.asarray(bias, dtype), target
+
+
+def _vjp(name: str) -> Any:
+    """The vjp for the argument `name`: take the gradient that is there, or find all anew."""
+
+    def vjp(
+        g: Any,
+        loss: Any,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        target: Any,
+        task: Task,
+        saved: _Saved,
+        chunk_rows: int,
+    ) -> Any:
+        if isinstance(g, Tensor):
+            return _on_tensors(name, g, x, weight, bias, target, task)
+        per_row = task.reduction == "none"
+        if name not in saved.gradients or (per_row and saved.cotangent is not g):
+            scale = g.reshape(-1) if per_row else 1.0 / task.divisor
+            arrays = _computable(x, weight, bias, target)
+            wanted = saved.wanted | {name}
+            saved.gradients = _run_chunks(arrays, task, scale, wanted, chunk_rows)[1]
+            saved.cotangent = g if per_row else None
+        gradient = saved.gradients.pop(name)  # given away: the receiver may change it
+        if not per_row and g != 1:
+            gradient *= g
+        return gradient.reshape(np.shape({"x": x, "weight": weight, "bias": bias}[name]))
+
+    return vjp
+
+
+def _logits(x: Any, weight: Any, bias: Any) -> Any:
+    return p.add(p.matmul(x, p.transpose(weight)), bias)
+
+
+def _on_tensors(name: str, g: Any, x: Any, weight: Any, bias: Any, target: Any, task: Task) -> Any:
+    """The same gradients by differentiable operations, for second derivatives."""
+    at_logits = closed_form(g, _logits(x, weight, bias), target, task)
+    if name == "x":
+        return p.matmul(at_logits, weight)
+    by_row = p.reshape(at_logits, shape=(-1, task.classes))
+    if name == "bias":
+        return p.sum(by_row, axis=0)
+    return p.matmul(p.transpose(by_row), p.reshape(x, shape=(-1, x.shape[-1])))
+
+
+def _target_vjp(
+    g: Any, loss: Any, x: Any, weight: Any, bias: Any, target: Any, task: Task, **_: Any
+) -> Any:
+    return target_cotangent(g, _logits(x, weight, bias), target, task)
+
+
+linear_softmax_with_loss = def_primitive(
+    "LinearSoftmaxWithLoss",
+    _forward,
+    _vjp("x"),
+    _vjp("weight"),
+    _vjp("bias"),
+    _target_vjp,
+    integers=True,
+)
+
+
+def linear_cross_entropy(
+    x: Any,
+    weight: Any,
+    target: Any,
+    *,
+    bias: Any = None,
+    class_weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    chunk_rows: int | None = None,
+) -> Any:
+    """Softmax-cross-entropy of the logits x Wᵀ + b, without ever holding all of them.
+
+    The same function as ``cross_entropy(x @ weight.T + bias, target, ...)``. The gradients of x,
+    weight and bias are computed in the forward pass, a chunk of rows at a time.
+
+    Args:
+        x: the features, of shape (..., D).
+        weight: one row per class, of shape (V, D).
+        target: class indices of shape (...), or a distribution of shape (..., V).
+        bias: of shape (V,), or None.
+        class_weight: what `cross_entropy` calls `weight`: one number per class, shape (V,).
+        ignore_index, reduction, label_smoothing, temperature: as in `cross_entropy`.
+        chunk_rows: how many rows of logits to hold at once; None chooses by the shapes, so that
+            a chunk is a small share of the logits and still large enough for matrix products.
+
+    Returns:
+        A Tensor of shape () or, with "none", (...); for plain arrays a plain array.
+
+    Raises:
+        InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
+    """
+    plain = not any(isinstance(each, Tensor) for each in (x, weight, bias, target))
+    x = _as_tensor(x)
+    weight = _as_tensor(weight)
+    bias = None if bias is None else _as_tensor(bias)
+    _check_shapes(x, weight, bias)
+    shape = (*x.shape[:-1], len(weight))
+    dtype = np.result_type(*(t.dtype for t in (x, weight, bias) if t is not None))
+    task = task_of(
+        shape,
+        dtype,
+        target,
+        weight=class_weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+    )
+    chunk = _checked_chunk(chunk_rows, shape)
+    named = {"x": x, "weight": weight, "bias": bias}
+    wanted = frozenset(n for n, t in named.items() if t is not None and t.requires_grad)
+    loss = linear_softmax_with_loss(
+        x,
+        weight,
+        0.0 if bias is None else bias,
+        task.soft if task.index is None else task.index,
+        task=task,
+        saved=_Saved(wanted if is_recording() else frozenset()),
+        chunk_rows=chunk,
+    )
+    return loss.numpy() if plain and not loss.requires_grad else loss
+
+
+def _as_tensor(x: Any) -> Tensor:
+    return x if isinstance(x, Tensor) else Tensor(x, requires_grad=False)
+
+
+def _check_shapes(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise InvalidValueError(
+            "x must have shape (..., D) and weight (classes, D) with the same D; "
+            f"got {x.shape} and {weight.shape}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise InvalidValueError(
+            f"bias must have shape {weight.shape[:1]}, one number per class; got {bias.shape}"
+        )
+
+
+def _checked_chunk(chunk_rows: Any, shape: tuple[int, ...]) -> int:
+    if chunk_rows is None:
+        rows = int(np.prod(shape[:-1], dtype=np.intp))
+        return max(ROWS_FOR_SPEED, -(-rows // SHARE_OF_LOGITS))
+    if not isinstance(chunk_rows, (int, np.integer)) or isinstance(chunk_rows, bool):
+        raise InvalidTypeError(f"chunk_rows must be an integer; got {chunk_rows!r}")
+    if chunk_rows < 1:
+        raise InvalidValueError(f"chunk_rows must be at least 1; got {chunk_rows}")
+    return int(chunk_rows)

@@ -1,0 +1,194 @@
+"""What the fused kernel knows of each row, and the formulas that turn it into loss and gradient.
+
+One class t of every row is set apart: the right one, or of a dense target its largest.  With the
+exponentials e_k = exp(a_k/T - shift), R = sum_{k != t} e_k and S = R + e_t,
+
+    lse(a/T) - a_t/T  =  log1p(R/e_t)        the loss of class t
+    p_t - 1           =  -R/S                its gradient
+
+in which nothing cancels, however sure the prediction is.  q is the effective target, s its sum.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .exponentials import Doubles, Floats, Scratch, row_sums
+
+Indices: TypeAlias = NDArray[np.intp]
+PerRow: TypeAlias = Doubles | float  # (rows,), or one number for all of them
+Choice: TypeAlias = slice | Indices  # which rows of a call
+
+LARGEST_RATIO = 1e280  # where R/e_t is below, e_t is a normal number
+# Smallest normal number, and a quarter of the largest, of either dtype.
+NORMAL = {
+    np.dtype(kind): (float(np.finfo(kind).tiny), float(np.finfo(kind).max) / 4)
+    for kind in (np.float32, np.float64)
+}
+ROOMY = (1e-20, NORMAL[np.dtype(np.float64)][1])  # for results in float32
+CENTRED = 1.0 + 2.0**-25  # NumPy's float32 exp errs by -3.5 to 2.5 units of 2**-24: now by +-3
+
+scratch = Scratch()
+
+
+class Rows:
+    """The rows of one call: what is given, and what tiles fill in, in any order."""
+
+    index: Indices  # (rows,) the class t
+    at_index: PerRow  # q_t
+    total: PerRow  # s
+    weight: PerRow  # what multiplies p in the gradient: s*scale/T
+    dense: NDArray[Any] | None = None  # (rows, n) or (1, n): q_j for j != t; None: zeros
+    active: PerRow = 1.0  # multiplies `dense`
+    logit: Doubles  # (rows,) a_t/T
+    peak: Doubles  # (rows,) e_t
+    rest: Doubles  # (rows,) R
+    shift: Doubles  # (rows,)
+    maxima: Doubles  # (rows,) max(a)/T, if the target is dense
+    gaps: Doubles  # (rows,) sum_{j != t} q_j (max(a) - a_j)/T, if the target is dense
+
+    def __init__(
+        self, logits: Floats, gradient: Floats | None, temperature: float, scale: float | Floats
+    ) -> None:
+        self.logits, self.gradient, self.temperature = logits, gradient, float(temperature)
+        self.factor = per_row(scale) / self.temperature
+        self.each = np.arange(len(logits))
+
+    def aim(self, index: Indices, at_index: PerRow, total: PerRow) -> None:
+        """Set the target of every row, as seen from its class t."""
+        self.index, self.at_index, self.total = index, at_index, total
+        self.weight = self.factor * total
+        self.logit = self.logits[self.each, index].astype(np.float64)
+        if self.temperature != 1.0:
+            self.logit /= self.temperature
+        self.peak = np.exp(self.logit)
+        self.rest = np.empty(len(self.logits))
+        self.shift = np.zeros(len(self.logits))
+
+    def aim_densely(self, dense: NDArray[Any], active: PerRow) -> None:
+        """Set what the target is at the other classes."""
+        self.dense, self.active = dense, active
+        self.maxima, self.gaps = np.empty(len(self.logits)), np.empty(len(self.logits))
+
+    def dense_at(self, rows: Choice, columns: slice) -> NDArray[Any] | None:
+        """The dense target at some rows and columns, still to be multiplied by `active`."""
+        if self.dense is None:
+            return None
+        return self.dense[:, columns] if len(self.dense) == 1 else self.dense[rows, columns]
+
+
+def per_row(values: Any) -> PerRow:
+    """Values in float64: an array for an array, a number for a number."""
+    if isinstance(values, float):
+        return values
+    array = np.asarray(values, np.float64)
+    return array if array.ndim else float(array)
+
+
+def some(values: PerRow, rows: Choice) -> PerRow:
+    """The values of some rows."""
+    return values if isinstance(values, float) else values[rows]
+
+
+def safe_range(
+    weight: PerRow, exponentials: np.dtype[Any], results: np.dtype[Any]
+) -> tuple[float, float]:
+    """Between which bounds of S unshifted exponentials lose nothing that a result could show.
+
+    The gradient's terms are weight*e/S.  With S >= |weight| a denormal e makes a denormal term;
+    S and weight/S must be normal numbers, too.  float64 has room on both sides around float32.
+    """
+    if exponentials != results:
+        return ROOMY
+    tiny, ceiling = NORMAL[exponentials]
+    if isinstance(weight, float):
+        largest = smallest = abs(weight)
+    else:
+        size = np.abs(weight)
+        largest = float(size.max(initial=0.0))
+        smallest = float(size.min(initial=np.inf, where=size > 0.0))
+    if smallest:
+        ceiling = min(ceiling, smallest / tiny)
+    return max(0.5, largest), ceiling
+
+
+# --- the losses ------------------------------------------------------------------------------
+
+
+def losses(rows: Rows) -> Doubles:
+    """The losses, (rows,).
+
+    With a dense target q_t (lse - a_t) + sum_{j != t} q_j ((lse - max) + (max - a_j)): no term is
+    negative, so that none cancels.
+    """
+    right = _right_losses(rows)
+    weighted = times(rows.at_index, right)
+    if rows.dense is None:
+        return weighted
+    apart = np.maximum(np.log(rows.rest + rows.peak) + (rows.shift - rows.maxima), 0.0)
+    apart = np.where(rows.logit == rows.maxima, right, apart)
+    others = times(np.subtract(rows.total, rows.at_index), apart)
+    return weighted + others + times(rows.active, rows.gaps)
+
+
+def _right_losses(rows: Rows) -> Doubles:
+    """lse(a/T) - a_t/T, (rows,): log1p(R/e_t), or by differences where e_t vanishes."""
+    ratio = rows.rest / rows.peak
+    right: Doubles = np.log1p(ratio)
+    if not np.maximum.reduce(ratio, initial=0.0) < LARGEST_RATIO:
+        apart = (rows.shift - rows.logit) + np.log(rows.rest + rows.peak)
+        right = np.where(ratio < LARGEST_RATIO, right, apart)
+    return right
+
+
+def times(weight: PerRow, values: Doubles) -> Doubles:
+    """weight * values, where 0 * inf is 0: what has no weight costs nothing."""
+    if isinstance(weight, float):
+        return values if weight == 1.0 else values * weight
+    return np.multiply(weight, values, out=np.zeros(len(values)), where=weight != 0.0)
+
+
+def gaps(rows: Rows, a: Floats, maxima: Doubles, dense: NDArray[Any], apart: Any) -> Doubles:
+    """sum_{j != t} q_j (max(a) - a_j)/T of a block a, (r, n) -> (r,), its class t `apart`."""
+    block = scratch.take("block", a.shape, a.dtype)
+    np.subtract(maxima.astype(a.dtype)[:, None], a, out=block)
+    if apart is not None:
+        block[apart] = 0.0
+    np.multiply(block, dense, out=block, casting="same_kind")
+    sums = row_sums(block)
+    if np.isnan(sums).any():  # 0 * inf, at masked classes without a target
+        np.copyto(block, 0.0, where=np.equal(dense, 0.0))
+        sums = row_sums(block)
+    return sums / rows.temperature
+
+
+# --- the gradient ----------------------------------------------------------------------------
+
+
+def write_scaled(
+    rows: Rows, chosen: Choice, exps: Floats, dense: NDArray[Any] | None, out: Floats
+) -> None:
+    """out = scale/T * (s*p - q) from the exponentials of some rows, right but for the class t."""
+    rate = some(rows.weight, chosen) / (rows.rest[chosen] + rows.peak[chosen])
+    if exps.dtype == np.float32:
+        rate = rate * CENTRED
+    np.multiply(exps, rate.astype(exps.dtype)[:, None], out=out, casting="same_kind")
+    if dense is None:
+        return
+    factor = np.multiply(some(rows.factor, chosen), some(rows.active, chosen))
+    if factor.ndim:
+        factor = factor[:, None]
+    pull = scratch.take("block", out.shape, out.dtype)
+    np.multiply(dense, factor.astype(out.dtype), out=pull, casting="same_kind")
+    np.subtract(out, pull, out=out)
+
+
+def gradient_at_index(rows: Rows) -> Doubles:
+    """The gradient at t, (rows,), as minus the sum of the others: a row's gradient adds up to 0."""
+    pulled: Doubles = -rows.weight * (rows.rest / (rows.rest + rows.peak))
+    if rows.dense is not None:
+        pulled += rows.factor * np.subtract(rows.total, rows.at_index)
+    return pulled
