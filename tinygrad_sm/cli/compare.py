@@ -101,7 +101,10 @@ def _print(cases: dict[str, Comparison], written: list[Path]) -> None:
         if case.caption():
             console.print(case.caption(), markup=False)
         for header, rows in case.tables():
-            console.print(_table(header, rows))
+            table = _table(header, rows)
+            wide = console.options.update(width=1000)  # a narrow terminal must not cost digits
+            table.width = console.measure(table, options=wide).maximum
+            console.print(table, crop=False)
         facts = Table.grid(padding=(0, 2))
         for what, value in case.summary():
             facts.add_row(what, value)

@@ -6,6 +6,7 @@ from tinygrad_sm.fuse.result import FuseResult, NearMiss, Rewrite
 from tinygrad_sm.fuse.rules import RULES
 
 __all__ = [
+    "RULES",
     "AlmostRule",
     "Const",
     "Either",
@@ -15,7 +16,6 @@ __all__ = [
     "NearMiss",
     "Number",
     "Op",
-    "RULES",
     "Rewrite",
     "Rule",
     "Var",

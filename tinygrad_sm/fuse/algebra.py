@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from tinygrad_sm.fuse.patterns import Const, Make, Match, Number, Op, Rule, Var
 from tinygrad_sm.fuse.patterns import Check as Condition
+from tinygrad_sm.fuse.patterns import Const, Make, Match, Number, Op, Rule, Var
 from tinygrad_sm.fuse.terms import HERE, NUMBER, Shape, Term
 from tinygrad_sm.fuse.vocabulary import (
     cast,
@@ -20,7 +20,6 @@ from tinygrad_sm.fuse.vocabulary import (
     kept,
     like,
     make,
-    number,
     pick,
     reshape,
     scale,
@@ -445,13 +444,6 @@ def _taken(m: Match) -> Term:
     return reshape(pick(m.x, reshape(m.t, without(m.x.shape, axis)), axis), m.whole.shape)
 
 
-def _inside_pick(m: Match, other: Term, *, swapped: bool) -> Term:
-    """op(pick(x, t), r) → pick(op(x, r), t)."""
-    axis = m.p.params["axis"]
-    pair = (other, m.x) if swapped else (m.x, other)
-    return pick(elementwise(m.whole.op, *pair), m.t, axis)
-
-
 def _per_row(m: Match, shape: Shape) -> bool:
     """A shape with one number per row of what is picked from."""
     same: bool = shape == kept(m.x.shape, (m.p.params["axis"],))
@@ -462,8 +454,39 @@ def _row_constant(m: Match) -> Term:
     return _fit(m.k, kept(m.x.shape, (m.p.params["axis"],)))
 
 
-_picked = Op("pick", x, t, name="p")
-_picked_kept = Op("reshape", _picked, name="q")
+def _beside_pick(swapped: bool) -> list[Rule]:
+    """Rules that combine op(pick(x, t), r) to pick(op(x, r), t), or op(r, pick(x, t)) likewise."""
+    picked = Op("pick", x, t, name="p")
+    turn = -1 if swapped else 1
+
+    def inside(m: Match, other: Term) -> Term:
+        both = elementwise(m.whole.op, *(m.x, other)[::turn])
+        return pick(both, m.t, m.p.params["axis"])
+
+    return [
+        _rule(
+            "picked, with one number per row",
+            "Picking a class can wait: the other operand is the same for each class.",
+            Op(BINARY, *(picked, Op("reshape", r, name="v"))[::turn], name="whole"),
+            lambda m: inside(m, m.r),
+            lambda m: _per_row(m, m.r.shape) and m.v.shape == m.p.shape,
+        ),
+        _rule(
+            "picked and kept, with one number per row",
+            "Picking a class can wait: the other operand is the same for each class.",
+            Op(BINARY, *(Op("reshape", picked, name="q"), r)[::turn], name="whole"),
+            lambda m: reshape(inside(m, m.r), m.whole.shape),
+            lambda m: _per_row(m, m.r.shape) and m.q.shape == m.r.shape,
+        ),
+        _rule(
+            "picked, with a constant",
+            "Picking a class can wait: the constant is the same for each class.",
+            Op("add sub div", *(picked, Const("k"))[::turn], name="whole"),
+            lambda m: inside(m, _row_constant(m)),
+            lambda m: m.k.op == NUMBER or m.k.shape == m.p.shape,
+        ),
+    ]
+
 
 PICKS = [
     _rule(
@@ -489,36 +512,8 @@ PICKS = [
         Op("getitem", x, t, name="whole"),
         lambda m: make("masked", m.x, m.t, shape=m.whole.shape, dtype=m.x.dtype), _masks,
     ),
-    *(
-        rule
-        for swapped in (False, True)
-        for rule in (
-            _rule(
-                "picked, with one number per row",
-                "Picking a class can wait: the other operand is the same for each class.",
-                Op(BINARY, *((_picked, Op("reshape", r, name="v"))[:: -1 if swapped else 1]),
-                   name="whole"),
-                lambda m, swapped=swapped: _inside_pick(m, m.r, swapped=swapped),
-                lambda m: _per_row(m, m.r.shape) and m.v.shape == m.p.shape,
-            ),
-            _rule(
-                "picked and kept, with one number per row",
-                "Picking a class can wait: the other operand is the same for each class.",
-                Op(BINARY, *((_picked_kept, r)[:: -1 if swapped else 1]), name="whole"),
-                lambda m, swapped=swapped: reshape(
-                    _inside_pick(m, m.r, swapped=swapped), m.whole.shape
-                ),
-                lambda m: _per_row(m, m.r.shape) and m.q.shape == m.r.shape,
-            ),
-            _rule(
-                "picked, with a constant",
-                "Picking a class can wait: the constant is the same for each class.",
-                Op("add sub div", *((_picked, Const("k"))[:: -1 if swapped else 1]), name="whole"),
-                lambda m, swapped=swapped: _inside_pick(m, _row_constant(m), swapped=swapped),
-                lambda m: m.k.op == NUMBER or m.k.shape == m.p.shape,
-            ),
-        )
-    ),
+    *_beside_pick(swapped=False),
+    *_beside_pick(swapped=True),
 ]  # fmt: skip
 
 ALGEBRA = [*NUMBERS, *QUOTIENTS, *REDUCTIONS, *SHAPES, *PICKS]

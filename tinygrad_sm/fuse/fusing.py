@@ -97,8 +97,6 @@ def fuse(output: Tensor, *, rules: Iterable[Rule] = RULES) -> FuseResult:
 
 
 def _checked(rules: Any) -> tuple[Rule, ...]:
-    if rules is RULES:
-        return RULES
     if not isinstance(rules, Iterable):
         raise InvalidTypeError(f"fuse: rules must be a list of Rule; got {type(rules).__name__}")
     found = tuple(rules)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import permutations
 from typing import Any
 
@@ -34,8 +33,8 @@ class Match:
         """Return whether an optional part of the pattern was there."""
         return name in self._bound
 
-    def number(self, name: str) -> Fraction | None:
-        """Return the exact value of a number, or None if it is infinite or NaN."""
+    def number(self, name: str) -> Any:
+        """Return the exact value of a number, a Fraction, or None if it is infinite or NaN."""
         return self._numbers(self._bound[name])
 
 
@@ -61,9 +60,11 @@ class Var(Pattern):
     name: str
 
     def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+        """See `Pattern`."""
         yield from _bind(self.name, term, bound, clashes)
 
     def variables(self) -> set[str]:
+        """See `Pattern`."""
         return {self.name}
 
 
@@ -74,6 +75,7 @@ class Const(Pattern):
     name: str
 
     def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+        """See `Pattern`."""
         if term.constant:
             yield from _bind(self.name, term, bound, clashes)
 
@@ -85,6 +87,7 @@ class Number(Pattern):
     name: str
 
     def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+        """See `Pattern`."""
         if term.op == NUMBER:
             yield from _bind(self.name, term, bound, clashes)
 
@@ -115,6 +118,7 @@ class Op(Pattern):
         self.more = more
 
     def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+        """See `Pattern`."""
         count = len(self.inputs)
         if term.op not in self.ops or len(term.inputs) < count:
             return
@@ -127,6 +131,7 @@ class Op(Pattern):
                 yield from _all_ways(self.inputs, order, start, clashes)
 
     def variables(self) -> set[str]:
+        """See `Pattern`."""
         return set().union(*(x.variables() for x in self.inputs))
 
 
@@ -139,10 +144,12 @@ class Maybe(Pattern):
     name: str
 
     def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+        """See `Pattern`."""
         yield from self.inner.ways(term, bound, clashes)
         yield from Op(self.op, self.inner, name=self.name).ways(term, bound, clashes)
 
     def variables(self) -> set[str]:
+        """See `Pattern`."""
         return self.inner.variables()
 
 
@@ -154,10 +161,12 @@ class Either(Pattern):
     other: Pattern
 
     def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+        """See `Pattern`."""
         yield from self.one.ways(term, bound, clashes)
         yield from self.other.ways(term, bound, clashes)
 
     def variables(self) -> set[str]:
+        """See `Pattern`."""
         return self.one.variables()
 
 

@@ -35,7 +35,6 @@ from tinygrad_sm.fuse.vocabulary import (
     reshape,
     scale,
     total,
-    without,
 )
 
 x, m_, y, t, w = Var("x"), Var("m"), Const("y"), Const("t"), Const("w")
@@ -46,7 +45,7 @@ _loss = Maybe("astype", Op(LOSS, x, name="loss", more=True), "cast")
 
 
 def _along_one_axis(m: Match) -> bool:
-    return m.s.params["keepdims"] and len(m.s.params["axis"]) == 1
+    return bool(m.s.params["keepdims"] and len(m.s.params["axis"]) == 1)
 
 
 def _shift_is_flat(m: Match) -> bool:
@@ -54,7 +53,7 @@ def _shift_is_flat(m: Match) -> bool:
     axis = m.f.params["axis"]
     back = m.x.ndim - axis
     flat = m.m.ndim < back or m.m.shape[-back] == 1
-    return flat and m.d.shape == m.x.shape and m.d.dtype == m.x.dtype
+    return bool(flat and m.d.shape == m.x.shape and m.d.dtype == m.x.dtype)
 
 
 def _shift_is_idle(m: Match) -> bool:
@@ -80,19 +79,17 @@ def _full_target(m: Match) -> bool:
 
 
 def _sums_classes(m: Match) -> bool:
-    return m.s.params["keepdims"] and m.f.params["axis"] in m.s.params["axis"]
+    return bool(m.s.params["keepdims"] and m.f.params["axis"] in m.s.params["axis"])
 
 
 def _per_row_weight(m: Match) -> bool:
-    return m.v.shape == m.loss.shape and m.loss.params["reduction"] == "none"
+    return bool(m.v.shape == m.loss.shape and m.loss.params["reduction"] == "none")
 
 
 def _sums_rows(m: Match) -> bool:
     rows = tuple(i for i, n in enumerate(m.loss.shape) if n != 1)
-    return (
-        m.s.params["keepdims"] and m.s.params["axis"] == rows
-        and m.loss.params["reduction"] == "none"
-    )  # fmt: skip
+    summed = m.s.params["keepdims"] and m.s.params["axis"] == rows
+    return bool(summed and m.loss.params["reduction"] == "none")
 
 
 SHIFT = (
@@ -163,7 +160,7 @@ def _merged(m: Match) -> Term:
 
 def _alike(m: Match) -> bool:
     same = all(m.loss.params[p] == m.k.params[p] for p in ("axis", "temperature", "reduction"))
-    return same and m.loss.params["reduction"] == "sum"
+    return bool(same and m.loss.params["reduction"] == "sum")
 
 
 def _of_one_sign(m: Match) -> bool:

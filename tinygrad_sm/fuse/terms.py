@@ -35,7 +35,8 @@ _REDUCTIONS = frozenset({"sum", "mean", "max", "logsumexp"})
 _ALONG_AXES = _ALONG_ONE | _REDUCTIONS
 
 
-class Slot(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class Slot:
     """A place in `Snapshot.slots`, standing for the data there."""
 
     index: int
@@ -153,7 +154,7 @@ class Snapshot:
         self._same_object: dict[int, Slot] = {}
         self._same_probe: dict[Any, list[int]] = {}
         position: dict[int, int] = {}
-        rows = []
+        rows: list[Row] = []
         for t in self.tensors:
             inputs = tuple(
                 [

@@ -28,10 +28,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidValueError
-from . import pool
-from .exponentials import CHUNK, Doubles, Floats, careful_row_sums, exponentials, row_sums
-from .rows import (
+from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.loss import pool
+from tinygrad_sm.loss.exponentials import (
+    CHUNK,
+    Doubles,
+    Floats,
+    careful_row_sums,
+    exponentials,
+    row_sums,
+)
+from tinygrad_sm.loss.rows import (
     LARGEST_RATIO,
     Choice,
     Indices,

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from tinygrad_sm.errors import InvalidValueError
+
 THREADS_VARIABLE = "TINYGRAD_SM_THREADS"
 MAX_THREADS = 16
 
@@ -24,13 +26,13 @@ _executor: ThreadPoolExecutor | None = None
 def default_threads() -> int:
     """Threads to use when the caller names no number: the variable's, or the usable cores.
 
-    Raises ValueError when the environment variable is not a positive integer.
+    Raises InvalidValueError when the environment variable is not a positive integer.
     """
     text = os.environ.get(THREADS_VARIABLE)
     if text is None:
         return min(_usable_cores(), MAX_THREADS)
     if not text.strip().isdecimal() or int(text) < 1:
-        raise ValueError(f"{THREADS_VARIABLE} must be a positive integer, not {text!r}")
+        raise InvalidValueError(f"{THREADS_VARIABLE} must be a positive integer, not {text!r}")
     return min(int(text), MAX_THREADS)
 
 

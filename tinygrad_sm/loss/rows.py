@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .exponentials import Doubles, Floats, Scratch, row_sums
+from tinygrad_sm.loss.exponentials import Doubles, Floats, Scratch, row_sums
 
 Indices: TypeAlias = NDArray[np.intp]
 PerRow: TypeAlias = Doubles | float  # (rows,), or one number for all of them
