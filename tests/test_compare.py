@@ -18,7 +18,7 @@ INF = np.inf
 MODULE = sys.modules["tinygrad_sm.compare"]  # by attribute there is the function of that name
 
 
-# Figures -----------------------------------------------------------------------------------------
+# Figures ------------------------------------------------------------------------------------------
 
 
 def test_the_example_of_the_article():
@@ -43,7 +43,7 @@ def test_the_example_of_the_article():
 @pytest.mark.parametrize("axis", [0, 1])
 def test_contributions_are_the_terms_of_the_proof_scaled_like_the_loss(form, reduction, axis):
     rng = np.random.default_rng(0)
-    logits, y = rng.normal(size=(2, 3, 4)).swapaxes(0, axis), rng.random((2, 3, 4)).swapaxes(0, axis)
+    logits, y = (x.swapaxes(0, axis) for x in (rng.normal(size=(2, 3, 4)), rng.random((2, 3, 4))))
     c = tg.compare(logits, y, form=form, reduction=reduction, axis=axis, temperature=2.0)
     e = np.exp(logits / 2)
     p = e / e.sum(axis=axis, keepdims=True)
@@ -64,7 +64,7 @@ def test_class_weights_smoothing_and_ignored_rows_are_in_the_target():
     assert c.agree
 
 
-# Verdicts and reasons ------------------------------------------------------------------------------
+# Verdicts and reasons -----------------------------------------------------------------------------
 
 
 def test_identical():
@@ -192,7 +192,7 @@ def test_a_tensor_that_is_given_stays_as_it_was():
     assert a.grad is y.grad is None
 
 
-# Never the opposite --------------------------------------------------------------------------------
+# Never the opposite -------------------------------------------------------------------------------
 
 
 @settings(max_examples=300)
@@ -205,10 +205,8 @@ def test_no_difference_is_reported_where_there_is_only_rounding(seed, data):
     spread = data.draw(st.sampled_from([0.1, 1.0, 5.0, 20.0]))
     logits = np.clip(rng.normal(size=shape) * spread, -38, 38)
     rest = shape[:axis] + shape[axis + 1 :]
-    if data.draw(st.booleans()):
-        target = rng.integers(0, shape[axis], rest)
-    else:
-        target = rng.random(shape)
+    index = data.draw(st.booleans())
+    target = rng.integers(0, shape[axis], rest) if index else rng.random(shape)
     c = tg.compare(
         logits, target, axis=axis, dtype=dtype,
         form=data.draw(st.sampled_from(FORMS)),
@@ -266,7 +264,7 @@ def test_a_wrong_fused_loss_is_a_difference_though_the_gradients_agree(monkeypat
     assert c.reason.startswith("the losses differ")
 
 
-# How it shows itself ---------------------------------------------------------------------------------
+# How it shows itself ------------------------------------------------------------------------------
 
 
 def test_str_holds_the_figures():

@@ -296,11 +296,13 @@ def _no_scalar(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, np.generic) else value
 
 
-def _borrowed(c: Any, known: tuple[Any, ...]) -> bool:
-    """Whether a contribution may be an array that its maker did not make for it alone."""
-    if isinstance(c, Tensor):
+def _borrowed(c: Any, call: tuple[Any, ...]) -> bool:
+    """Whether a contribution may share its memory with what the vjp was called with."""
+    if not isinstance(c, _ndarray):
         return False
-    return c.base is not None or any(c is a for a in known)
+    return not c.flags.writeable or any(
+        isinstance(a, _ndarray) and np.may_share_memory(c, a) for a in call
+    )
 
 
 def _fitted(c: Any, x: Tensor, op: str, argument: int) -> Any:

@@ -79,9 +79,9 @@ def underflowed(graph: Graph) -> Node | None:
 
 def _newly_broken(node: Node, arguments: list[np.ndarray]) -> np.ndarray:
     """Where the result is not finite and what it was made of is."""
-    broken = ~np.isfinite(node.value)
+    broken: np.ndarray = ~np.isfinite(node.value)
     for x in arguments:
-        broken &= np.isfinite(x) if node.op in _ELEMENTWISE else np.isfinite(x).all()
+        broken = broken & (np.isfinite(x) if node.op in _ELEMENTWISE else np.isfinite(x).all())
     return broken
 
 

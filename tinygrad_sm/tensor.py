@@ -594,18 +594,20 @@ def _settle_constants(
 ) -> None:
     """Make plain arguments fit to compute with and, where backward may need them, our own."""
     vjps = primitive.vjps(len(arrays))
-    dtype = np.result_type(*(x._data for x in args if isinstance(x, Tensor)))
     for i, x in enumerate(args):
         if isinstance(x, Tensor) or type(x) in (bool, int, float):
             continue
-        array = _rectangular(x, f"{primitive.name}: argument {i + 1}")
+        array = x if type(x) is _ndarray else _rectangular(x, f"{primitive.name}: argument {i + 1}")
         if array.dtype.kind not in "biuf":
             raise InvalidTypeError(
                 f"{primitive.name}: argument {i + 1} must be a number, an array of real numbers "
                 f"or a Tensor; got {_described(x)}"
             )
         if array.dtype.kind != "f" and vjps[i] is not None and not primitive.integers:
-            arrays[i] = array.astype(dtype)  # integers have no precision of their own to impose
+            # integers have no precision of their own to impose
+            arrays[i] = array.astype(
+                np.result_type(*(t._data for t in args if isinstance(t, Tensor)))
+            )
         elif wanted and (array.flags.writeable or array.base is not None):
             arrays[i] = array.copy()  # the owner (of its base) may change it before backward
         elif not isinstance(x, np.generic):

@@ -101,14 +101,11 @@ def _print(cases: dict[str, Comparison], written: list[Path]) -> None:
         if case.caption():
             console.print(case.caption(), markup=False)
         for header, rows in case.tables():
-            table = _table(header, rows)
-            wide = console.options.update(width=1000)  # a narrow terminal must not cost digits
-            table.width = console.measure(table, options=wide).maximum
-            console.print(table, crop=False)
+            _print_whole(console, _table(header, rows))
         facts = Table.grid(padding=(0, 2))
         for what, value in case.summary():
             facts.add_row(what, value)
-        console.print(facts)
+        _print_whole(console, facts)
         console.print(f"verdict: {case.verdict}", style="bold", markup=False)
         console.print(f"reason:  {case.reason}\n", markup=False)
     if not all(case.agree for case in cases.values()):
@@ -116,6 +113,13 @@ def _print(cases: dict[str, Comparison], written: list[Path]) -> None:
     if written:
         console.print("pictures:", *(str(path) for path in written), sep="\n  ", markup=False,
                       soft_wrap=True)  # fmt: skip
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table at its own width: a narrow terminal must not cost digits."""
+    wide = console.options.update(width=1000)
+    table.width = console.measure(table, options=wide).maximum
+    console.print(table, crop=False)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> Table:

@@ -146,7 +146,10 @@ def _parse_csv(label: str, raw: bytes, skip: int = 0) -> np.ndarray:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InvalidValueError(f"{label}: is neither a NumPy file nor text in UTF-8") from None
-    lines = list(csv.reader(io.StringIO(text)))[skip:]
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=None)))[skip:]
+    except csv.Error as error:
+        raise InvalidValueError(f"{label}: is not a table of numbers ({error})") from None
     while lines and not lines[-1]:
         lines.pop()
     if not lines:

@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("once", LossWarning)
-            warnings.showwarning = _say
+            warnings.showwarning = _warn
             status = commands.main(arguments, prog_name="tinygrad-sm", standalone_mode=False)
         sys.stdout.flush()
         return int(status or 0)
@@ -71,14 +71,26 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:  # whoever read the output has gone; there is nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 1
-
-
-def _say(sentence: Warning | str, *_: Any) -> None:
-    click.echo(f"tinygrad-sm: {' '.join(str(sentence).split())}", err=True)
+    except OSError as error:
+        _silence()
+        return _refuse(f"the output cannot be written ({error.strerror or error})")
 
 
 def _refuse(sentence: str) -> int:
     _say(sentence)
     return BAD_INPUT
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(str(message))
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"tinygrad-sm: {' '.join(sentence.split())}", err=True)
+
+
+def _silence() -> None:
+    """Let what is still to be printed, also at exit, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

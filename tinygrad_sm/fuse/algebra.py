@@ -29,7 +29,7 @@ from tinygrad_sm.fuse.vocabulary import (
 
 UNARY = "exp log log1p sqrt tanh sigmoid relu abs"
 BINARY = "add sub mul div maximum minimum"
-LINEAR = "sum reshape pick masked getitem transpose broadcast_to take_along_axis"
+LINEAR = "sum reshape @pick @masked getitem transpose broadcast_to take_along_axis"
 x, y, r, t = Var("x"), Var("y"), Var("r"), Const("t")
 c = Number("c")
 
@@ -70,59 +70,59 @@ NUMBERS = [
     _rule(
         "two factors",
         "Two factors are one, and two negations none.",
-        Op("scale", Op("scale", x, name="inner"), name="outer"),
+        Op("@scale", Op("@scale", x, name="inner"), name="outer"),
         lambda m: scale(m.x, m.outer.params["by"] * m.inner.params["by"]),
     ),
     _rule(
         "factor 1",
         "1 times x is x.",
-        Op("scale", x, name="s"),
+        Op("@scale", x, name="s"),
         lambda m: m.x,
         lambda m: m.s.params["by"] == 1,
     ),
     _rule(
         "factor out of a linear operation",
         "Sums, picks and reshapes are linear: f(c·x) = c·f(x).",
-        Op(LINEAR, Op("scale", x, name="s"), name="whole", more=True),
+        Op(LINEAR, Op("@scale", x, name="s"), name="whole", more=True),
         _mover_of_scaled,
     ),
     _rule(
         "factor out of a product",
         "(c·x)·y = c·(x·y).",
-        Op("mul", Op("scale", x, name="s"), y, any_order=True),
+        Op("mul", Op("@scale", x, name="s"), y, any_order=True),
         lambda m: scale(elementwise("mul", m.x, m.y), m.s.params["by"]),
     ),
     _rule(
         "factor out of a quotient",
         "(c·x)/y = c·(x/y).",
-        Op("div", Op("scale", x, name="s"), y),
+        Op("div", Op("@scale", x, name="s"), y),
         lambda m: scale(elementwise("div", m.x, m.y), m.s.params["by"]),
     ),
     _rule(
         "adding the negative",
         "x + (-y) = x - y.",
-        Op("add", x, Op("scale", y, name="s"), any_order=True),
+        Op("add", x, Op("@scale", y, name="s"), any_order=True),
         lambda m: elementwise("sub", m.x, m.y),
         lambda m: m.s.params["by"] == -1,
     ),
     _rule(
         "subtracting the negative",
         "x - (-y) = x + y.",
-        Op("sub", x, Op("scale", y, name="s")),
+        Op("sub", x, Op("@scale", y, name="s")),
         lambda m: elementwise("add", m.x, m.y),
         lambda m: m.s.params["by"] == -1,
     ),
     _rule(
         "negative first",
         "-x - y = -(x + y).",
-        Op("sub", Op("scale", x, name="s"), y),
+        Op("sub", Op("@scale", x, name="s"), y),
         lambda m: scale(elementwise("add", m.x, m.y), -1),
         lambda m: m.s.params["by"] == -1,
     ),
     _rule(
         "common factor",
         "c·x + c·y = c·(x + y), and the same with a minus.",
-        Op("add sub", Op("scale", x, name="s"), Op("scale", y, name="u"), name="whole"),
+        Op("add sub", Op("@scale", x, name="s"), Op("@scale", y, name="u"), name="whole"),
         lambda m: scale(elementwise(m.whole.op, m.x, m.y), m.s.params["by"]),
         lambda m: m.s.params["by"] == m.u.params["by"],
     ),
@@ -378,7 +378,7 @@ SHAPES = [
     ),
     _rule(
         "function of moved elements", "Picking and reshaping can wait until after a function.",
-        Op(UNARY, Op("reshape pick masked", x, name="v", more=True), name="whole"), _moved,
+        Op(UNARY, Op("reshape @pick @masked", x, name="v", more=True), name="whole"), _moved,
     ),
     _rule(
         "both operands reshaped", "Operands reshaped alike may be combined before.",
@@ -456,7 +456,7 @@ def _row_constant(m: Match) -> Term:
 
 def _beside_pick(swapped: bool) -> list[Rule]:
     """Rules that combine op(pick(x, t), r) to pick(op(x, r), t), or op(r, pick(x, t)) likewise."""
-    picked = Op("pick", x, t, name="p")
+    picked = Op("@pick", x, t, name="p")
     turn = -1 if swapped else 1
 
     def inside(m: Match, other: Term) -> Term:
@@ -510,7 +510,7 @@ PICKS = [
     _rule(
         "chosen by a mask", "x[mask] keeps what a mask of x's shape chooses.",
         Op("getitem", x, t, name="whole"),
-        lambda m: make("masked", m.x, m.t, shape=m.whole.shape, dtype=m.x.dtype), _masks,
+        lambda m: make("@masked", m.x, m.t, shape=m.whole.shape, dtype=m.x.dtype), _masks,
     ),
     *_beside_pick(swapped=False),
     *_beside_pick(swapped=True),

@@ -27,7 +27,8 @@ PLANS_PER_STRUCTURE = 4  # that differ in the numbers that their search looked a
 class Plans:
     """The plans that were found, by structure; the least recently used are forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_rows: int = MOST_ROWS) -> None:
+        self._most_rows = most_rows
         self._known: OrderedDict[Any, list[Plan]] = OrderedDict()
         self._rows = 0
         self._lock = threading.Lock()
@@ -55,7 +56,7 @@ class Plans:
         plans.append(plan)
         del plans[:-PLANS_PER_STRUCTURE]
         self._known.move_to_end(key)
-        while self._rows > MOST_ROWS:
+        while self._rows > self._most_rows:
             (_, (forgotten, _)), _ = self._known.popitem(last=False)
             self._rows -= len(forgotten)
 
@@ -103,7 +104,7 @@ def _checked(rules: Any) -> tuple[Rule, ...]:
     for rule in found:
         if not isinstance(rule, Rule):
             raise InvalidTypeError(
-                f"fuse: rules must be a list of Rule; one is a {type(rule).__name__}"
+                f"fuse: rules must be a list of Rule; one is of type {type(rule).__name__}"
             )
     return found
 

@@ -116,17 +116,30 @@ class Op(Pattern):
         self.name = name
         self.any_order = any_order
         self.more = more
+        # (position, operations): what can be seen at a glance; most terms fail there
+        self._glance = [(i, x.ops) for i, x in enumerate(inputs) if isinstance(x, Op)]
+
+    def _may_fit(self, term: Term) -> bool:
+        inputs, count = term.inputs, len(self.inputs)
+        if term.op not in self.ops or len(inputs) < count:
+            return False
+        if len(inputs) > count and not self.more:
+            return False
+        for i, ops in self._glance:
+            if inputs[i].op not in ops:
+                if not self.any_order:
+                    return False
+                if all(x.op not in ops for x in inputs):
+                    return False
+        return True
 
     def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
         """See `Pattern`."""
-        count = len(self.inputs)
-        if term.op not in self.ops or len(term.inputs) < count:
-            return
-        if len(term.inputs) > count and not self.more:
+        if not self._may_fit(term):
             return
         starts = [bound] if self.name is None else _bind(self.name, term, bound, clashes)
         for start in starts:
-            head = term.inputs[:count]
+            head = term.inputs[: len(self.inputs)]
             for order in permutations(head) if self.any_order else [head]:
                 yield from _all_ways(self.inputs, order, start, clashes)
 

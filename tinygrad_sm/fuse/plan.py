@@ -88,12 +88,12 @@ class Plan:
         terms = Terms()
         numbers = Numbers(snapshot.slots)
         rows = snapshot.key[0]
-        self._originals = terms_of(snapshot.key, terms)
-        self._rewriting = Rewriting(terms, rules, numbers)
-        self._normals = [self._rewriting.normal(term) for term in self._originals]
-        extraction = _Extraction(rows, self._normals, self._rewriting.fused)
+        originals = terms_of(snapshot.key, terms)
+        rewriting = Rewriting(terms, rules, numbers)
+        self._normals = [rewriting.normal(term) for term in originals]
+        extraction = _Extraction(rows, self._normals, rewriting.fused)
         self.instructions = extraction.instructions
-        self.found = _found(rows, self._originals, self._normals, self._rewriting, extraction)
+        self.found = _found(rows, originals, self._normals, rewriting, extraction)
         self._kept = extraction.rows_kept
         self.reads: Mapping[int, Any] = dict(numbers.read)
 
@@ -105,20 +105,17 @@ class Plan:
                 results.append(_carried_out(instruction, snapshot, results))
         return results
 
-    def misses(self, rules: Iterable[Rule], almost: Iterable[AlmostRule], numbers: Numbers
-               ) -> list[Miss]:  # fmt: skip
+    def misses(
+        self, rules: Iterable[Rule], almost: Iterable[AlmostRule], numbers: Numbers
+    ) -> list[Miss]:
         """Return the places, among what stays, where one thing only keeps a rule from fitting."""
         asked: list[Rule | AlmostRule] = [rule for rule in rules if not rule.helps]
         asked += almost
-        others = {term.id: term for term in self._normals}
+        stands_alone = {term.id for term in self._normals}
         found: dict[Miss, None] = {}
         for row in sorted(self._kept):
-            root = self._normals[row]
-            parts = [root]  # and what belongs to no other row
-            for term in parts:
-                parts += [x for x in term.inputs if x.id not in others]
-            for rule in asked:
-                for term in parts:
+            for term in _own_parts(self._normals[row], stands_alone):
+                for rule in asked:
                     missing = rule.missing(term, numbers) if term.op in rule.pattern.ops else None
                     if missing:
                         meant = rule.name if isinstance(rule, Rule) else rule.meant
@@ -126,9 +123,21 @@ class Plan:
         return list(found)
 
 
+def _own_parts(root: Term, stands_alone: set[int]) -> Iterable[Term]:
+    """The terms of a row's normal form that are no other row's."""
+    parts = {root.id: root}
+    pending = [root]
+    while pending:
+        for x in pending.pop().inputs:
+            if x.id not in stands_alone and x.id not in parts:
+                parts[x.id] = x
+                pending.append(x)
+    return parts.values()
+
+
 # Which operations the new graph has ---------------------------------------------------------------
 
-_CARRIERS = frozenset({"scale", "reshape", "astype", "sum", "pick", "masked"})
+_CARRIERS = frozenset({"@scale", "reshape", "astype", "sum", "@pick", "@masked"})
 _Task: TypeAlias = "int | Term"  # a row, or a term to make
 
 
@@ -219,23 +228,18 @@ class _Extraction:
 
     def made_for(self, row: int) -> tuple[list[int], list[Term]]:
         """Return the instructions that were made for a row, and the terms that they start from."""
+        root = self._normals[row]
         made, starts = [], []
-        pending = [self._normals[row]]
-        seen = set()
+        pending, seen = [root], set()
         while pending:
             term = pending.pop()
             if term.id in seen or term.constant:
                 continue
             seen.add(term.id)
-            place = self._done.get(self._key(term))
-            if place is None or (isinstance(self.task_of(term), int)):
+            if term is not root and term.id in self._first_row:  # another row stands for it
                 starts.append(term)
                 continue
-            other = self._first_row.get(term.id)
-            if other is not None and term is not self._normals[row]:
-                starts.append(term)
-                continue
-            made.append(place)
+            made.append(self._done[self._key(term)])
             pending += term.inputs
         return made, starts
 
@@ -257,7 +261,8 @@ def _found(
         ends = {term.id for term in starts}
         matched = _matched(rows, normals, row, ends)
         gone = tuple(r for r in matched if r not in extraction.rows_kept)
-        steps = rewriting.history((originals[r] for r in matched), ends)
+        outside = {originals[r].id for r, term in enumerate(normals) if term.id in ends}
+        steps = rewriting.history((originals[r] for r in matched), ends | outside)
         found.append(Found(row, matched, gone, tuple(sorted(made)), tuple(steps)))
     return tuple(found)
 
@@ -309,15 +314,21 @@ def _take_over(new: Tensor, old: Tensor) -> None:
 def _value(constant: Term, slots: list[Any]) -> Any:
     if "value" in constant.params:
         return float(constant.params["value"])
-    data = slots[constant.params["content"].index]
+    data = slots[constant.params["content"].place]
     return data if constant.dtype is None else data.reshape(constant.shape)
 
 
 def _with_data(term: Term, slots: list[Any]) -> dict[str, Any]:
-    return {
-        name: slots[value.index] if isinstance(value, Slot) else value
-        for name, value in term.params.items()
-    }
+    return {name: _filled(value, slots) for name, value in term.params.items()}
+
+
+def _filled(value: Any, slots: list[Any]) -> Any:
+    """Put the data of slots into a parameter."""
+    if isinstance(value, Slot):
+        return slots[value.place]
+    if type(value) is tuple:
+        return tuple(_filled(part, slots) for part in value)
+    return value
 
 
 def bytes_of(term: Term | Row) -> int:

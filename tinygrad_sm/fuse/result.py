@@ -8,6 +8,7 @@ from functools import cached_property
 from tinygrad_sm.fuse.patterns import AlmostRule, Rule
 from tinygrad_sm.fuse.plan import Found, Make, Plan, bytes_of, main_of
 from tinygrad_sm.fuse.terms import Numbers, Snapshot
+from tinygrad_sm.fuse.vocabulary import LOSS, LOSS_NODE
 from tinygrad_sm.graph import Graph, Node, graph
 from tinygrad_sm.tensor import Tensor
 
@@ -126,6 +127,7 @@ class FuseResult:
 
     def _node_with(self, op: str, node: Node) -> Node:
         """Return the node of an operation that was computed by way of several."""
+        op = LOSS_NODE if op == LOSS else op
         while node.op != op and len(node.inputs) == 1:
             node = self.after.nodes[node.inputs[0]]
         return node

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.fuse.patterns import Rule
-from tinygrad_sm.fuse.terms import Numbers, Term, Terms
+from tinygrad_sm.fuse.terms import Numbers, Term, Terms, walk
 from tinygrad_sm.fuse.vocabulary import cost
 
 Polynomial = dict[int | None, int]
@@ -84,8 +84,8 @@ class Rewriting:
             after = self._terms.intern(made)
             if not rule.helps:
                 self.fused.update(range(known, len(self._terms)))
-            variables = {bound[name].id for name in rule.pattern.variables() if name in bound}
-            _check_step(rule, term, after, variables - {term.id})
+            variables = [bound[name] for name in rule.pattern.variables() if name in bound]
+            _check_step(rule, term, after, variables)
             self.steps[term.id] = Step(rule, term, after)
             return after
         return None
@@ -108,7 +108,7 @@ class Rewriting:
         return sorted(found, key=lambda step: step.before.id)
 
 
-def _check_step(rule: Rule, before: Term, after: Term, variables: set[int]) -> None:
+def _check_step(rule: Rule, before: Term, after: Term, variables: list[Term]) -> None:
     """Raise InvalidValueError if a step changes shape or dtype, or does not lower the cost."""
     if (after.shape, after.dtype) != (before.shape, before.dtype):
         raise InvalidValueError(
@@ -122,8 +122,20 @@ def _check_step(rule: Rule, before: Term, after: Term, variables: set[int]) -> N
         )
 
 
-def _falls(before: Term, after: Term, variables: set[int]) -> bool:
-    """Return whether a step lowers the cost whatever the variables (given by id) stand for."""
+def _falls(before: Term, after: Term, variables: list[Term]) -> bool:
+    """Return whether a step lowers the cost whatever the variables stand for."""
+    if _falls_for({x.id for x in variables}, before, after):
+        return True
+    # a variable that contains another one is read as the expression that it is
+    innermost = {
+        x.id
+        for x in variables
+        if not any(part in variables for part in walk(x, stop=()) if part is not x)
+    }
+    return _falls_for(innermost, before, after)
+
+
+def _falls_for(variables: set[int], before: Term, after: Term) -> bool:
     for reading in (0, 1):
         old, new = (_polynomial(term, variables, reading) for term in (before, after))
         for found in (old, new):  # each variable is at least 1: measure from there

@@ -22,7 +22,7 @@ from tinygrad_sm.fuse.patterns import (
     Rule,
     Var,
 )
-from tinygrad_sm.fuse.terms import Term, walk
+from tinygrad_sm.fuse.terms import LEAF, Term, walk
 from tinygrad_sm.fuse.vocabulary import (
     LOSS,
     cast,
@@ -58,7 +58,7 @@ def _shift_is_flat(m: Match) -> bool:
 
 def _shift_is_idle(m: Match) -> bool:
     """No leaf is reached through the shift alone, so that no gradient gets lost."""
-    return all(term.op != "leaf" for term in walk(m.m, stop=(m.x,)))
+    return all(term.op != LEAF for term in walk(m.m, stop=(m.x,)))
 
 
 def _same_axis(m: Match) -> bool:
@@ -68,9 +68,9 @@ def _same_axis(m: Match) -> bool:
 
 def _not_twice(m: Match) -> bool:
     core = m.x
-    while core.op == "scale":
+    while core.op == "@scale":
         core = core.inputs[0]
-    return core.op != "softmax"
+    return bool(core.op != "softmax")
 
 
 def _full_target(m: Match) -> bool:
@@ -254,7 +254,7 @@ LOSSES = [
     Rule(
         "loss of a picked class",
         "-log p at the right class of each row is its cross-entropy.",
-        Op("pick", Op("log_softmax", x, name="f"), t, name="p"),
+        Op("@pick", Op("log_softmax", x, name="f"), t, name="p"),
         _picked_loss,
         (
             (_same_axis, "the class is picked along another axis than softmax's"),
@@ -286,14 +286,14 @@ LOSSES = [
     Rule(
         "loss of masked classes",
         "-Σ log p where a mask holds is the cross-entropy of the mask.",
-        Op("sum", Op("masked", Op("log_softmax", x, name="f"), t), name="s"),
+        Op("sum", Op("@masked", Op("log_softmax", x, name="f"), t), name="s"),
         _masked_loss,
         (TWICE,),
     ),
     Rule(
         "loss of one masked class",
         "-log p where a mask holds once is the cross-entropy of the mask.",
-        Op("masked", Op("log_softmax", x, name="f"), t, name="s"),
+        Op("@masked", Op("log_softmax", x, name="f"), t, name="s"),
         _masked_loss,
         ((lambda m: m.s.shape == (1,), "the mask holds more than once"), TWICE),
     ),
@@ -317,7 +317,7 @@ LOSSES = [
     Rule(
         "factor of the loss",
         "A factor of the sum, such as 1/N for the mean, is what the fused node divides by.",
-        Op("scale", _loss, name="s"),
+        Op("@scale", _loss, name="s"),
         lambda m: _with(
             m, changed(m.loss, *m.loss.inputs, parts=_multiplied(m.loss, m.s.params["by"]))
         ),
@@ -331,8 +331,8 @@ LOSSES = [
         "Two losses of the same logits are the loss of the sum of their targets, as in smoothing.",
         Op(
             "add sub",
-            Maybe("scale", Op(LOSS, x, name="loss", more=True), "s"),
-            Maybe("scale", Op(LOSS, x, name="k", more=True), "u"),
+            Maybe("@scale", Op(LOSS, x, name="loss", more=True), "s"),
+            Maybe("@scale", Op(LOSS, x, name="k", more=True), "u"),
             name="whole",
         ),
         _merged,
@@ -344,7 +344,7 @@ LOSSES = [
     Rule(
         "temperature",
         "Logits times c are logits over the temperature 1/c.",
-        Op(LOSS, Op("scale", x, name="s"), name="loss", more=True),
+        Op(LOSS, Op("@scale", x, name="s"), name="loss", more=True),
         lambda m: changed(
             m.loss, m.x, *m.loss.inputs[1:],
             temperature=m.loss.params["temperature"] / m.s.params["by"],

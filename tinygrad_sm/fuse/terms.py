@@ -23,9 +23,9 @@ from tinygrad_sm.backward import _recorded
 from tinygrad_sm.tensor import Tensor
 
 Shape = tuple[int, ...]
-LEAF = "leaf"
-CONSTANT = "constant"
-NUMBER = "number"
+LEAF = "@leaf"
+CONSTANT = "@constant"
+NUMBER = "@number"
 HERE = "·"
 """In the index of a "getitem" term: here stands the next of its further inputs."""
 
@@ -35,11 +35,11 @@ _REDUCTIONS = frozenset({"sum", "mean", "max", "logsumexp"})
 _ALONG_AXES = _ALONG_ONE | _REDUCTIONS
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Slot:
+class Slot(NamedTuple):
     """A place in `Snapshot.slots`, standing for the data there."""
 
-    index: int
+    place: int
+    mark: str = "slot"  # so that it equals no tuple of numbers
 
 
 @dataclass(slots=True, eq=False)
@@ -79,8 +79,16 @@ class Term:
         return self.op in (CONSTANT, NUMBER)
 
     def __repr__(self) -> str:
-        inside = ", ".join([*map(repr, self.inputs), *(f"{k}={v}" for k, v in self.params.items())])
-        return f"{self.op}({inside})" if inside else self.op
+        return _shown(self, depth=3)
+
+
+def _shown(term: Term, depth: int) -> str:
+    """A term as text; what lies deeper is left out."""
+    if term.inputs and depth == 0:
+        return f"{term.op}(…)"
+    parts = [_shown(x, depth - 1) for x in term.inputs]
+    parts += [f"{name}={value}" for name, value in term.params.items()]
+    return f"{term.op}({', '.join(parts)})"
 
 
 class Terms:
@@ -222,7 +230,7 @@ class Snapshot:
         if known is None:
             known = self._same_object[id(value)] = Slot(len(self.slots))
             self.slots.append(value)
-            self._facts.append(Fact(known.index, (), None, False))
+            self._facts.append(Fact(known.place, (), None, False))
         return known
 
     def _params(self, op: str | None, t: Tensor) -> tuple[tuple[str, Any], ...]:
@@ -300,7 +308,7 @@ def terms_of(key: Any, terms: Terms) -> list[Term]:
 
 def constant(terms: Terms, facts: tuple[Fact, ...], slot: Slot) -> Term:
     """Return the interned term of a slot; equal elements in equal shapes are one term."""
-    fact = facts[slot.index]
+    fact = facts[slot.place]
     op = NUMBER if fact.shape == () else CONSTANT
     params: dict[str, Any] = {"content": Slot(fact.content)}
     if fact.counts_up:
@@ -322,7 +330,7 @@ class Numbers:
         if "value" in term.params:
             value: Fraction = term.params["value"]
             return value
-        index = term.params["content"].index
+        index = term.params["content"].place
         read = self._slots[index]
         plain = read if isinstance(read, (bool, int, float)) else np.asarray(read).item()
         self.read[index] = plain

@@ -2,11 +2,13 @@
 
 Beside the primitives there are a few words of the search's own:
 
-    scale(x; by)              x times an exact rational number
-    pick(x, t; axis)          of each row of x along `axis` the class that t names
-    masked(x, mask)           the elements of x where the mask holds, in a row
-    SoftmaxWithLoss(x, q, w…; axis, parts, reduction, temperature)
-                              the fused loss of one or several targets, as `Part`s say
+    @scale(x; by)         x times an exact rational number
+    @pick(x, t; axis)     of each row of x along `axis` the class that t names
+    @masked(x, mask)      the elements of x where the mask holds, in a row
+    @loss(x, q, w…; axis, parts, reduction, temperature)
+                          the fused loss of one or several targets, as `Part`s say
+
+The sign @ keeps them apart from primitives, which anybody may add.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ import numpy as np
 from tinygrad_sm import primitives as p
 from tinygrad_sm.dispatch import TABLE
 from tinygrad_sm.fuse.loss_node import Part, build_loss
-from tinygrad_sm.fuse.terms import CONSTANT, NUMBER, Shape, Term
+from tinygrad_sm.fuse.terms import CONSTANT, HERE, NUMBER, Shape, Term
 
-LOSS = "SoftmaxWithLoss"
+LOSS = "@loss"
+LOSS_NODE = "SoftmaxWithLoss"
+"""The primitive that a loss is computed by."""
 
 # Makers of terms ----------------------------------------------------------------------------------
 
@@ -44,7 +48,7 @@ def like(x: Term, op: str, *inputs: Term, **params: Any) -> Term:
 
 def scale(x: Term, by: Fraction | int) -> Term:
     """Return x times a number."""
-    return like(x, "scale", x, by=Fraction(by))
+    return like(x, "@scale", x, by=Fraction(by))
 
 
 def reshape(x: Term, shape: Shape) -> Term:
@@ -92,7 +96,7 @@ def logsumexp(x: Term, axis: int) -> Term:
 
 def pick(x: Term, t: Term, axis: int) -> Term:
     """Return x at the classes t, whose shape is that of x without `axis`."""
-    return make("pick", x, t, shape=without(x.shape, axis), dtype=x.dtype, axis=axis)
+    return make("@pick", x, t, shape=without(x.shape, axis), dtype=x.dtype, axis=axis)
 
 
 def loss(x: Term, target: Term, axis: int, kind: str) -> Term:
@@ -128,16 +132,18 @@ def promoted(*terms: Term) -> Any:
 # an operation of cost (k, c) on inputs x, y, … costs k·(x + y + …) + c; constants cost nothing.
 # Each application of a rule must lower the first, or keep it and lower the second; since both grow
 # with each variable, no sequence of applications is endless (Lankford's polynomial readings).
-_MOVERS = {"pick": (1, 1), "masked": (1, 1), "reshape": (1, 1), "scale": (1, 1)}
+_MOVERS = dict.fromkeys(("@pick", "@masked", "reshape", "@scale", "astype"), (1, 1))
 _RAW = (4, 9)  # forms that rules turn into plainer ones
 _FIRST: dict[str, tuple[int, int]] = {
     **_MOVERS,
     **dict.fromkeys(("mean", "getitem", "take_along_axis", "matmul", "where", "pow"), _RAW),
     "div": (2, 9),
+    "maximum": (2, 2),
+    "minimum": (2, 2),
     "log_softmax": (2, 3),
     LOSS: (2, 0),
 }
-_SECOND = {"scale": (1, 1)}
+_SECOND = {"@scale": (1, 1)}
 
 
 def cost(term: Term, reading: int) -> tuple[int, int]:
@@ -167,11 +173,23 @@ def _picked(args: Any, params: Mapping[str, Any]) -> Any:
     return p.reshape(p.take_along_axis(x, index, axis=axis), shape=rows)
 
 
+def _indexed(args: Any, params: Mapping[str, Any]) -> Any:
+    """Put the arrays of an index back into their places."""
+    x, *arrays = args
+    rest = iter(arrays)
+    index = tuple(
+        next(rest) if part == HERE else slice(*part[1:]) if isinstance(part, tuple) else part
+        for part in params["index"]
+    )
+    return x[index]
+
+
 BUILD: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
-    "scale": _scaled,
-    "pick": _picked,
-    "masked": lambda args, params: args[0][args[1]],
+    "@scale": _scaled,
+    "@pick": _picked,
+    "@masked": lambda args, params: args[0][args[1]],
     LOSS: build_loss,
+    "getitem": _indexed,
 }
 """How a word of the search's own is computed from arrays and Tensors; primitives need no entry."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.softmax import logsumexp, softmax
 from tinygrad_sm.loss.task import Task, non_finite, task_of, warn
-from tinygrad_sm.tensor import Tensor, is_recording
+from tinygrad_sm.tensor import Tensor, is_recording, record
 
 
 @dataclass(slots=True)
@@ -26,11 +27,15 @@ class _Saved:
 
 def _as_rows(x: np.ndarray, axis: int) -> np.ndarray:
     """The array as (rows, classes): a view if the class axis is the last."""
+    if x.ndim == 2 and axis == 1:
+        return x
     return np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
 
 
 def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
     """Undo `_as_rows`."""
+    if len(task.shape) == 2 and task.axis == 1:
+        return rows
     moved = task.shape[: task.axis] + task.shape[task.axis + 1 :] + (task.classes,)
     return np.moveaxis(rows.reshape(moved), -1, task.axis)
 
@@ -70,7 +75,9 @@ def _run_kernel(
 
 def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
     """The loss in the shape that `reduction` asks for; warns of a masked right class."""
-    if np.isposinf(losses).any():
+    # in extended precision the sum costs no digits of its own; it is inf if any loss is
+    total = losses.sum(dtype=np.longdouble)
+    if total == math.inf:
         warn(
             "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
             "the others; its gradient is finite"
@@ -78,7 +85,6 @@ def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
     if task.reduction == "none":
         per_row = task.shape[: task.axis] + task.shape[task.axis + 1 :]
         return losses.reshape(per_row).astype(dtype, copy=False)
-    total = losses.sum(dtype=np.longdouble)  # so that the sum costs no digits of its own
     return np.asarray(total / task.divisor).astype(dtype)
 
 
@@ -202,8 +208,7 @@ def loss_node(logits: Tensor, task: Task) -> Tensor:
     """Return the fused node of logits and a task that was checked against them."""
     saved = _Saved(wanted=logits.requires_grad and is_recording())
     target = task.soft if task.index is None else task.index
-    loss: Tensor = softmax_with_loss(logits, target, task=task, saved=saved)
-    return loss
+    return record(softmax_with_loss, (logits, target), {"task": task, "saved": saved}).named("L")
 
 
 class SoftmaxWithLoss:

@@ -1,0 +1,442 @@
+"""The contestants: one class each, which imports its package only when it is made.
+
+A method returns what to time, a call without arguments that runs forward and backward and returns
+the gradients; or None where the peer has no such thing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmarks.problems import IGNORED, Floats, LinearProblem, Problem
+from benchmarks.timing import Run
+
+CHAIN_FACTOR, CHAIN_TERM = 1.0001, 0.001
+OPERANDS = ("numbers", "arrays", "tensors")
+
+
+class Peer:
+    """A contestant that can do nothing yet."""
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+
+    def __init__(self, threads: int | None) -> None:
+        self.threads = threads  # None: it has none of its own
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether its package can be imported."""
+        return importlib.util.find_spec(cls.package) is not None
+
+    @property
+    def version(self) -> str:
+        """The version of its package."""
+        return importlib.metadata.version(self.package)
+
+    def fused(self, problem: Problem) -> Run | None:
+        """Its own softmax-cross-entropy; the gradient of the logits."""
+        return None
+
+    def composite(self, problem: Problem) -> Run | None:
+        """The loss from exp, sum, div and log, as the naive composite has it."""
+        return None
+
+    def chain(self, operations: int, operands: str) -> Run | None:
+        """Products and sums in turn on 3 elements; `operands` are "numbers", "arrays", "tensors".
+
+        Tensors are differentiated by as well, numbers and arrays are constants.
+        """
+        return None
+
+    def record(self, operations: int) -> object | None:
+        """The output of a chain with Tensors as operands, which keeps all that was recorded."""
+        return None
+
+    def linear(self, problem: LinearProblem) -> Run | None:
+        """A linear layer and the loss; the gradients of x, weight and bias."""
+        return None
+
+    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats] | None:
+        """The losses (rows,) and the gradient of their sum, in the logits' dtype."""
+        return None
+
+
+def _chain(x: Any, factor: Any, term: Any, operations: int) -> Any:
+    for _ in range(operations // 2):
+        x = x * factor
+        x = x + term
+    return x
+
+
+def _chain_arrays(operands: str) -> tuple[Any, Any]:
+    if operands == "numbers":
+        return CHAIN_FACTOR, CHAIN_TERM
+    return np.full(3, CHAIN_FACTOR), np.full(3, CHAIN_TERM)
+
+
+class Ours(Peer):
+    """This project."""
+
+    name = "tinygrad_sm"
+    package = "tinygrad_sm"
+
+    def __init__(self, threads: int) -> None:
+        self.tg = importlib.import_module("tinygrad_sm")
+        pool = importlib.import_module("tinygrad_sm.loss.pool")
+        os.environ[pool.THREADS_VARIABLE] = str(threads)
+        super().__init__(pool.default_threads())
+
+    @property
+    def version(self) -> str:
+        """The installed version, or that of a checkout."""
+        try:
+            return super().version
+        except importlib.metadata.PackageNotFoundError:
+            return "from source"
+
+    def fused(self, problem: Problem) -> Run:
+        """`cross_entropy`."""
+        return self._loss(problem, self.tg.cross_entropy)
+
+    def composite(self, problem: Problem) -> Run:
+        """`composite_cross_entropy`."""
+        return self._loss(problem, self.tg.composite_cross_entropy)
+
+    def _loss(self, problem: Problem, function: Any) -> Run:
+        logits = self.tg.Tensor(problem.logits)
+        seed = np.ones(len(problem.logits), logits.dtype) if problem.reduction == "none" else None
+        target, weight, reduction = problem.target, problem.weight, problem.reduction
+
+        def run() -> object:
+            logits.zero_grad()
+            loss = function(logits, target, weight=weight, reduction=reduction)
+            loss.backward(seed)
+            return logits.grad
+
+        return run
+
+    def chain(self, operations: int, operands: str) -> Run:
+        """Operators of `Tensor`."""
+        x = self.tg.Tensor(np.ones(3))
+        others = _chain_arrays(operands)
+        if operands == "tensors":
+            others = tuple(self.tg.Tensor(each) for each in others)
+        leaves = [x, *(each for each in others if operands == "tensors")]
+        seed = np.ones(3)
+
+        def run() -> object:
+            for leaf in leaves:
+                leaf.zero_grad()
+            _chain(x, *others, operations).backward(seed)
+            return x.grad
+
+        return run
+
+    def record(self, operations: int) -> object:
+        """Operators of `Tensor`."""
+        x, factor, term = (self.tg.Tensor(a) for a in (np.ones(3), *_chain_arrays("arrays")))
+        return _chain(x, factor, term, operations)
+
+    def linear(self, problem: LinearProblem) -> Run:
+        """`linear_cross_entropy`."""
+        x, weight, bias = map(self.tg.Tensor, (problem.x, problem.weight, problem.bias))
+
+        def run() -> object:
+            for leaf in (x, weight, bias):
+                leaf.zero_grad()
+            self.tg.linear_cross_entropy(x, weight, problem.target, bias=bias).backward()
+            return x.grad, weight.grad, bias.grad
+
+        return run
+
+    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+        """`cross_entropy`."""
+        return self.form_by_row(self.tg.cross_entropy, logits, target)
+
+    def form_by_row(
+        self, function: Any, logits: Floats, target: Floats, **options: Any
+    ) -> tuple[Floats, Floats]:
+        """The same of any of this project's forms of the loss."""
+        a = self.tg.Tensor(logits)
+        loss = function(a, target, reduction="none", **options)
+        loss.backward(np.ones(len(logits), a.dtype))
+        return loss.numpy(), a.grad
+
+
+class Torch(Peer):
+    """PyTorch's eager mode on the CPU."""
+
+    name = "torch"
+    package = "torch"
+
+    def __init__(self, threads: int) -> None:
+        self.torch = importlib.import_module("torch")
+        self.torch.set_num_threads(threads)
+        super().__init__(self.torch.get_num_threads())
+
+    def _leaf(self, array: Any) -> Any:
+        return self.torch.tensor(array, requires_grad=True)
+
+    def _run(self, leaves: Any, loss: Any, seed: Any = None) -> Run:
+        def run() -> object:
+            for leaf in leaves:
+                leaf.grad = None
+            loss().backward(seed)
+            return [leaf.grad for leaf in leaves] if len(leaves) > 1 else leaves[0].grad
+
+        return run
+
+    def fused(self, problem: Problem) -> Run:
+        """`torch.nn.functional.cross_entropy`."""
+        function = self.torch.nn.functional.cross_entropy
+        x, target = self._leaf(problem.logits), self.torch.from_numpy(problem.target)
+        weight = None if problem.weight is None else self.torch.from_numpy(problem.weight)
+        reduction = problem.reduction
+        seed = self.torch.ones(len(x), dtype=x.dtype) if reduction == "none" else None
+        return self._run(
+            [x],
+            lambda: function(x, target, weight, ignore_index=IGNORED, reduction=reduction),
+            seed,
+        )
+
+    def composite(self, problem: Problem) -> Run | None:
+        """One operator for one primitive."""
+        if not problem.plain:
+            return None
+        x, target = self._leaf(problem.logits), self.torch.from_numpy(problem.target)[:, None]
+
+        def loss() -> Any:
+            e = x.exp()
+            log_p = (e / e.sum(-1, keepdim=True)).log()
+            return -log_p.gather(1, target).sum() / len(target)
+
+        return self._run([x], loss)
+
+    def chain(self, operations: int, operands: str) -> Run:
+        """Operators of `torch.Tensor`."""
+        x = self._leaf(np.ones(3))
+        others = _chain_arrays(operands)
+        if operands != "numbers":
+            leaf = operands == "tensors"
+            others = tuple(self.torch.tensor(each, requires_grad=leaf) for each in others)
+        leaves = [x, *(each for each in others if operands == "tensors")]
+        seed = self.torch.ones(3, dtype=x.dtype)
+        run = self._run(leaves, lambda: _chain(x, *others, operations), seed)
+        return run if len(leaves) == 1 else lambda: run()[0]  # type: ignore[index]
+
+    def linear(self, problem: LinearProblem) -> Run:
+        """`linear` and `cross_entropy` of torch.nn.functional."""
+        functional = self.torch.nn.functional
+        leaves = [self._leaf(each) for each in (problem.x, problem.weight, problem.bias)]
+        target = self.torch.from_numpy(problem.target)
+        return self._run(
+            leaves, lambda: functional.cross_entropy(functional.linear(*leaves), target)
+        )
+
+    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+        """`torch.nn.functional.cross_entropy`."""
+        x = self._leaf(logits)
+        loss = self.torch.nn.functional.cross_entropy(
+            x, self.torch.from_numpy(target), reduction="none"
+        )
+        loss.sum().backward()
+        return loss.detach().numpy(), x.grad.numpy()
+
+
+class Jax(Peer):
+    """JAX, compiled; it uses as many threads as there are cores that it may run on."""
+
+    name = "jax"
+    package = "jax"
+
+    def __init__(self, threads: int) -> None:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        self.jax = importlib.import_module("jax")
+        self.jax.config.update("jax_enable_x64", True)
+        self.jnp = importlib.import_module("jax.numpy")
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+        super().__init__(len(cores) or os.cpu_count() or 1)
+
+    def _losses(self, logits: Any, target: Any) -> Any:
+        log_p = self.jax.nn.log_softmax(logits)
+        return -self.jnp.take_along_axis(log_p, target[:, None], axis=1)[:, 0]
+
+    def fused(self, problem: Problem) -> Run | None:
+        """`log_softmax` and a look-up under `jit`."""
+        if not problem.plain:
+            return None
+        step = self.jax.jit(self.jax.value_and_grad(lambda a, t: self._losses(a, t).mean()))
+        return self._run(step, problem)
+
+    def composite(self, problem: Problem) -> Run | None:
+        """One function for one primitive, under `jit`."""
+        if not problem.plain:
+            return None
+
+        def loss(a: Any, t: Any) -> Any:
+            e = self.jnp.exp(a)
+            log_p = self.jnp.log(e / e.sum(axis=-1, keepdims=True))
+            return -self.jnp.take_along_axis(log_p, t[:, None], axis=1).mean()
+
+        return self._run(self.jax.jit(self.jax.value_and_grad(loss)), problem)
+
+    def _run(self, step: Any, problem: Problem) -> Run:
+        logits, target = self.jnp.asarray(problem.logits), self.jnp.asarray(problem.target)
+        return lambda: self.jax.block_until_ready(step(logits, target))[1]
+
+    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+        """`log_softmax` and a look-up, differentiated by `grad`."""
+        a, t = self.jnp.asarray(logits), self.jnp.asarray(target)
+        loss, pullback = self.jax.vjp(lambda x: self._losses(x, t), a)
+        return np.asarray(loss), np.asarray(pullback(self.jnp.ones_like(loss))[0])
+
+
+class Autograd(Peer):
+    """HIPS autograd."""
+
+    name = "autograd"
+    package = "autograd"
+
+    def __init__(self, threads: int) -> None:
+        self.autograd = importlib.import_module("autograd")
+        self.np = importlib.import_module("autograd.numpy")
+        super().__init__(None)
+
+    def composite(self, problem: Problem) -> Run | None:
+        """One function of autograd.numpy for one primitive."""
+        if not problem.plain:
+            return None
+        target, rows = problem.target, np.arange(len(problem.target))
+
+        def loss(a: Any) -> Any:
+            e = self.np.exp(a)
+            log_p = self.np.log(e / self.np.sum(e, axis=-1, keepdims=True))
+            return -self.np.sum(log_p[rows, target]) / len(rows)
+
+        step = self.autograd.value_and_grad(loss)
+        return lambda: step(problem.logits)[1]
+
+    def chain(self, operations: int, operands: str) -> Run:
+        """Operators of its boxes."""
+        factor, term = _chain_arrays(operands)
+        x = np.ones(3)
+        if operands == "tensors":
+            step = self.autograd.grad(
+                lambda x, f, t: self.np.sum(_chain(x, f, t, operations)), (0, 1, 2)
+            )
+            return lambda: step(x, factor, term)[0]
+        step = self.autograd.grad(lambda x: self.np.sum(_chain(x, factor, term, operations)))
+        return lambda: step(x)
+
+
+class MyGrad(Peer):
+    """MyGrad."""
+
+    name = "mygrad"
+    package = "mygrad"
+
+    def __init__(self, threads: int) -> None:
+        self.mg = importlib.import_module("mygrad")
+        self.losses = importlib.import_module("mygrad.nnet.losses")
+        super().__init__(None)
+
+    def fused(self, problem: Problem) -> Run | None:
+        """`mygrad.nnet.losses.softmax_crossentropy`."""
+        if not problem.plain:
+            return None
+        x, function, target = (
+            self._leaf(problem.logits),
+            self.losses.softmax_crossentropy,
+            problem.target,
+        )
+        return self._run(x, lambda: function(x, target))
+
+    def composite(self, problem: Problem) -> Run | None:
+        """One function of mygrad for one primitive."""
+        if not problem.plain:
+            return None
+        x, mg = self._leaf(problem.logits), self.mg
+        target, rows = problem.target, np.arange(len(problem.target))
+
+        def loss() -> Any:
+            e = mg.exp(x)
+            log_p = mg.log(e / mg.sum(e, axis=-1, keepdims=True))
+            return -mg.sum(log_p[rows, target]) / len(rows)
+
+        return self._run(x, loss)
+
+    def _leaf(self, array: Floats) -> Any:
+        return self.mg.tensor(array)
+
+    def _run(self, x: Any, loss: Any) -> Run:
+        def run() -> object:
+            x.null_grad()
+            loss().backward()
+            return x.grad
+
+        return run
+
+    def chain(self, operations: int, operands: str) -> Run:
+        """Operators of its Tensor."""
+        x = self._leaf(np.ones(3))
+        others = _chain_arrays(operands)
+        if operands == "tensors":
+            others = tuple(map(self._leaf, others))
+
+        def run() -> object:
+            x.null_grad()
+            _chain(x, *others, operations).backward()
+            return x.grad
+
+        return run
+
+    def record(self, operations: int) -> object:
+        """Operators of its Tensor."""
+        x, factor, term = map(self._leaf, (np.ones(3), *_chain_arrays("arrays")))
+        return _chain(x, factor, term, operations)
+
+    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+        """`softmax_crossentropy`, a row at a time, since it knows no reduction but the mean."""
+        losses, gradients = [], []
+        for row, right in zip(logits, target, strict=True):
+            x = self._leaf(row[np.newaxis])
+            loss = self.losses.softmax_crossentropy(x, right[np.newaxis])
+            loss.backward()
+            losses.append(loss.item())
+            gradients.append(x.grad[0])
+        return np.array(losses, logits.dtype), np.array(gradients, logits.dtype)
+
+
+class SciPy(Peer):
+    """SciPy's log_softmax, and the gradient exp(log_softmax) − y that one makes of it."""
+
+    name = "scipy"
+    package = "scipy"
+
+    def __init__(self, threads: int) -> None:
+        self.log_softmax = importlib.import_module("scipy.special").log_softmax
+        super().__init__(None)
+
+    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+        """`scipy.special.log_softmax`."""
+        log_p = self.log_softmax(logits, axis=1)
+        right = np.arange(len(logits)), target
+        gradient = np.exp(log_p)
+        gradient[right] -= 1
+        return -log_p[right], gradient
+
+
+PEERS: tuple[type[Peer], ...] = (Torch, Jax, Autograd, MyGrad, SciPy)
+
+
+def contestants(threads: int, names: list[str] | None = None) -> list[Peer]:
+    """Make this project and every peer that is installed, or those of them that are named."""
+    wanted = [peer for peer in PEERS if (names is None or peer.name in names) and peer.installed()]
+    return [Ours(threads), *(peer(threads) for peer in wanted)]

@@ -1,0 +1,104 @@
+"""The two command lines: what they refuse, and what they leave in the folder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from benchmarks import accuracy
+from benchmarks.__main__ import command
+from benchmarks.command import run, write_all
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def refusal(capsys, of, *arguments):
+    """The one sentence with which a command refuses."""
+    assert run(of, "bench", list(arguments)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("bench: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--only", "speed"], "--only must be among fused, engine, composite, linear, growth"),
+        (["--only", ","], "--only must be among"),
+        (["--threads", "0"], "0 is not in the range"),
+        (["--threads", "two"], "'two' is not a valid integer"),
+        (["--budget", "-1"], "-1.0 is not in the range"),
+        (["--peers", "numpy"], "--peers must be among torch, jax, autograd, mygrad, scipy"),
+        (["extra"], "unexpected extra argument"),
+        (["--fast"], "No such option"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(arguments, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.__main__.claim_threads", lambda threads: None)
+    assert sentence in refusal(capsys, command, "-o", str(tmp_path), *arguments)
+
+
+@pytest.mark.parametrize("of", [command, accuracy.command])
+def test_an_output_folder_that_is_a_file_is_refused_at_once(of, capsys, tmp_path):
+    (tmp_path / "file").write_text("here first")
+    assert "it is a file" in refusal(capsys, of, "-o", str(tmp_path / "file"))
+
+
+def test_a_run_leaves_tables_and_pictures(tmp_path):
+    arguments = [
+        "--quick",
+        "--only",
+        "engine",
+        "--peers",
+        "none",
+        "--budget",
+        "0",
+        "--threads",
+        "1",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "-o", str(tmp_path), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Threads: BLAS" in done.stdout
+    names = {"benchmarks.json", "benchmarks.md", "ratios.png", "ratios.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    parsed = json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8"))
+    assert parsed["machine"]["threads"]["tinygrad_sm"] == 1
+
+
+def test_all_files_or_none(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"old")
+    whole = Path.write_bytes
+
+    def full(path, content):
+        if ".b." in path.name:
+            raise OSError(28, "No space left on device")
+        return whole(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(click.ClickException, match="No space left"):
+        write_all(tmp_path, {"a": b"new", "b": b"new"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+
+
+def test_the_environment_is_set_before_numpy_is_imported():
+    """BLAS reads its number of threads when it is loaded."""
+    code = (
+        "import sys; from benchmarks.__main__ import command; from benchmarks.machine import *; "
+        "claim_threads(1); import os; print('numpy' in sys.modules, os.environ['OMP_NUM_THREADS'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.split() == ["False", "1"]

@@ -1,0 +1,350 @@
+"""The fused kernel: exact to a few ULP, and the same bits whatever threads, strides or buffers."""
+
+import os
+import threading
+import tracemalloc
+
+import mpmath
+import numpy as np
+import pytest
+
+from tinygrad_sm.loss import kernel, pool
+from tinygrad_sm.loss.exponentials import careful_row_sums, row_sums
+from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
+
+DTYPES = [np.float32, np.float64]
+PROMISED_ULP = 5.0
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20)
+
+
+@pytest.fixture(params=["tiles", "wide"])
+def layout(request, monkeypatch):
+    """Many small tiles, or every row cut into segments: both ways through the kernel."""
+    monkeypatch.setattr(kernel, "SERIAL_ELEMENTS", 64)
+    monkeypatch.setattr(kernel, "TILE_BYTES", 1 << 10)
+    monkeypatch.setattr(kernel, "SEGMENT_BYTES", 1 << 9)
+    if request.param == "wide":
+        monkeypatch.setattr(kernel, "WIDE_BYTES", 1 << 6)
+    return request.param
+
+
+# --- against exact values --------------------------------------------------------------------
+
+FAMILIES = {
+    "unit": lambda rng, shape: rng.standard_normal(shape),
+    "scale 30": lambda rng, shape: 30 * rng.standard_normal(shape),
+    "scale 700": lambda rng, shape: 700 * rng.standard_normal(shape),
+    "scale 1e4": lambda rng, shape: 1e4 * rng.standard_normal(shape),
+    "margin 20": lambda rng, shape: _with_margin(rng, shape, 20),
+    "margin 40": lambda rng, shape: _with_margin(rng, shape, 40),
+    "margin 700": lambda rng, shape: _with_margin(rng, shape, 700),
+    "equal": lambda rng, shape: np.repeat(5 * rng.standard_normal((shape[0], 1)), shape[1], axis=1),
+    "masked": lambda rng, shape: _masked(rng, shape),
+    "all negative": lambda rng, shape: 3 * rng.standard_normal(shape) - 20,
+}
+
+
+def _with_margin(rng, shape, margin):
+    a = rng.standard_normal(shape)
+    a[:, 0] = a.max(axis=1) + margin
+    return a
+
+
+def _masked(rng, shape):
+    a = rng.standard_normal(shape)
+    a[rng.random(shape) < 0.4] = -np.inf
+    a[:, 0] = 0.5
+    return a
+
+
+def exact_row(a, t):
+    """Loss and gradient of one row, in 60 digits."""
+    with mpmath.workdps(60):
+        largest = mpmath.mpf(float(a.max()))
+        exps = [mpmath.exp(mpmath.mpf(float(x)) - largest) if x > -np.inf else 0 for x in a]
+        rest = mpmath.fsum(e for k, e in enumerate(exps) if k != t)
+        total = rest + exps[t]
+        gradient = [e / total for e in exps]
+        gradient[t] = -rest / total
+        return (mpmath.log1p(rest / exps[t]) if exps[t] else mpmath.inf), gradient
+
+
+def ulp_error(got, want, dtype):
+    """|got - want| in units of the last place of `want`, or of the smallest normal number."""
+    if want == mpmath.inf:
+        return 0.0 if got == np.inf else np.inf
+    limits = np.finfo(dtype)
+    with mpmath.workdps(60):
+        size = max(abs(mpmath.mpf(want)), mpmath.mpf(float(limits.tiny)))
+        unit = mpmath.ldexp(float(limits.eps), int(mpmath.frexp(size)[1]) - 1)
+        return float(abs(mpmath.mpf(float(got)) - want) / unit)
+
+
+def worst_ulp(a, index, losses, gradient):
+    worst = 0.0
+    for row, t in enumerate(index):
+        loss, exact = exact_row(a[row], t)
+        errors = [ulp_error(x, y, a.dtype) for x, y in zip(gradient[row], exact, strict=True)]
+        worst = max(worst, ulp_error(losses[row], loss, a.dtype), *errors)
+    return worst
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("rows", "classes"), [(40, 2), (20, 10), (6, 130), (1, 1100)])
+def test_within_the_promised_ulp(rng, family, dtype, rows, classes):
+    a = FAMILIES[family](rng, (rows, classes)).astype(dtype)
+    index = rng.integers(0, classes, rows)
+    index[::2] = a[::2].argmax(axis=1)
+    losses, gradient = softmax_cross_entropy(a, index=index)
+    assert losses.dtype == gradient.dtype == dtype
+    assert worst_ulp(a, index, losses, gradient) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_segments_keep_the_promise(rng, family, dtype, layout):
+    a = FAMILIES[family](rng, (3, 300)).astype(dtype)
+    index = rng.integers(0, 300, 3)
+    losses, gradient = softmax_cross_entropy(a, index=index)
+    assert worst_ulp(a, index, losses, gradient) <= PROMISED_ULP
+
+
+def test_sure_predictions_keep_a_gradient():
+    _, gradient = softmax_cross_entropy(np.array([[37.43, 0.0]]), index=np.array([0]))
+    assert gradient[0, 0] == -gradient[0, 1] == pytest.approx(-5.55e-17, rel=1e-2)
+
+
+def test_sums_are_exact_to_the_last_place(rng):
+    for width in (1, 60, 64, 65, 129, 1000):
+        terms = np.exp(30 * rng.standard_normal((50, width)))
+        exact = np.array([mpmath.fsum(map(mpmath.mpf, row)) for row in terms])
+        assert np.all(abs(careful_row_sums(terms) - exact) <= 2 * np.spacing(exact.astype(float)))
+        assert row_sums(terms) == pytest.approx(exact.astype(float), rel=1e-14)
+
+
+# --- targets of every kind against the definition --------------------------------------------
+
+
+def definition(a, q, temperature, scale):
+    x = a.astype(np.float64) / temperature
+    largest = x.max(axis=1, keepdims=True)
+    lse = largest + np.log(np.exp(x - largest).sum(axis=1, keepdims=True))
+    losses = np.where(q == 0, 0, q * (lse - np.where(q == 0, 0, x))).sum(axis=1)
+    pull = q.sum(axis=1, keepdims=True) * np.exp(x - lse) - q
+    return losses, np.broadcast_to(scale, len(a))[:, None] / temperature * pull
+
+
+def targets(rng, kind, rows, classes, dtype):
+    """Arguments of the kernel, and the effective target that they stand for."""
+    index, each = rng.integers(0, classes, rows), np.arange(rows)
+    q = np.zeros((rows, classes))
+    if kind == "soft":
+        soft = rng.random((rows, classes)).astype(dtype)
+        return {"soft": soft}, soft.astype(np.float64)
+    if kind == "integers":
+        q[each, index] = 2
+        return {"soft": q.astype(np.int64)}, q
+    arguments = {"index": index}
+    weight = np.ones(rows)
+    if kind != "index":
+        active = rng.random(rows) < 0.7
+        weight = rng.random(rows).astype(dtype) * active
+        arguments["coefficient"] = weight
+    q[each, index] = weight
+    if kind == "smooth":
+        smooth = rng.random(classes).astype(dtype) / classes
+        arguments |= {"smooth": smooth, "active": active}
+        q += active[:, None] * smooth
+    return arguments, q
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["index", "weights", "smooth", "soft", "integers"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
+@pytest.mark.parametrize("spread", [1.0, 1e3])
+def test_follows_the_definition(rng, layout, dtype, kind, temperature, spread):
+    a = (spread * rng.standard_normal((9, 170))).astype(dtype)
+    arguments, q = targets(rng, kind, 9, 170, dtype)
+    scale = rng.standard_normal(9)
+    losses, gradient = softmax_cross_entropy(a, temperature=temperature, scale=scale, **arguments)
+    expected_losses, expected = definition(a, q, temperature, scale)
+    tolerance = 2e-6 if dtype == np.float32 else 1e-12
+    terms = np.abs(scale).max() * max(1.0, q.sum(axis=1).max()) / temperature
+    assert losses == pytest.approx(expected_losses, rel=tolerance, abs=tolerance)
+    assert gradient == pytest.approx(expected, rel=tolerance, abs=tolerance * terms)
+
+
+def test_one_hot_is_the_index(rng, layout):
+    a = 30 * rng.standard_normal((20, 90))
+    index = rng.integers(0, 90, 20)
+    by_index = softmax_cross_entropy(a, index=index, scale=0.25)
+    by_rows = softmax_cross_entropy(a, soft=np.eye(90)[index], scale=0.25)
+    assert np.array_equal(by_index[1], by_rows[1])
+    assert by_rows[0] == pytest.approx(by_index[0], rel=4e-16)
+
+
+def test_one_kind_of_target_is_asked_for():
+    with pytest.raises(ValueError, match="either"):
+        softmax_cross_entropy(np.zeros((1, 2)))
+
+
+# --- masks, NaN and the smallest shapes ------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classes", [3, 200])
+def test_masked_right_class(layout, dtype, classes):
+    a = np.zeros((2, classes), dtype)
+    a[0, 1] = a[1, :] = -np.inf
+    losses, gradient = softmax_cross_entropy(a, index=np.array([1, 1]))
+    assert np.all(losses == np.inf)
+    assert gradient[0, 1] == -1.0
+    assert gradient[0, 0] == pytest.approx(1 / (classes - 1))
+    assert np.array_equal(gradient[1], -1.0 * (np.arange(classes) == 1))
+
+
+def test_masked_classes_without_a_target_cost_nothing(rng, layout):
+    a = rng.standard_normal((4, 120))
+    a[:, ::3] = -np.inf
+    q = rng.random((4, 120)) * np.isfinite(a)
+    losses, gradient = softmax_cross_entropy(a, soft=q)
+    expected_losses, expected = definition(a, q, 1.0, 1.0)
+    assert losses == pytest.approx(expected_losses)
+    assert gradient == pytest.approx(expected)
+    assert np.all(gradient[:, ::3] == 0.0)
+
+
+def test_ignored_rows_are_zero_even_when_masked(layout):
+    a = np.full((2, 100), -np.inf)
+    losses, gradient = softmax_cross_entropy(a, index=np.array([0, 5]), coefficient=np.zeros(2))
+    assert np.all(losses == 0.0)
+    assert np.all(gradient == 0.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("classes", [3, 200])
+def test_a_row_that_is_not_finite_is_named(rng, layout, bad, classes):
+    a = rng.standard_normal((30, classes))
+    a[17, 2] = bad
+    with pytest.raises(NonFiniteRow, match="row 17 ") as caught:
+        softmax_cross_entropy(a, index=np.zeros(30, np.intp), threads=2)
+    assert caught.value.row == 17
+
+
+def test_smallest_shapes():
+    losses, gradient = softmax_cross_entropy(np.zeros((0, 5)), index=np.zeros(0, np.intp))
+    assert losses.shape == (0,)
+    assert gradient.shape == (0, 5)
+    losses, gradient = softmax_cross_entropy(np.full((3, 1), 900.0), index=np.zeros(3, np.intp))
+    assert np.all(losses == 0.0)
+    assert np.all(gradient == 0.0)
+    losses, _ = softmax_cross_entropy(np.zeros((0, 5)), soft=np.zeros((0, 5)))
+    assert losses.shape == (0,)
+
+
+# --- the same bits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["index", "smooth", "soft"])
+def test_threads_buffers_and_wishes_change_no_bit(rng, layout, dtype, kind):
+    a = (rng.choice([1.0, 400.0], (50, 1)) * rng.standard_normal((50, 160))).astype(dtype)
+    arguments, _ = targets(rng, kind, 50, 160, dtype)
+    losses, gradient = softmax_cross_entropy(a, threads=1, **arguments)
+    for threads in (2, 3, 7):
+        shared = a.copy()
+        again, same = softmax_cross_entropy(shared, threads=threads, out=shared, **arguments)
+        assert same is shared
+        assert np.array_equal(again, losses)
+        assert np.array_equal(same, gradient)
+    only_losses, nothing = softmax_cross_entropy(a, want_grad=False, **arguments)
+    assert nothing is None
+    assert np.array_equal(only_losses, losses)
+
+
+@pytest.mark.parametrize("classes", [7, 160])
+def test_strides_do_not_matter(rng, classes):
+    a = rng.standard_normal((40, classes))
+    index = rng.integers(0, classes, 40)
+    losses, gradient = softmax_cross_entropy(a, index=index)
+    spread = np.zeros((80, 2 * classes))[::2, ::-2]
+    spread[...] = a
+    for view in (np.asfortranarray(a), spread):
+        again, same = softmax_cross_entropy(view, index=index)
+        assert again == pytest.approx(losses, rel=1e-15)
+        assert same == pytest.approx(gradient, rel=1e-15)
+    out = np.zeros((80, 2 * classes))[::2, ::-2]
+    assert softmax_cross_entropy(a, index=index, out=out)[1] is out
+    assert np.array_equal(out, gradient)
+
+
+def test_without_a_gradient_only_tiles_are_allocated(rng):
+    a = rng.standard_normal((512, 2000))
+    tracemalloc.start()
+    softmax_cross_entropy(a, index=np.zeros(512, np.intp), want_grad=False, threads=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < a.nbytes / 2
+
+
+# --- threads ---------------------------------------------------------------------------------
+
+
+def test_two_calls_at_once_do_not_meet(rng, layout):
+    inputs = [rng.standard_normal((60, 150)) for _ in range(4)]
+    index = np.zeros(60, np.intp)
+    expected = [softmax_cross_entropy(a, index=index, threads=1)[1] for a in inputs]
+    results = [None] * 4
+
+    def work(number):
+        for _ in range(5):
+            results[number] = softmax_cross_entropy(inputs[number], index=index, threads=3)[1]
+
+    callers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert all(np.array_equal(x, y) for x, y in zip(results, expected, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_has_a_pool_of_its_own(rng, layout):
+    a, index = rng.standard_normal((60, 150)), np.zeros(60, np.intp)
+    expected = softmax_cross_entropy(a, index=index, threads=2)[1]
+    child = os.fork()
+    if child == 0:
+        same = np.array_equal(softmax_cross_entropy(a, index=index, threads=2)[1], expected)
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_pool_runs_every_task_once_and_passes_errors_on():
+    done = []
+    pool.run(done.append, 100, 4)
+    assert sorted(done) == list(range(100))
+
+    def fail(number):
+        raise KeyError(number)
+
+    with pytest.raises(KeyError):
+        pool.run(fail, 10, 4)
+
+
+def test_threads_from_the_environment(monkeypatch):
+    monkeypatch.setenv(pool.THREADS_VARIABLE, "3")
+    assert pool.default_threads() == 3
+    monkeypatch.setenv(pool.THREADS_VARIABLE, "100000")
+    assert pool.default_threads() == pool.MAX_THREADS
+    for text in ("0", "-1", "two", ""):
+        monkeypatch.setenv(pool.THREADS_VARIABLE, text)
+        with pytest.raises(ValueError, match=pool.THREADS_VARIABLE):
+            pool.default_threads()
+    monkeypatch.delenv(pool.THREADS_VARIABLE)
+    assert 1 <= pool.default_threads() <= pool.MAX_THREADS
