@@ -318,8 +318,7 @@ def _fitted(c: Any, x: Tensor, op: str, argument: int) -> Any:
                 f"the vjp of {op!r} for argument {argument} returned shape {c.shape}; "
                 f"the argument's shape is {shape}"
             )
-        axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n != c.shape[extra + i]))
-        c = _no_scalar(p.reshape(p.sum(c, axis=axes), shape=shape))
+        c = _no_scalar(p.sum_to(c, x))
     return c if c.dtype == x.dtype else p.astype(c, dtype=x.dtype)
 
 

@@ -29,8 +29,11 @@ _largest: Callable[..., Any] = np.maximum.reduce
 add = def_primitive("add", np.add, lambda g, z, x, y: g, lambda g, z, x, y: g)
 sub = def_primitive("sub", np.subtract, lambda g, z, x, y: g, lambda g, z, x, y: -g)
 mul = def_primitive("mul", np.multiply, lambda g, z, x, y: g * y, lambda g, z, x, y: g * x)
-div = def_primitive(  # (f/d)' as two edges: 1/d to the numerator, -f/d² to the denominator
-    "div", np.true_divide, lambda g, q, f, d: g / d, lambda g, q, f, d: -g * q / d
+div = def_primitive(  # (f/d)' as two edges: 1/d to the numerator, -f/d² = -q/d to the denominator
+    "div",
+    np.true_divide,
+    lambda g, q, f, d: g / d,
+    lambda g, q, f, d: -sum_to(g * q, d) / d,  # summed first: d is often one number for many
 )
 neg = def_primitive("neg", np.negative, lambda g, y, x: -g)
 pow = def_primitive(
@@ -120,6 +123,16 @@ def _kept(y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
     axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     reduced = {i % x.ndim for i in axes}
     return reshape(y, tuple(1 if i in reduced else n for i, n in enumerate(x.shape)))
+
+
+def sum_to(x: Any, like: Any) -> Any:
+    """Undo broadcasting: sum x over the axes along which an array like `like` was repeated."""
+    shape = np.shape(like)
+    if x.shape == shape:
+        return x
+    extra = x.ndim - len(shape)
+    repeated = (extra + i for i, n in enumerate(shape) if n != x.shape[extra + i])
+    return reshape(sum(x, axis=(*range(extra), *repeated)), shape)
 
 
 def _max_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -313,6 +326,6 @@ matmul = def_primitive("matmul", np.matmul, _matmul_vjp_x, _matmul_vjp_y)
 __all__ = [
     name
     for name, value in list(globals().items())
-    if isinstance(value, Primitive) or value in (concatenate, expand_dims, stack)
+    if isinstance(value, Primitive) or value in (concatenate, expand_dims, stack, sum_to)
     if not name.startswith("_")
 ]

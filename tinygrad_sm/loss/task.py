@@ -14,8 +14,9 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ from tinygrad_sm.tensor import Tensor
 REDUCTIONS = ("mean", "sum", "none")
 
 
-class Task(NamedTuple):
+@dataclass(slots=True)
+class Task:
     """The checked options of one call, in the terms that the forms of the loss compute with.
 
     `rows` stands for the logits' shape without the class axis.
