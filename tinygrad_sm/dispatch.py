@@ -55,6 +55,7 @@ class Primitive:
         self.integers = integers
         self._vjps = vjps
         self.parameters = () if isinstance(forward, np.ufunc) else _parameters(forward, self.arity)
+        self._known = frozenset(self.parameters)
         if isinstance(forward, np.ufunc):  # its own text tells of out= and where=, refused here
             self.__doc__ = f"np.{forward.__name__} element by element, with a gradient."
         else:
@@ -65,7 +66,7 @@ class Primitive:
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         """Run the forward function, or let the first argument that can answer do so."""
-        if params or len(args) != self.arity:
+        if len(args) != self.arity or not self._known.issuperset(params):
             args, params = self._bind(args, params)
         for arg in args:
             answer = getattr(type(arg), "__primitive__", None)

@@ -20,6 +20,8 @@ from tinygrad_sm.errors import InvalidValueError
 
 Axis = int | tuple[int, ...] | None
 
+SMALL = 4096  # elements
+
 # np.sum and np.max are these with a layer of Python on top
 _add_up: Callable[..., Any] = np.add.reduce
 _largest: Callable[..., Any] = np.maximum.reduce
@@ -179,7 +181,12 @@ def _transpose_vjp(g: Any, y: Any, x: Any, axes: Sequence[int] | None = None) ->
 
 def _broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
     """The elements repeated along new or 1-sized axes until the shape is `shape`."""
-    return np.broadcast_to(x, shape)
+    if math.prod(shape) > SMALL:
+        return np.broadcast_to(x, shape)
+    x = np.asarray(x)
+    out = np.empty(shape, x.dtype)  # for few elements a copy costs less than a view
+    out[...] = x
+    return out
 
 
 def _astype(x: Any, dtype: Any) -> Any:
@@ -254,12 +261,15 @@ def _getitem(x: Any, index: Any) -> Any:
     return x[index]
 
 
-def _scatter(g: Any, index: Any, shape: tuple[int, ...]) -> Any:
-    """Zeros of `shape` with g added at `index`, repeated positions added up; undoes getitem."""
+def _scatter(g: Any, index: Any, shape: tuple[int, ...], distinct: bool = False) -> Any:
+    """Zeros of `shape` with g added at `index`, repeated positions added up; undoes getitem.
+
+    With `distinct` no position is repeated, which is faster and not checked.
+    """
     z = np.zeros(shape, g.dtype)
     parts = index if isinstance(index, tuple) else (index,)
     arrays = [np.asarray(part) for part in parts if isinstance(part, (np.ndarray, list))]
-    if all(part.dtype == bool for part in arrays):  # names every position at most once
+    if distinct or all(part.dtype == bool for part in arrays):  # a mask names each at most once
         z[index] = g
     else:
         np.add.at(z, index, g)
@@ -268,7 +278,8 @@ def _scatter(g: Any, index: Any, shape: tuple[int, ...]) -> Any:
 
 def _positions(indices: Any, axis: int) -> tuple[Any, ...]:
     """What take_along_axis(x, indices, axis) reads, as an index for x[...]."""
-    grid = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
+    last = indices.ndim - 1
+    grid = [np.arange(n).reshape(-1, *(1,) * (last - i)) for i, n in enumerate(indices.shape)]
     grid[axis] = indices
     return tuple(grid)
 
@@ -279,17 +290,24 @@ def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
 
 
 def _take_along_axis_vjp(g: Any, y: Any, x: Any, indices: Any, axis: int = -1) -> Any:
-    aligned = np.broadcast_to(indices, (*y.shape[: axis % y.ndim], indices.shape[axis],
-                                        *y.shape[axis % y.ndim + 1 :]))  # fmt: skip
-    full = (*y.shape[: axis % y.ndim], x.shape[axis], *y.shape[axis % y.ndim + 1 :])
-    return scatter(g, index=_positions(aligned, axis), shape=full)
+    axis %= y.ndim
+    before, after = y.shape[:axis], y.shape[axis + 1 :]
+    aligned = np.broadcast_to(indices, (*before, indices.shape[axis], *after))
+    return scatter(
+        g,
+        index=_positions(aligned, axis),
+        shape=(*before, x.shape[axis], *after),
+        distinct=indices.shape[axis] == 1,
+    )
 
 
 getitem = def_primitive(
     "getitem", _getitem, lambda g, y, x, index: scatter(g, index=index, shape=x.shape)
 )
 scatter: Primitive = def_primitive(
-    "scatter", _scatter, lambda g, y, x, index, shape: getitem(g, index=index)
+    "scatter",
+    _scatter,
+    lambda g, y, x, index, shape, distinct=False: getitem(g, index=index),
 )
 take_along_axis = def_primitive(
     "take_along_axis", _take_along_axis, _take_along_axis_vjp, None, numpy=np.take_along_axis

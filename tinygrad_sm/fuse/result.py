@@ -100,6 +100,15 @@ class FuseResult:
         return graph(self.output)
 
     @cached_property
+    def unchanged(self) -> dict[int, int]:
+        """The leaves and operations that stayed: ids in `before`, with those in `after`."""
+        return {
+            self._node(instruction.row).id: self.after.node_of(tensor).id
+            for instruction, tensor in zip(self._plan.instructions, self._results, strict=True)
+            if not isinstance(instruction, Make)
+        }
+
+    @cached_property
     def rewrites(self) -> list[Rewrite]:
         """What was replaced, in the order of the given graph."""
         return [self._rewrite(found) for found in self._plan.found]

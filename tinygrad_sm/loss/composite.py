@@ -66,12 +66,10 @@ def composite_cross_entropy(
         temperature=temperature,
         axis=axis,
     )
-    check_finite(a.numpy(), task.axis)
+    mask = check_finite(a.numpy(), task.axis)
     z = a.astype(np.float32) if a.dtype == np.float16 else a
     if temperature != 1:
         z = (z / temperature).named("z")
-    masked = np.isneginf(a.numpy())
-    mask = masked if masked.any() else None
     if form == "logsumexp":
         negative_log_p = _from_logsumexp(z, task, mask)
     else:
@@ -84,12 +82,21 @@ def composite_cross_entropy(
     return loss.numpy() if plain and not loss.requires_grad else loss
 
 
-def check_finite(logits: np.ndarray, axis: int) -> None:
-    """Raise InvalidValueError, naming the row, if a logit is NaN or +inf; −inf masks a class."""
+def check_finite(logits: np.ndarray, axis: int) -> np.ndarray | None:
+    """Return which logits are −inf, which masks a class; None if none is.
+
+    Raises:
+        InvalidValueError: a logit is NaN or +inf; the row is named.
+    """
+    with np.errstate(all="ignore"):
+        if np.isfinite(np.add.reduce(logits, axis=None)):  # no element can be otherwise
+            return None
     top = np.max(logits, axis=axis, initial=-np.inf)  # NaN if there is one
     wrong = ~(top < np.inf)
     if wrong.any():
         raise non_finite(int(np.argmax(wrong)), logits.shape, axis)
+    masked = np.isneginf(logits)
+    return masked if masked.any() else None
 
 
 def _shifted(z: Tensor, task: Task) -> tuple[Tensor, Tensor]:
@@ -119,7 +126,7 @@ def _from_softmax(z: Tensor, task: Task, mask: np.ndarray | None, shift: bool) -
     with group("softmax"):
         if shift:
             _, z = _shifted(z, task)
-        e = p.exp(z).named("e")
+        e = z.exp().named("e")
         s = _sum_of(e, task, mask)
         probabilities = (e / s).named("p")
     with group("cross-entropy"):
@@ -132,7 +139,7 @@ def _from_logsumexp(z: Tensor, task: Task, mask: np.ndarray | None) -> Tensor:
     """−log p = lse − z, without forming a probability."""
     with group("log-sum-exp"):
         m, d = _shifted(z, task)
-        e = p.exp(d).named("e")
+        e = d.exp().named("e")
         s = _sum_of(e, task, mask)
         lse = (m + s.log()).named("lse")
     with group("cross-entropy"):

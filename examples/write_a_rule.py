@@ -1,0 +1,89 @@
+"""A rule of your own, from nothing: write it, see it applied, and see what it cannot do.
+
+Two classes with logits [0, x] have the loss log(1 + exp(x)) for the first one: softplus(x). Written
+like that it overflows from x = 710 on, and its gradient with it. A primitive and a rule cure both.
+
+    python examples/write_a_rule.py
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import tinygrad_sm as tg
+from tinygrad_sm.fuse import RULES, Match, Number, Op, Rule, Var
+from tinygrad_sm.fuse.vocabulary import elementwise, like, number
+from tinygrad_sm.primitives import sigmoid
+
+# 1. What the rule shall make: a primitive that is accurate everywhere.
+softplus = tg.def_primitive(
+    "softplus_of_a_rule", lambda x: np.logaddexp(0, x), lambda g, y, x: g * sigmoid(x)
+)
+
+
+# 2. The rule: what to look for, what to put in its place, and why that is the same.
+def is_one(match: Match) -> bool:
+    """The added number is 1."""
+    return bool(match.number("one") == 1)
+
+
+x = Var("x")  # stands for any part of a graph
+rule = Rule(
+    name="softplus",
+    because="log(1 + exp(x)) is softplus(x), which cannot overflow.",
+    pattern=Op("log", Op("add", Number("one"), Op("exp", x), any_order=True)),
+    make=lambda m: like(m.x, softplus.name, m.x),  # of the shape and dtype of x
+    only_if=((is_one, "the added number is not 1"),),
+)
+
+
+def naive(a: tg.Tensor) -> tg.Tensor:
+    """The loss as one writes it down; exp and log may be spelled in any way that records them."""
+    return (1 + (3 * a).exp()).log().sum()
+
+
+def main() -> None:
+    """Apply the rule, compare, meet a near miss, and let the search refuse a rule without end."""
+    a = tg.Tensor([-2.0, 0.5, 300.0], name="a")
+    with np.errstate(over="ignore", invalid="ignore"):
+        loss = naive(a)
+        wrong = tg.grad(loss, a)
+    print("as written:", loss.item(), "with the gradient", wrong)
+
+    # 3. See it applied, together with the rules that are there.
+    result = tg.fuse(loss, rules=[*RULES, rule])
+    print(f"\n{result}\n")
+    result.output.backward()
+    print("fused:", result.output.item(), "with the gradient", a.grad)
+    assert [rewrite.rule for rewrite in result.rewrites] == ["softplus"]
+    np.testing.assert_allclose(a.grad, 3 / (1 + np.exp(-3 * a.numpy())))
+
+    # 4. The same without touching the code that computes the loss.
+    a.zero_grad()
+    with np.errstate(over="ignore"), tg.fusing(rules=[*RULES, rule]):
+        naive(a).backward()
+    assert np.isfinite(a.grad).all()
+
+    # 5. A near miss is named, with what is missing.
+    b = tg.Tensor([0.5, 2.0], name="b")
+    near = tg.fuse(np.log(2 + np.exp(b)).sum(), rules=[rule])
+    print(f"\nlog(2 + exp(b)): {near}")
+    assert [miss.missing for miss in near.near_misses] == ["the added number is not 1"]
+
+    # 6. A rule that could be applied forever is refused: each step must lower the cost.
+    back = Rule(
+        name="and back",
+        because="softplus(x) is log(1 + exp(x)).",
+        pattern=Op(softplus.name, x),
+        make=lambda m: like(m.x, "log", elementwise("add", number(1), like(m.x, "exp", m.x))),
+    )
+    try:
+        tg.fuse(softplus(b).sum(), rules=[rule, back])
+    except tg.TinygradError as error:
+        print("\nrefused:", error)
+    else:
+        raise AssertionError("a rule without end was let through")
+
+
+if __name__ == "__main__":
+    main()
