@@ -25,9 +25,9 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.command import DEFAULT_FOLDER, folder_for_output, run, write_all
+from benchmarks.exact import FAMILIES, Errors, Family, exact_cross_entropy
 from benchmarks.peers import Ours, Peer, contestants
 from benchmarks.report import console, markdown_table
-from tinygrad_sm.accuracy import FAMILIES, Errors, Family, exact_cross_entropy
 from tinygrad_sm.loss.composite import FORMS, composite_cross_entropy
 
 DTYPES = ("float64", "float32")

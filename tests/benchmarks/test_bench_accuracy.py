@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
+from benchmarks.exact import FAMILIES, Errors, exact_cross_entropy
 from benchmarks.peers import Ours
-from tinygrad_sm.accuracy import FAMILIES, Errors, exact_cross_entropy
 
 SIZES = {2: 3, 5: 8}
 
