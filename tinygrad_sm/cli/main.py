@@ -17,7 +17,8 @@ from tinygrad_sm.cli.stability import stability_command
 from tinygrad_sm.errors import LossWarning, TinygradError
 
 BAD_INPUT = 2
-INTERRUPTED = 130
+INTERRUPTED = 130  # like the shell: 128 and the number of the signal
+CLOSED_PIPE = 141
 
 
 def _version() -> str:
@@ -72,7 +73,7 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read the output has gone; there is nobody to tell
         _silence()
-        return 1
+        return CLOSED_PIPE
     except OSError as error:
         _silence()
         return _refuse(f"the output cannot be written ({error.strerror or error})")

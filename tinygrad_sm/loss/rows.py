@@ -187,8 +187,14 @@ def write_scaled(
 
 
 def gradient_at_index(rows: Rows) -> Doubles:
-    """The gradient at t, (rows,), as minus the sum of the others: a row's gradient adds up to 0."""
-    pulled: Doubles = -rows.weight * (rows.rest / (rows.rest + rows.peak))
-    if rows.dense is not None:
-        pulled += rows.factor * np.subtract(rows.total, rows.at_index)
-    return pulled
+    """The gradient at t, (rows,), as minus the sum of the others: a row's gradient adds up to 0.
+
+    Where q_t is the smaller part of s, s*p_t - q_t has less to cancel and is taken instead.
+    """
+    total = rows.rest + rows.peak
+    pulled: Doubles = -rows.weight * (rows.rest / total)
+    if rows.dense is None:
+        return pulled
+    pulled += rows.factor * np.subtract(rows.total, rows.at_index)
+    direct = rows.weight * (rows.peak / total) - np.multiply(rows.factor, rows.at_index)
+    return np.where(np.multiply(2.0, rows.at_index) < rows.total, direct, pulled)
