@@ -35,7 +35,7 @@ def test_the_first_node_and_the_cause(compute, arrays, op, index, cause):
     found = broken(compute, *arrays)
     assert (found.node.op, found.phase, found.index) == (op, "forward", index)
     assert re.search(cause, found.cause), found.cause
-    assert str(found).startswith(f"forward at node {found.node.id} {op}: ")
+    assert str(found).startswith(f"forward pass, at node {found.node.id} {op}: ")
 
 
 def test_nothing_broke():
@@ -72,7 +72,7 @@ def test_the_name_of_the_node_is_in_the_sentence():
     with np.errstate(all="ignore"):
         e = a.exp()
     e.name = "e"
-    assert str(tg.first_breakdown(tg.graph(e))).startswith("forward at node 1 'e' (exp): exp over")
+    assert str(tg.first_breakdown(tg.graph(e))).startswith("forward pass, at node 1 'e' (exp): exp over")
 
 
 def test_underflow_is_a_0_that_is_positive_on_paper():

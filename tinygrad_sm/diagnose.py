@@ -32,7 +32,7 @@ class Breakdown:
     cause: str
 
     def __str__(self) -> str:
-        return f"{self.phase} at {label(self.node)}: {self.cause}"
+        return f"{self.phase} pass, at {label(self.node)}: {self.cause}"
 
 
 def label(node: Node) -> str:

@@ -14,16 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_sm.backward import BackwardTrace
+from tinygrad_sm.diagnose import first_breakdown
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.graph import LEAF, Graph, Node
-from viz.draw import MOST_NODES, Gradients, box_of, cluster_paths, is_drawn
+from tinygrad_sm.graph import CONSTANT, LEAF, Graph, Node
+from viz.draw import MOST_NODES, Gradients, box_of, breakdown_note, cluster_paths
 from viz.drawing import Drawing
 from viz.formula import Formulas, implied_names
 from viz.scene import Arrow, Box, Cluster, Row, Scene, Tone
-from viz.values import grid
+from viz.selection import VIEWS, folded, is_drawn, same_inputs
+from viz.values import row
 
 _FRAME = Cluster("composite", "composite: from primitives, what the one node below replaces", True)
 _LOSS = "loss"
+_TRIFLES = VIEWS | {"neg", "astype"}  # without a name, they go into the next formula
 _TONES: tuple[Tone, Tone] = ("numerator", "denominator")
 
 
@@ -57,12 +60,11 @@ def draw_comparison(comparison: Any, fused_trace: BackwardTrace | None = None) -
         InvalidValueError: the two graphs have no leaf in common, or too many nodes.
     """
     composite, fused = comparison, fused_trace
-    terms, breakdown = None, None
+    terms = None
     remarks: list[str] = []
     if fused_trace is None and hasattr(comparison, "composite_trace"):
         composite, fused = comparison.composite_trace, comparison.fused_trace
         terms = (comparison.contributions.numerator, comparison.contributions.denominator)
-        breakdown = comparison.breakdown
         if comparison.reduction == "mean" and comparison.logits.ndim > 1:
             remarks.append("Both terms are divided as the mean divides.")
         remarks.append(f"Composite and fused {comparison.verdict}.")
@@ -71,8 +73,7 @@ def draw_comparison(comparison: Any, fused_trace: BackwardTrace | None = None) -
             "draw_comparison needs a Comparison, or the composite's and the fused node's "
             f"BackwardTrace; got {type(comparison).__name__} and {type(fused_trace).__name__}"
         )
-    broken = {} if breakdown is None else {breakdown.node.id: f"broke: {breakdown.cause}"}
-    scene = _Comparison(Gradients(composite), Gradients(fused), terms, broken).scene(remarks)
+    scene = _Comparison(Gradients(composite), Gradients(fused), terms).scene(remarks)
     text = f"composite\n{composite.graph}\n\nfused\n{fused.graph}"
     return Drawing(scene, "\n\n".join([text, *remarks]))
 
@@ -85,27 +86,29 @@ class _Comparison:
         composite: Gradients,
         fused: Gradients,
         terms: tuple[np.ndarray, np.ndarray] | None,
-        broken: dict[int, str],
     ) -> None:
         self.composite = composite
         self.fused = fused
-        self.broken = broken
-        self.shared = _shared(composite.graph, fused.graph)
+        self.broken = breakdown_note(first_breakdown(composite.source))
+        same = same_inputs(composite.graph, fused.graph)
+        self.leaves = {i: j for i, j in same.items() if composite.graph.nodes[j].op == LEAF}
+        self.folded = folded(composite.graph, _TRIFLES)
         self.fork = _fork(composite, terms)
         given = implied_names(fused.graph)
-        names = {mine: given[other] for other, mine in self.shared.items() if other in given}
-        self.formulas = Formulas(composite.graph, names)
+        names = {mine: given[other] for other, mine in same.items() if other in given}
+        silent = [i for i in self.folded if composite.graph.nodes[i].op in VIEWS]
+        self.formulas = Formulas(composite.graph, names, silent)
         if max(len(composite.graph.nodes), len(fused.graph.nodes)) > MOST_NODES:
             raise InvalidValueError(
                 f"draw_comparison draws graphs of at most {MOST_NODES} nodes; use draw for each"
             )
-        if not any(composite.graph.nodes[mine].op == LEAF for mine in self.shared.values()):
+        if not self.leaves:
             raise InvalidValueError(
                 "draw_comparison needs two graphs of the same leaves; these have none in common"
             )
 
     def scene(self, remarks: Iterable[str]) -> Scene:
-        paths, titles = _framed(self.composite.graph, set(self.shared.values()))
+        paths, titles = _framed(self.composite.graph, set(self.leaves.values()))
         boxes = [*self._composite_boxes(paths), *self._fused_boxes(), self._loss_box()]
         clusters = {key: Cluster(key, title) for key, title in titles.items()}
         return Scene(
@@ -120,26 +123,29 @@ class _Comparison:
     # Boxes ----------------------------------------------------------------------------------------
 
     def _composite_boxes(self, paths: list[tuple[str, ...]]) -> Iterator[Box]:
-        theirs = {mine: other for other, mine in self.shared.items()}
+        theirs = {mine: other for other, mine in self.leaves.items()}
         for node in self.composite.graph.nodes:
-            if not is_drawn(node):
+            if not is_drawn(node) or node.id in self.folded:
                 continue
             warning = [self.broken[node.id]] if node.id in self.broken else []
             box = box_of(
                 self.composite, node, self.formulas, key=f"c{node.id}", path=paths[node.id],
                 warnings=warning, upright=True,
             )  # fmt: skip
-            box = replace(box, output=False, rows=box.rows[:1])
-            if node.inputs:
+            rows: tuple[Row, ...] = (row("value", node.value, full=_narrow(node)),)
+            box = replace(box, output=False, rows=rows)
+            if node.op == CONSTANT:
+                box = _plain(box, node)
+            elif node.op != LEAF:
                 box = replace(box, subtitle="")
             if self.fork is not None and node.id == self.fork.node.id:
-                box = replace(
-                    box, rows=_with_terms(box.rows, self.fork, self._ways(self.fork)), upright=False
-                )
+                value = row("value", node.value)
+                rows = _with_terms(value, self.fork, self._ways(self.fork))
+                box = replace(box, rows=rows, upright=False, stacked=len(node.shape) > 1)
             if node.op == LEAF:
                 rows = (*box.rows, *self._gradients(node, theirs))
                 vectors = all(len(row.cells) == 1 for row in rows)
-                box = replace(box, rows=rows, upright=box.upright and vectors)
+                box = replace(box, rows=rows, upright=vectors, stacked=not vectors)
             yield box
 
     def _ways(self, fork: Fork) -> tuple[str, str]:
@@ -156,28 +162,32 @@ class _Comparison:
             sides.append(("fused", self.fused.of(self.fused.graph.nodes[theirs[leaf.id]])))
         for side, grad in sides:
             if grad is not None:
-                yield Row(f"grad\n{side}", grid(grad), "gradient")
+                yield row(f"grad\n{side}", grad, "gradient")
 
     def _fused_boxes(self) -> Iterator[Box]:
         formulas = Formulas(self.fused.graph)
         for node in self.fused.graph.nodes:
-            if is_drawn(node) and node.id not in self.shared:
+            if is_drawn(node) and node.id not in self.leaves:
                 box = box_of(self.fused, node, formulas, key=f"f{node.id}")
+                if node.op == CONSTANT:
+                    yield _plain(box, node)
+                    continue
                 rows = [*box.rows[:1]]
                 for i, source in enumerate(node.inputs):
                     sent = self.fused.sent(node.id, i)
                     if sent is not None and self.fused.graph.nodes[source].op == LEAF:
-                        rows.append(Row("p·Σy − y\n= grad", grid(sent), "gradient"))
+                        rows.append(row("p·Σy − y\n= grad", sent, "gradient"))
                 yield replace(box, output=False, subtitle="", rows=tuple(rows))
 
     def _givens(self) -> tuple[str, ...]:
-        """Keys of what both sides start from, the leaves above the constants."""
-        nodes = [self.composite.graph.nodes[i] for i in self.shared.values()]
-        return tuple(f"c{n.id}" for n in sorted(nodes, key=lambda n: (n.op != LEAF, n.id)))
+        """Keys of what stands at the start: the leaves, and below them the fused node's target."""
+        targets = [n for n in self.fused.graph.nodes if not n.inputs and n.id not in self.leaves]
+        leaves = [f"c{i}" for i in sorted(self.leaves.values())]
+        return (*leaves, *(f"f{n.id}" for n in targets if is_drawn(n)))
 
     def _loss_box(self) -> Box:
         rows = tuple(
-            Row(side, grid(swept.graph.nodes[swept.graph.output].value))
+            row(side, swept.graph.nodes[swept.graph.output].value)
             for side, swept in (("composite", self.composite), ("fused", self.fused))
         )
         return Box(_LOSS, "loss", "operation", rows=rows, output=True)
@@ -185,18 +195,13 @@ class _Comparison:
     # Arrows ---------------------------------------------------------------------------------------
 
     def _forward_arrows(self) -> Iterator[Arrow]:
-        keys = {i: f"c{mine}" for i, mine in self.shared.items()}
+        keys = {i: f"c{mine}" for i, mine in self.leaves.items()}
         for edge in self.composite.graph.edges:
-            if is_drawn(self.composite.graph.nodes[edge.source]):
-                shared = edge.source in self.shared.values()
-                loose = shared and self.composite.graph.nodes[edge.source].op != LEAF
-                forks = self.fork is not None and edge.source == self.fork.node.id
-                yield Arrow(
-                    f"c{edge.source}",
-                    f"c{edge.target}",
-                    source_port="value" if forks else None,
-                    loose=loose,
-                )
+            if edge.target in self.folded or not is_drawn(self.composite.graph.nodes[edge.source]):
+                continue
+            source = self.folded.get(edge.source, edge.source)
+            forks = self.fork is not None and source == self.fork.node.id
+            yield Arrow(f"c{source}", f"c{edge.target}", source_port="value" if forks else None)
         for edge in self.fused.graph.edges:
             if is_drawn(self.fused.graph.nodes[edge.source]):
                 yield Arrow(keys.get(edge.source, f"f{edge.source}"), f"f{edge.target}")
@@ -204,7 +209,7 @@ class _Comparison:
         yield Arrow(f"f{self.fused.graph.output}", _LOSS, loose=True)
 
     def _backward_arrows(self) -> Iterator[Arrow]:
-        for other, mine in self.shared.items():
+        for other, mine in self.leaves.items():
             for edge in self.fused.graph.edges:
                 if edge.source == other and self.fused.sent(edge.target, edge.argument) is not None:
                     yield Arrow(f"f{edge.target}", f"c{mine}", tone="gradient", back=True)
@@ -212,7 +217,7 @@ class _Comparison:
             return
         here = self.fork.node
         while here.op != LEAF:
-            below = self.composite.graph.nodes[here.inputs[0]]
+            below = self.composite.graph.nodes[self.folded.get(here.inputs[0], here.inputs[0])]
             yield Arrow(f"c{here.id}", f"c{below.id}", tone="gradient", back=True)
             here = below
         meet = self.fork.node.id
@@ -238,24 +243,14 @@ class _Comparison:
         yield "Thin arrows: what is computed. Bold arrows: what backward brings back."
 
 
-def _shared(composite: Graph, fused: Graph) -> dict[int, int]:
-    """The nodes of the fused graph that the composite has too: same Tensor, or equal constant."""
-    found = {}
-    for node in fused.nodes:
-        if node.inputs:
-            continue
-        same = [mine.id for mine in composite.nodes if not mine.inputs and _same(mine, node)]
-        if same:
-            found[node.id] = same[0]
-    return found
+def _plain(box: Box, node: Node) -> Box:
+    """The box of a constant, which has little to say: its name and its values."""
+    return replace(box, subtitle="", rows=(row("", node.value),), upright=False)
 
 
-def _same(x: Node, y: Node) -> bool:
-    if x.op != y.op:
-        return False
-    if x.op == LEAF:
-        return x.tensor is y.tensor
-    return x.value.size == y.value.size and np.array_equal(x.value.ravel(), y.value.ravel())
+def _narrow(node: Node) -> bool:
+    """Whether a value is one number wide; between logits and loss there is no room for more."""
+    return node.op == LEAF or len(node.shape) < 2 or node.shape[-1] == 1
 
 
 def _framed(view: Graph, outside: set[int]) -> tuple[list[tuple[str, ...]], dict[str, str]]:
@@ -296,13 +291,14 @@ def _fork(composite: Gradients, at_logits: tuple[np.ndarray, np.ndarray] | None)
     )
 
 
-def _with_terms(rows: tuple[Row, ...], fork: Fork, ways: tuple[str, str]) -> tuple[Row, ...]:
+def _with_terms(value: Row, fork: Fork, ways: tuple[str, str]) -> tuple[Row, ...]:
     """The rows of the box where the terms meet; an arrow points to each term."""
     signs = ("−y, ", "+ p·Σy, ") if fork.at_logits else ("", "+ ")
     terms = [
-        Row(f"{sign}through\n{way}", grid(term), tone, tone)
+        row(f"{sign}through\n{way}", term, tone, tone)
         for sign, way, term, tone in zip(signs, ways, fork.terms, _TONES, strict=True)
     ]
     if fork.node.op != LEAF:  # a leaf shows its gradient anyway
-        terms.append(Row("= grad", grid(fork.terms[0] + fork.terms[1]), "gradient"))
-    return replace(rows[0], port="value"), *terms
+        with np.errstate(all="ignore"):  # where it broke
+            terms.append(row("= grad", fork.terms[0] + fork.terms[1], "gradient"))
+    return replace(value, port="value"), *terms

@@ -5,15 +5,17 @@ from __future__ import annotations
 import html
 import textwrap
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import graphviz
 
-from viz.scene import Arrow, Box, Grid, Row, Scene, subtitle
+from viz.scene import Arrow, Box, Cluster, Grid, Row, Scene, subtitle
 from viz.style import ALARM, ALARM_FILL, BOXES, FAINT, FONT, INK, SIZE, SMALL, TONES
 
 _WIDEST_LINE = 44  # characters, of a title
 _WIDEST_UPRIGHT = 12  # of a title over columns
+_WIDEST_NOTE = 22  # of what stands over a cluster
 _WIDEST_CAPTION = {"TB": 66, "LR": 120}
 _NOT_FINITE = frozenset({"NaN", "∞", "−∞"})
 
@@ -26,7 +28,7 @@ def dot_source(scene: Scene) -> graphviz.Digraph:
         bgcolor="white",
         pad="0.1",
         nodesep="0.25",
-        ranksep="0.24" if scene.direction == "LR" else "0.35",
+        ranksep="0.2" if scene.direction == "LR" else "0.35",
         label=_html(_caption(scene)),
         labelloc="b",
         labeljust="l",
@@ -37,10 +39,17 @@ def dot_source(scene: Scene) -> graphviz.Digraph:
     digraph.attr("node", fontname=FONT, fontsize=str(SIZE), fontcolor=INK, margin="0.05,0.04",
                  width="0", height="0")  # fmt: skip
     digraph.attr("edge", fontname=FONT, fontsize=str(SMALL), arrowsize="0.7")
-    _write_level(digraph, scene, ())
+    if scene.aligned:
+        digraph.attr(newrank="true")  # else no rank may hold boxes of two clusters
+    framed = _labels_in_frames(scene)
+    _write_level(digraph, scene, (), framed)
     _write_stack(digraph, scene.stack)
-    for arrow in scene.arrows:
-        _write_arrow(digraph, arrow, scene.direction == "LR")
+    for keys in scene.aligned:
+        with digraph.subgraph(graph_attr={"rank": "same"}) as rank:
+            for key in keys:
+                rank.node(key)
+    for i, arrow in enumerate(scene.arrows):
+        _write_arrow(digraph, arrow, scene.direction == "LR", f"label{i}" if i in framed else "")
     return digraph
 
 
@@ -49,7 +58,44 @@ def _caption(scene: Scene) -> str:
     return _lines(_wrapped(scene.caption, width), "LEFT", SMALL, FAINT)
 
 
-def _write_level(digraph: graphviz.Digraph, scene: Scene, path: tuple[str, ...]) -> None:
+def _labels_in_frames(scene: Scene) -> dict[int, tuple[str, ...]]:
+    """Arrows whose label is a node of its own, by position, and the cluster that it lies in.
+
+    Of an arrow that passes by other boxes of its cluster, Graphviz would let the label stick out.
+    """
+    if scene.direction == "LR":
+        return {}
+    paths = {box.key: box.path for box in scene.boxes}
+    depth = _depths(scene)
+    return {
+        i: paths[arrow.source]
+        for i, arrow in enumerate(scene.arrows)
+        if arrow.label
+        and paths[arrow.source]
+        and paths[arrow.source] == paths[arrow.target]
+        and depth[arrow.target] - depth[arrow.source] > 1
+    }
+
+
+def _depths(scene: Scene) -> dict[str, int]:
+    """For each box how many arrows lead to it on the longest way; boxes are in order."""
+    sources: dict[str, list[str]] = {}
+    for arrow in scene.arrows:
+        if not arrow.back:
+            sources.setdefault(arrow.target, []).append(arrow.source)
+    depth: dict[str, int] = {}
+    for box in scene.boxes:
+        ways = [depth.get(source, 0) + 1 for source in sources.get(box.key, ())]
+        depth[box.key] = max(ways, default=0)
+    return depth
+
+
+def _write_level(
+    digraph: graphviz.Digraph,
+    scene: Scene,
+    path: tuple[str, ...],
+    framed: dict[int, tuple[str, ...]],
+) -> None:
     """Write the boxes right inside one cluster, and the clusters inside it, in order."""
     written: set[str] = set()
     for box in scene.boxes:
@@ -60,17 +106,38 @@ def _write_level(digraph: graphviz.Digraph, scene: Scene, path: tuple[str, ...])
             written.add(key)
             cluster = scene.clusters[key]
             with digraph.subgraph(name=f"cluster_{key}") as inner:
-                title = _wrapped([cluster.title], _WIDEST_CAPTION["TB"])
                 inner.attr(
-                    label=_html(_lines(title, "LEFT", SIZE, bold=cluster.marked)),
+                    label="" if cluster.note else _html(_heading(cluster)),
                     labelloc="t",
                     labeljust="l",
-                    margin="6",
+                    margin="6" if scene.direction == "LR" else "12",
                     color=INK if cluster.marked else "#999999",
                     style="rounded,dashed" if cluster.marked else "rounded",
                     penwidth="2" if cluster.marked else "1",
                 )
-                _write_level(inner, scene, (*path, key))
+                if cluster.note:
+                    _write_note(inner, cluster, box.key)
+                _write_level(inner, scene, (*path, key), framed)
+    for i, place in framed.items():
+        if place == path:
+            arrow = scene.arrows[i]
+            label = _html(_arrow_label(arrow, False, TONES[arrow.tone]["color"]))
+            digraph.node(f"label{i}", label=label, shape="plaintext", margin="0")
+
+
+def _heading(cluster: Cluster) -> str:
+    title = _wrapped([cluster.title], _WIDEST_CAPTION["TB"])
+    return _lines(title, "LEFT", SIZE, bold=cluster.marked)
+
+
+def _write_note(digraph: graphviz.Digraph, cluster: Cluster, first: str) -> None:
+    """Write a cluster's title and note beside its first box, where no arrow runs through them."""
+    lines = [_font(line, SIZE, INK, bold=True) for line in _wrapped([cluster.title], _WIDEST_NOTE)]
+    lines += [_font(line, SMALL, FAINT) for line in _wrapped([cluster.note], _WIDEST_NOTE)]
+    label = _table("".join(f'<TR><TD ALIGN="LEFT">{line}</TD></TR>' for line in lines))
+    with digraph.subgraph(graph_attr={"rank": "same"}) as rank:
+        rank.node(f"note_{cluster.key}", label=_html(label), shape="plaintext", margin="0")
+        rank.edge(f"note_{cluster.key}", first, style="invis")
 
 
 def _write_stack(digraph: graphviz.Digraph, keys: tuple[str, ...]) -> None:
@@ -82,23 +149,27 @@ def _write_stack(digraph: graphviz.Digraph, keys: tuple[str, ...]) -> None:
             rank.edge(above, below, style="invis")
 
 
-def _write_arrow(digraph: graphviz.Digraph, arrow: Arrow, upright: bool) -> None:
+def _write_arrow(digraph: graphviz.Digraph, arrow: Arrow, upright: bool, by_way_of: str) -> None:
     tone = TONES[arrow.tone]
     attributes = dict(tone)
     head = f"{arrow.target}:{arrow.port}:e" if arrow.port else arrow.target
-    if arrow.label or arrow.cells:
+    if (arrow.label or arrow.cells) and not by_way_of:
         attributes["label"] = _html(_arrow_label(arrow, upright, tone["color"]))
     if arrow.back:
         attributes["constraint"] = "false"
     if arrow.loose:
         attributes["weight"] = "0"
+        head = f"{arrow.target}:s"  # around the cluster, not through it
     tail = f"{arrow.source}:{arrow.source_port}:e" if arrow.source_port else arrow.source
+    if by_way_of:
+        digraph.edge(tail, by_way_of, **attributes, arrowhead="none")
+        tail = by_way_of
     digraph.edge(tail, head, **attributes)
 
 
 def _box_style(box: Box) -> dict[str, str]:
     style = dict(BOXES[box.kind])
-    if box.output:
+    if box.output and box.kind != "fused":  # a second border would hide the third dimension
         style["peripheries"] = "2"
     if box.alarming:
         style |= {"penwidth": "4", "color": ALARM}
@@ -123,7 +194,10 @@ def _wrapped(texts: Iterable[str], width: int) -> list[str]:
     lines: list[str] = []
     for text in texts:
         for line in text.split("\n"):
-            lines += textwrap.wrap(line, width, break_long_words=width >= _WIDEST_LINE) or [""]
+            long_words = width >= _WIDEST_LINE
+            lines += textwrap.wrap(
+                line, width, break_long_words=long_words, break_on_hyphens=False
+            ) or [""]
     return lines
 
 
@@ -142,7 +216,8 @@ def _lines(
 
 def _label(box: Box) -> str:
     """A box's content as one table: title, shape and dtype, the arrays, what to note."""
-    numbers = _columns(box.rows) if box.upright else _rows(box.rows)
+    write = _columns if box.upright else _stacked if box.stacked else _rows
+    numbers = write(box.rows)
     width = max((len(cells) for cells in numbers), default=1)
     table = [_across(_title(box), width)]
     if line := subtitle(box):
@@ -177,16 +252,35 @@ def _row(cells: list[str], width: int) -> str:
 
 
 def _rows(rows: tuple[Row, ...]) -> list[list[str]]:
-    """Each array from left to right, behind its label."""
-    table = []
+    """Each array from left to right, behind its label; over it what its numbers are called."""
+    heads = _heads(rows)
+    table: list[list[str]] = []
     for row in rows:
+        if row.heads and not any(other.heads for other in rows[: rows.index(row)]):
+            table.append([*(["<TD></TD>"] if row.label else []), *map(_head, heads)])
         color = TONES[row.tone]["color"]
         label = _lines(row.label.split("\n"), "LEFT", SMALL, color)
-        head = f'<TD ALIGN="LEFT" ROWSPAN="{len(row.cells)}">{label}</TD>'
         lines = [[_number(cell, color) for cell in cells] for cells in row.cells]
-        table += [[head, *lines[0]], *lines[1:]]
+        if heads and not row.heads and len(lines[0]) == 1:
+            lines[0][0] = lines[0][0].replace("<TD", f'<TD COLSPAN="{len(heads)}"', 1)
+        if row.label:
+            head = f'<TD ALIGN="LEFT" ROWSPAN="{len(row.cells)}">{label}</TD>'
+            lines[0].insert(0, head)
+        table += lines
         if row.port:  # arrows come from the right
             table[-1][-1] = table[-1][-1].replace("<TD", f'<TD PORT="{row.port}"', 1)
+    return table
+
+
+def _stacked(rows: tuple[Row, ...]) -> list[list[str]]:
+    """Each array from left to right, under its label."""
+    width = max(len(row.cells[0]) for row in rows)
+    heads = _heads(rows)
+    table = [[_head(name) for name in heads]] if heads else []
+    for row in rows:
+        label = _lines([" ".join(row.label.split())], "LEFT", SMALL, TONES[row.tone]["color"])
+        table.append([f'<TD ALIGN="LEFT" COLSPAN="{width}">{label}</TD>'])
+        table += _rows((replace(row, label="", heads=()),))
     return table
 
 
@@ -195,20 +289,30 @@ def _columns(rows: tuple[Row, ...]) -> list[list[str]]:
     grids = [_turned(row.cells) for row in rows]
     if not grids:
         return []
-    head = []
+    heads = _heads(rows)
+    head = ["<TD></TD>"] if heads else []
     for row, cells in zip(rows, grids, strict=True):
         label = _lines(row.label.split("\n"), "RIGHT", SMALL, TONES[row.tone]["color"])
         place = f'COLSPAN="{len(cells[0])}" ALIGN="RIGHT" VALIGN="BOTTOM" CELLPADDING="3"'
         head.append(f"<TD {place}>{label}</TD>")
     table = [head]
     for i in range(max(map(len, grids))):
-        line = []
+        line = [_head(heads[i])] if i < len(heads) else ["<TD></TD>"] if heads else []
         for row, cells in zip(rows, grids, strict=True):
             color = TONES[row.tone]["color"]
             texts = cells[i] if i < len(cells) else ("",) * len(cells[0])
             line += [_number(text, color) for text in texts]
         table.append(line)
     return table
+
+
+def _heads(rows: tuple[Row, ...]) -> tuple[str, ...]:
+    """What the numbers of a box are called, if its rows say so."""
+    return next((row.heads for row in rows if row.heads), ())
+
+
+def _head(name: str) -> str:
+    return f'<TD ALIGN="RIGHT" CELLPADDING="3">{_font(name, SMALL, FAINT)}</TD>'
 
 
 def _turned(cells: Grid) -> Grid:
@@ -226,8 +330,8 @@ def _arrow_label(arrow: Arrow, upright: bool, color: str) -> str:
     """A label beside an arrow: its words, then the numbers, row by row."""
     cells = _turned(arrow.cells) if upright and arrow.cells else arrow.cells
     texts = ["  ".join(row) for row in cells]
-    if len(texts) <= 1:
-        texts = [" ".join(filter(None, [arrow.label, *texts]))]
+    if len(texts) <= 1 or len(cells[0]) == 1:
+        texts[:1] = [" ".join(filter(None, [arrow.label, *texts[:1]]))]
     elif arrow.label:
         texts = [*arrow.label.split("\n"), *texts]
     rows = "".join(

@@ -8,13 +8,15 @@ from typing import Any, Literal
 import numpy as np
 
 from tinygrad_sm.backward import BackwardTrace
+from tinygrad_sm.diagnose import Breakdown, first_breakdown
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.graph import CONSTANT, LEAF, Graph, Node, graph
 from tinygrad_sm.tensor import Tensor
 from viz.drawing import Drawing
-from viz.formula import TARGETS, Formulas, is_number, legible
-from viz.scene import Arrow, Box, Cluster, Kind, Row, Scene
-from viz.values import alarm, grid, in_full, shape_and_dtype
+from viz.formula import TARGETS, Formulas, legible
+from viz.scene import Arrow, Box, Cluster, Kind, Scene
+from viz.selection import is_drawn
+from viz.values import alarm, brief, in_full, row, shape_and_dtype
 
 MOST_NODES = 60
 """A larger graph is cut: nobody could read it, and long arrows make its layout take minutes."""
@@ -37,6 +39,8 @@ def draw(
     notes: Mapping[Node | Tensor | int, str] | None = None,
 ) -> Drawing:
     """Draw what an output was computed from: formulas, values, gradients.
+
+    The node where the numbers first stopped being finite is marked with the cause.
 
     Args:
         output_or_trace: a Tensor, whose graph is drawn with the gradients that its Tensors hold;
@@ -74,6 +78,8 @@ def scene_of(
     paths, titles = cluster_paths(view)
     formulas = Formulas(view)
     marks = _notes_by_id(view, notes or {})
+    for i, broke in breakdown_note(first_breakdown(swept.source)).items():
+        marks.setdefault(i, []).insert(0, broke)
     boxes = [
         box_of(
             swept,
@@ -103,6 +109,7 @@ class Gradients:
 
     Attributes:
         graph: the view of the graph.
+        source: the trace, if there is one, else the graph.
         traced: whether the contribution of each edge is known.
     """
 
@@ -123,6 +130,7 @@ class Gradients:
                 "draw needs a Tensor, a Graph or the BackwardTrace that backward(trace=True) "
                 f"returns; got {type(source).__name__}"
             )
+        self.source = source if isinstance(source, BackwardTrace) else self.graph
 
     def of(self, node: Node) -> np.ndarray | None:
         """The gradient of a node, of its shape, or None if there is none."""
@@ -149,19 +157,19 @@ def box_of(
     upright: bool = False,
 ) -> Box:
     """The box of one node."""
-    rows = [Row("value", grid(node.value))]
+    rows = [row("value", node.value)]
     remarks = []
-    marks = list(warnings)
+    notes = list(warnings)
     grad = swept.of(node)
     arrays = {"value": node.value, "grad": grad}
     alarms = {what: alarm(x) for what, x in arrays.items() if x is not None}
-    marks += [
+    counts = [
         f"{what}: {found}"
         for what, found in alarms.items()
         if found and not in_full(node.value)  # a small array shows them itself
     ]
     if grad is not None:
-        rows.append(Row("grad", grid(grad), "gradient"))
+        rows.append(row("grad", grad, "gradient"))
     elif node.op == LEAF:
         remarks.append("no gradient reached it" if swept.traced else "backward has not run")
     return Box(
@@ -171,12 +179,20 @@ def box_of(
         subtitle=shape_and_dtype(node.shape, node.dtype),
         rows=tuple(rows),
         remarks=tuple(remarks),
-        warnings=tuple(marks),
-        alarming=bool(marks) or any(alarms.values()),
+        warnings=(*notes, *counts),
+        alarming=bool(notes),
         output=node.id == swept.graph.output,
         path=path,
         upright=upright,
     )
+
+
+def breakdown_note(broke: Breakdown | None) -> dict[int, str]:
+    """The sentence that marks where a computation broke, by id of the node; or nothing."""
+    if broke is None:
+        return {}
+    return {broke.node.id: ("broke: " if broke.phase == "forward" else "broke on the way back: ")
+            + broke.cause}  # fmt: skip
 
 
 def kind_of(node: Node) -> Kind:
@@ -186,11 +202,6 @@ def kind_of(node: Node) -> Kind:
     if node.op == CONSTANT:
         return "constant"
     return "fused" if node.op in TARGETS else "operation"
-
-
-def is_drawn(node: Node) -> bool:
-    """Whether a node has a box of its own; plain numbers stand in the formulas."""
-    return not is_number(node)
 
 
 def _cut(view: Graph, most: int) -> tuple[list[int], range]:
@@ -288,7 +299,7 @@ def _arrows(swept: Gradients, kept: list[int], left_out: range) -> Iterable[Arro
         if sent is None:
             yield Arrow(source, target, " ".join(words))
         else:
-            yield Arrow(source, target, " ".join([*words, "∂:"]), grid(sent))
+            yield Arrow(source, target, " ".join([*words, "∂:"]), brief(sent))
 
 
 def _caption(swept: Gradients, boxes: list[Box], left_out: range) -> Iterable[str]:

@@ -7,18 +7,21 @@ formula is short however large the graph is.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+import numpy as np
 
 from tinygrad_sm.graph import CONSTANT, LEAF, Graph, Node
 from viz.values import number
 
-_MOST_CHARACTERS = 26  # of an unnamed argument that is written out
+_MOST_CHARACTERS = 26
 _DEEPEST = 4
-_MOST_ARGUMENTS = 3
+_MOST_ARGUMENTS = 4
 _LONGEST_NAME = 24  # inside another node's formula
 _LONGEST_TITLE = 240
 _LONGEST_INDEX = 16
+_SHORT_LIST = 4  # of an index that is written out
 
 # Strength of binding: an argument that binds less strongly than its place wants parentheses.
 _SUM, _PRODUCT, _POWER, _ATOM = 1, 2, 3, 4
@@ -33,10 +36,10 @@ _INFIX = {
     "pow": ("^", _POWER, _ATOM, _ATOM),
 }
 _SIGNS = {"sum": "Σ", "sqrt": "√", "neg": "−"}
-_HIDDEN_PARAMETERS = {"keepdims", "shape", "task", "saved"}
+_HIDDEN_PARAMETERS = {"keepdims", "shape", "task", "saved", "chunk_rows"}
 
 
-TARGETS = {"SoftmaxWithLoss": 1, "LinearSoftmaxWithLoss": 2}
+TARGETS = {"SoftmaxWithLoss": 1, "LinearSoftmaxWithLoss": 3}
 """The operations that stand for a whole graph of others; which argument is the target."""
 
 
@@ -69,17 +72,27 @@ class Formulas:
     Args:
         graph: the view of the graph.
         names: names, by node id, for nodes that have none of their own.
+        silent: ids of nodes that a formula passes over to their argument.
+        most: how many characters of an unnamed argument are written out.
     """
 
-    def __init__(self, graph: Graph, names: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        names: Mapping[int, str] | None = None,
+        silent: Collection[int] = (),
+        most: int = _MOST_CHARACTERS,
+    ) -> None:
         self._nodes = graph.nodes
+        self._most = most
+        self._silent = silent
         self._names = implied_names(graph) | dict(names or {})
 
     def title(self, node: Node) -> str:
         """A node's first line, e.g. ``"p = e / s"``; the name alone if nothing computed it."""
         name = self._name(node)
         if node.op in (LEAF, CONSTANT):
-            text = name or f"{node.op} {node.id}"
+            text = name or f"{node.op} {letter(node)}"
         else:
             text, _ = self._written(node, _DEEPEST)
             if name:
@@ -116,6 +129,8 @@ class Formulas:
 
     def _reference(self, node: Node, depth: int) -> tuple[str, int]:
         """How a formula refers to an argument: by name, number, or its own formula if short."""
+        while node.id in self._silent:
+            node = self._nodes[node.inputs[0]]
         name = self._name(node).replace("\n", "⏎")
         if name:
             return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…", _ATOM
@@ -123,10 +138,10 @@ class Formulas:
             text = number(node.value)
             return text, _SUM if text.startswith("−") else _ATOM
         if node.op in (LEAF, CONSTANT):
-            return f"{node.op} {node.id}", _ATOM
+            return letter(node), _ATOM
         if depth > 0:
             text, strength = self._written(node, depth)
-            if len(text) <= _MOST_CHARACTERS:
+            if len(text) <= self._most:
                 return text, strength
         return f"{_SIGNS.get(node.op, node.op)}(…)", _ATOM
 
@@ -142,15 +157,42 @@ class Formulas:
         return shown
 
 
+def letter(node: Node) -> str:
+    """What formulas call an input without a name."""
+    return f"{'c' if node.op == CONSTANT else 'x'}{node.id}"
+
+
 def implied_names(graph: Graph) -> dict[int, str]:
-    """Call the unnamed target of a fused loss y if it is a distribution, t if class indices."""
+    """Names for constants that have none, by what they are used for.
+
+    The target of a fused loss is called y if it is a distribution, t if class indices. What picks
+    elements is called t, too; if there are several such, "index" and its number.
+    """
     names = {}
     for node in graph.nodes:
         if node.op in TARGETS:
             target = graph.nodes[node.inputs[TARGETS[node.op]]]
-            if not target.name and not target.inputs:
-                names[target.id] = "t" if target.dtype.startswith(("int", "uint")) else "y"
-    return names
+            if not target.name and not target.inputs and not is_number(target):
+                names[target.id] = target_name(target)
+    picking = [i for i in _only_indices(graph) if i not in names]
+    alone = len(picking) == 1 and "t" not in {node.name for node in graph.nodes}
+    return names | {i: "t" if alone else f"index {i}" for i in picking}
+
+
+def target_name(target: Node) -> str:
+    """t for class indices, y for a distribution."""
+    return "t" if target.dtype.startswith(("int", "uint")) else "y"
+
+
+def _only_indices(graph: Graph) -> list[int]:
+    """Ids of unnamed constants that serve as an index and as nothing else."""
+    uses: dict[int, set[bool]] = {}
+    for edge in graph.edges:
+        node = graph.nodes[edge.source]
+        if node.op == CONSTANT and node.name is None:
+            indexes = graph.nodes[edge.target].op == "take_along_axis" and edge.argument == 1
+            uses.setdefault(edge.source, set()).add(indexes)
+    return [i for i, kinds in uses.items() if kinds == {True}]
 
 
 def _inside(argument: tuple[str, int], wanted: int) -> str:
@@ -167,6 +209,12 @@ def _index_part(part: Any) -> str:
     if isinstance(part, slice):
         ends = ["" if x is None else str(x) for x in (part.start, part.stop)]
         return ":".join(ends + ([str(part.step)] if part.step is not None else []))
+    if isinstance(part, (np.ndarray, range)) and np.size(part) > 1:
+        elements = np.ravel(part)
+        if elements.dtype.kind in "iu" and (np.diff(elements) == 1).all():
+            return f"{elements[0]}…{elements[-1]}"
+        if len(elements) > _SHORT_LIST:
+            return "mask" if elements.dtype.kind == "b" else "t"
     return "…" if part is Ellipsis else " ".join(str(part).split())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from viz.scene import Arrow, Box, Grid, Kind, Scene, Tone, subtitle
+from viz.scene import Arrow, Box, Cluster, Grid, Kind, Row, Scene, Tone, subtitle
 
 _SHAPES: dict[Kind, tuple[str, str]] = {
     "leaf": ("(", ")"),
@@ -19,6 +19,7 @@ _LINES: dict[Tone, str] = {
     "numerator": "==>",
     "denominator": "-.->",
     "gradient": "==>",
+    "rewrite": "-.->",
 }
 _CLASSES = (
     "classDef leaf fill:#DDF0FB,stroke:#1A1A1A,stroke-width:2px,color:#1A1A1A",
@@ -69,14 +70,18 @@ def _level(scene: Scene, path: tuple[str, ...], indent: str) -> Iterator[str]:
         elif box.path[: len(path)] == path and box.path[len(path)] not in written:
             key = box.path[len(path)]
             written.add(key)
-            yield f'{indent}subgraph {key}["{escaped(scene.clusters[key].title)}"]'
+            yield f'{indent}subgraph {key}["{_heading(scene.clusters[key])}"]'
             yield from _level(scene, (*path, key), indent + "  ")
             yield f"{indent}end"
 
 
+def _heading(cluster: Cluster) -> str:
+    return "<br/>".join(escaped(line) for line in (cluster.title, cluster.note) if line)
+
+
 def _box(box: Box) -> str:
     lines = [box.title, subtitle(box)]
-    lines += [f"{' '.join(row.label.split())}: {_numbers(row.cells)}" for row in box.rows]
+    lines += [f"{' '.join(row.label.split())}: {_figures(row)}" for row in box.rows]
     lines += [*box.remarks, *(f"⚠ {warning}" for warning in box.warnings)]
     label = "<br/>".join(escaped(line) for line in lines if line)
     start, end = _SHAPES[box.kind]
@@ -90,6 +95,12 @@ def _marks(boxes: Iterable[Box]) -> Iterator[str]:
             yield f"class {box.key} output"
         if box.alarming:
             yield f"class {box.key} warning"
+
+
+def _figures(row: Row) -> str:
+    """A row's numbers, each behind what it is called."""
+    named = [" ".join(pair) for pair in zip(row.heads, row.cells[0], strict=False)]
+    return " ".join(named) if named else _numbers(row.cells)
 
 
 def _numbers(cells: Grid) -> str:

@@ -1,6 +1,6 @@
 """What a picture says, before any format: boxes, arrows between them, clusters around them.
 
-`draw` and `draw_comparison` build a Scene; `dot` and `mermaid` write it down.
+`draw` and its siblings build a Scene; `dot` and `mermaid` write it down.
 """
 
 from __future__ import annotations
@@ -9,19 +9,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["leaf", "constant", "operation", "fused", "cut"]
-Tone = Literal["plain", "numerator", "denominator", "gradient"]
+Tone = Literal["plain", "numerator", "denominator", "gradient", "rewrite"]
 Grid = tuple[tuple[str, ...], ...]
 """Numbers as text, in rows; one row for a vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A labelled array inside a box; `port` is a name that an arrow may point to."""
+    """A labelled array inside a box.
+
+    Attributes:
+        label, cells, tone: what is shown, and how.
+        port: a name that an arrow may point to.
+        heads: what each number of a row is called, if its place does not say it: "min", "max".
+    """
 
     label: str
     cells: Grid
     tone: Tone = "plain"
     port: str | None = None
+    heads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Box:
         output: whether the picture is about this node's value.
         path: keys of the clusters around it, outermost first.
         upright: its vectors are columns instead of rows.
+        stacked: each array stands under its label instead of behind it.
     """
 
     key: str
@@ -53,6 +61,7 @@ class Box:
     output: bool = False
     path: tuple[str, ...] = ()
     upright: bool = False
+    stacked: bool = False
 
 
 def subtitle(box: Box) -> str:
@@ -67,11 +76,12 @@ class Arrow:
     Attributes:
         source, target: keys of boxes.
         label: text beside it; `cells` are the numbers that follow.
-        tone: "plain" for what is computed, the others for what backward sends.
+        tone: "plain" for what is computed, "rewrite" from what was replaced to what replaces it,
+            the others for what backward sends.
         back: it runs against the computation and has no say in the layout.
         port: of the target's rows, the one that it points to.
         source_port: of the source's rows, the one that it leaves from.
-        loose: the layout need not keep its ends together.
+        loose: the layout need not keep its ends together, and it comes from the side.
     """
 
     source: str
@@ -87,11 +97,12 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A labelled frame around boxes; `marked` gives it a thick border."""
+    """A labelled frame around boxes; `marked` gives it a thick border, `note` is small print."""
 
     key: str
     title: str
     marked: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,7 @@ class Scene:
         clusters: by key.
         caption: lines under the picture that explain its signs.
         stack: keys of boxes that stand at the start, side by side in this order.
+        aligned: keys of boxes that are equally far from the start, whatever clusters they are in.
         direction: "TB" from top to bottom or "LR" from left to right.
     """
 
@@ -112,4 +124,5 @@ class Scene:
     clusters: dict[str, Cluster]
     caption: tuple[str, ...]
     stack: tuple[str, ...] = ()
+    aligned: tuple[tuple[str, ...], ...] = ()
     direction: Literal["TB", "LR"] = "TB"

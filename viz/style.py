@@ -36,5 +36,6 @@ TONES: Final[dict[Tone, dict[str, str]]] = {
     "numerator": {"color": "#0065A3", "style": "bold"},
     "denominator": {"color": "#B34700", "style": "bold,dashed"},
     "gradient": {"color": "#00664B", "style": "bold"},
+    "rewrite": {"color": "#1A1A1A", "style": "dashed", "penwidth": "2"},
 }
 """The line of each tone. Darker than the palette where text has its colour."""

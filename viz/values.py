@@ -7,40 +7,79 @@ from typing import Any
 
 import numpy as np
 
-from viz.scene import Grid
+from viz.scene import Grid, Row, Tone
 
 _MOST_ELEMENTS = 12
 _MOST_COLUMNS = 6
+_MOST_LINES = 2  # beside an arrow
+_DIGITS = 3  # of a summary
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def number(x: Any) -> str:
-    """Four significant digits, with a true minus sign; −0 is shown as 0."""
+def number(x: Any, digits: int = 4) -> str:
+    """A few significant digits, with a true minus sign; −0 is shown as 0."""
     x = float(x)
     if math.isnan(x):
         return "NaN"
     if math.isinf(x):
         return "∞" if x > 0 else "−∞"
-    return f"{x + 0.0:.4g}".replace("-", "−")
+    return f"{x + 0.0:.{digits}g}".replace("-", "−")
 
 
-def grid(x: np.ndarray) -> Grid:
-    """The elements in rows if there are few, else one row with min, mean and max."""
-    if x.size == 0:
-        return (("no elements",),)
-    if in_full(x):
-        rows = x.reshape(1, -1) if x.ndim < 2 else x.reshape(-1, x.shape[-1])
-        return tuple(tuple(number(v) for v in row) for row in rows)
-    finite = x[np.isfinite(x)].astype(np.float64)
-    if finite.size == 0:
-        return (("no finite element",),)
-    with np.errstate(over="ignore"):  # a mean that overflows is shown as it is
-        figures = {"min": finite.min(), "mean": finite.mean(), "max": finite.max()}
-    return (tuple(f"{name} {number(v)}" for name, v in figures.items()),)
+def row(
+    label: str, x: np.ndarray, tone: Tone = "plain", port: str | None = None, *, full: bool = True
+) -> Row:
+    """A labelled array: its elements if there are few (and `full` allows it), else a summary."""
+    if x.size == 0 or (full and in_full(x)):
+        return Row(label, _elements(x), tone, port)
+    found = _summary(x)
+    if len(found) < 3:
+        return Row(label, ((_told(found),),), tone, port)
+    return Row(label, (tuple(found.values()),), tone, port, heads=tuple(found))
+
+
+def brief(x: np.ndarray) -> Grid:
+    """What an arrow has room for: the elements if there are few, else two lines."""
+    lines = x.size // max(x.shape[-1], 1) if x.ndim else 1
+    if x.size == 0 or (in_full(x) and lines <= _MOST_LINES):
+        return _elements(x)
+    found = _summary(x)
+    if len(found) < 3:
+        return ((_told(found),),)
+    return ((f"{found['min']} … {found['max']}",), (f"mean {found['mean']}",))
 
 
 def in_full(x: np.ndarray) -> bool:
     """Whether an array is small enough to show each element."""
     return x.size <= _MOST_ELEMENTS and (x.ndim == 0 or x.shape[-1] <= _MOST_COLUMNS)
+
+
+def _elements(x: np.ndarray) -> Grid:
+    if x.size == 0:
+        return (("no elements",),)
+    rows = x.reshape(1, -1) if x.ndim < 2 else x.reshape(-1, x.shape[-1])
+    return tuple(tuple(number(v) for v in row) for row in rows)
+
+
+def _summary(x: np.ndarray) -> dict[str, str]:
+    """Min, mean and max of the finite elements; only "all" if they are equal; or nothing."""
+    finite = x[np.isfinite(x)].astype(np.float64)
+    if finite.size == 0:
+        return {}
+    low, high = finite.min(), finite.max()
+    if low == high and finite.size == x.size:
+        return {"all": number(low)}
+    with np.errstate(over="ignore"):  # a mean that overflows is shown as it is
+        mean = finite.mean()
+    noise = np.finfo(np.float64).eps * max(abs(low), abs(high))
+    vanished = 0 < abs(mean) < noise  # what rounding left of a sum that is 0
+    figures = {"min": low, "mean": mean, "max": high}
+    found = {name: number(x, _DIGITS) for name, x in figures.items()}
+    return found | {"mean": "≈ 0"} if vanished else found
+
+
+def _told(found: dict[str, str]) -> str:
+    return " ".join(f"{name} {figure}" for name, figure in found.items()) or "no finite element"
 
 
 def alarm(x: np.ndarray) -> str:
@@ -56,4 +95,17 @@ def alarm(x: np.ndarray) -> str:
 
 def shape_and_dtype(shape: tuple[int, ...], dtype: str) -> str:
     """E.g. ``"(2, 3) float64"``; a single number is a ``"scalar"``."""
-    return f"{shape if shape else 'scalar'} {dtype}"
+    return f"{shape_text(shape)} {dtype}"
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """E.g. ``"(2, 3)"``; a single number is a ``"scalar"``."""
+    return str(shape) if shape else "scalar"
+
+
+def memory(count: int) -> str:
+    """A number of bytes in the unit that fits, e.g. ``"1.5 MiB"``."""
+    value, power = float(count), 0
+    while abs(value) >= 1024 and power < len(_UNITS) - 1:
+        value, power = value / 1024, power + 1
+    return f"{value:.4g} {_UNITS[power]}".replace("-", "−")

@@ -96,7 +96,8 @@ def test_numbers_stand_in_formulas_and_need_no_box():
         (lambda a, b: abs(a.T), "|aᵀ|"),
         (lambda a, b: a[0, 1:], "a[0, 1:]"),
         (lambda a, b: tg.maximum(a, 0), "maximum(a, 0)"),
-        (lambda a, b: tg.take_along_axis(a, np.array([[0], [1]]), axis=1), "a[constant 1]"),
+        (lambda a, b: tg.take_along_axis(a, np.array([[0], [1]]), axis=1), "a[t]"),
+        (lambda a, b: a[np.arange(2), [1, 0]], "a[0…1, [1 0]]"),
     ],
 )
 def test_formulas(build, formula):
@@ -139,6 +140,39 @@ def test_what_is_not_finite_stands_out():
     assert "⚠ value: 200 × ∞ of 400" in svg_text(viz.draw(tg.Tensor(large)))
 
 
+def overflowing():
+    a = tg.Tensor([1000.0, 0.0], name="a")
+    with np.errstate(all="ignore"):
+        e = tg.exp(a)
+        loss = -tg.log(e / e.sum())[1]
+        return a, loss, traced(loss)
+
+
+def test_the_node_where_a_graph_broke_is_marked_with_the_cause():
+    _, loss, trace = overflowing()
+    for source in (loss, tg.graph(loss), trace):
+        drawing = viz.draw(source)
+        assert "⚠ broke: exp overflowed: exp(1000) is above" in svg_text(drawing)
+        assert [box.title for box in drawing.scene.boxes if box.alarming] == ["exp(a)"]
+        assert "class n1 warning" in drawing.mermaid
+
+
+def test_a_vjp_that_broke_is_marked_on_the_way_back():
+    a = tg.Tensor([0.0, 1.0], name="a")
+    with np.errstate(all="ignore"):
+        drawing = viz.draw(traced(tg.sqrt(a).sum()))
+    marked = [box for box in drawing.scene.boxes if box.alarming]
+    assert [box.title for box in marked] == ["√(a)"]
+    assert marked[0].warnings[0].startswith("broke on the way back: ")
+
+
+def test_a_note_and_the_mark_of_what_broke_stand_together():
+    _, loss, _ = overflowing()
+    drawing = viz.draw(loss, notes={1: "look here"})
+    box = next(box for box in drawing.scene.boxes if box.key == "n1")
+    assert [text.split(":")[0] for text in box.warnings] == ["broke", "look here"]
+
+
 def test_notes_mark_nodes():
     a, loss = seed()
     node = tg.graph(loss).nodes[1]
@@ -155,8 +189,43 @@ def test_dtypes(dtype):
 
 def test_large_arrays_are_summed_up_and_empty_ones_said():
     x = tg.Tensor(np.arange(1000.0).reshape(100, 10), name="x")
-    assert {"min 0", "mean 499.5", "max 999"} <= set(svg_text(viz.draw(x)).splitlines())
+    shown = svg_text(viz.draw(x)).splitlines()
+    assert {"min", "mean", "max", "0", "999"} <= set(shown)
+    assert "500" in shown  # three digits of a summary
     assert "no elements" in svg_text(viz.draw(tg.Tensor(np.zeros((0, 3)))))
+
+
+def test_an_arrow_has_two_lines_of_a_large_array_and_one_figure_of_equal_elements():
+    x = tg.Tensor(np.arange(100.0).reshape(50, 2), name="x")
+    text = svg_text(viz.draw(traced((x * x).sum())))
+    assert "∂: 0 … 99" in text
+    assert "mean 49.5" in text
+    assert "∂: all 1" in text
+
+
+def test_what_rounding_leaves_of_a_mean_is_called_so():
+    x = tg.Tensor([0.1, 0.2, -0.3] * 100, name="x")
+    assert "≈ 0" in svg_text(viz.draw(x))
+
+
+def test_constants_that_only_pick_are_called_so():
+    a = tg.Tensor([[1.0, 2.0], [3.0, 4.0]], name="a")
+    t, u = np.array([[0], [1]]), np.array([[1], [1]])
+    one = tg.take_along_axis(a, t, axis=1)
+    assert [box.title for box in viz.draw(one).scene.boxes] == ["a", "t", "a[t]"]
+    two = one + tg.take_along_axis(a, u, axis=1)
+    assert {"a[index 1]", "a[index 3]"} <= {box.title for box in viz.draw(two).scene.boxes}
+    used = one * np.array([[1.0], [2.0]])
+    assert "constant c3" in {box.title for box in viz.draw(used).scene.boxes}
+
+
+def test_a_label_of_an_arrow_that_passes_a_box_stays_inside_its_cluster():
+    _, loss = seed()
+    graph = AGraph(string=viz.draw(traced(loss)).source)
+    softmax = next(c for c in graph.subgraphs() if set(c.nodes()) >= {"n1", "n2", "n3"})
+    label = next(node for node in softmax.nodes() if node.startswith("label"))
+    assert "numerator ∂" in label.attr["label"]
+    assert {("n1", label), (label, "n3")} <= set(graph.edges())
 
 
 def test_second_order_graph():

@@ -8,6 +8,11 @@ import tinygrad_sm as tg
 import viz
 
 
+def width_of(drawing):
+    """In points, of which a page at 72 per inch has 1 per pixel."""
+    return float(drawing.render("svg").decode().split('width="')[1].split("pt")[0])
+
+
 @pytest.fixture(scope="module")
 def comparison():
     return tg.compare([2.0, 1.0, 0.1], [1, 0, 0])
@@ -34,8 +39,10 @@ def test_both_sides_share_logits_target_and_loss(comparison):
     found = edges(drawing)
     assert ("c0", "c1") in found
     assert ("c0", "f2") in found
-    assert ("c5", "c6") in found
-    assert ("c5", "f2") in found
+    assert ("c5", "c6") in found  # each side has a y of its own: no arrow crosses another
+    assert ("f1", "f2") in found
+    titles = {box.key: box.title for box in drawing.scene.boxes}
+    assert titles["c5"] == titles["f1"] == "y"
     assert [source for source, target in found if target == "loss"] == ["c8", "f2"]
     assert attributes(drawing, "f2")["shape"] == "box3d"
 
@@ -43,8 +50,8 @@ def test_both_sides_share_logits_target_and_loss(comparison):
 def test_what_the_one_node_replaces_is_framed(comparison):
     graph = AGraph(string=viz.draw_comparison(comparison).source)
     frame = graph.get_subgraph("cluster_composite")
-    assert set(frame.nodes()) == {"c1", "c2", "c3", "c4", "c6", "c7", "c8"}
-    assert [len(stage.nodes()) for stage in frame.subgraphs()] == [3, 4]
+    assert set(frame.nodes()) == {"c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8"}
+    assert [len(stage.nodes()) for stage in frame.subgraphs()] == [3, 5]
 
 
 def test_the_denominators_term_takes_the_way_through_the_sum(comparison):
@@ -55,9 +62,23 @@ def test_the_denominators_term_takes_the_way_through_the_sum(comparison):
 
 
 def test_fits_a_readme(comparison):
-    svg = viz.draw_comparison(comparison).render("svg").decode()
-    width = float(svg.split('width="')[1].split("pt")[0])
-    assert width < 1050
+    assert width_of(viz.draw_comparison(comparison)) < 1050
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (128, 10)])
+def test_a_batch_is_readable_too(shape):
+    random = np.random.default_rng(0)
+    compared = tg.compare(random.normal(size=shape), random.integers(0, shape[1], shape[0]))
+    drawing = viz.draw_comparison(compared)
+    assert width_of(drawing) < 1250
+    titles = [box.title for box in drawing.scene.boxes]
+    assert "log(p)[t]" in titles
+    assert not any("reshape" in title for title in titles)  # it stands in the next formula
+
+
+def test_only_the_first_node_that_broke_has_a_thick_border():
+    drawing = viz.draw_comparison(tg.compare([1000.0, 0.0, 0.0], [1, 0, 0]))
+    assert [box.title for box in drawing.scene.boxes if box.alarming] == ["e = exp(a)"]
 
 
 @pytest.mark.parametrize("form", ["naive", "shifted", "logsumexp"])

@@ -62,7 +62,7 @@ def test_the_svg_refers_to_nothing_outside(drawing):
 def test_the_source_is_dot(drawing):
     graph = AGraph(string=drawing.source)
     assert graph.directed
-    assert len(graph.nodes()) == 9
+    assert {"n0", "n8"} <= set(graph.nodes())
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x", "x.svg.bak", ".svg"])

@@ -6,21 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from tinygrad_sm.cli.compare import SEED_LOGITS, SEED_TARGET
+from tinygrad_sm.cli.examples import linear_levels
 from tinygrad_sm.cli.options import loss_arguments, loss_options, read_input
 from tinygrad_sm.cli.pictures import FORMATS
+from tinygrad_sm.cli.user_code import is_place, output_of
 from tinygrad_sm.compare import compare
 from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.tensor import Tensor
 
 if TYPE_CHECKING:
     from viz import Drawing
 
-GRAPHS = ("composite", "fused", "comparison")
+OF_A_LOSS = ("composite", "fused", "comparison")
+LEVELS = "levels"
 
 
 @click.command("draw")
-@click.argument("which", type=click.Choice(GRAPHS), default="composite")
+@click.argument("which", default="composite")
 @loss_options
 @click.option(
     "-o",
@@ -39,24 +44,49 @@ def draw_command(
 ) -> None:
     """Draw one graph with the values and the gradient that flows over every edge.
 
-    WHICH is the composite (the default), the fused node, or both side by side (comparison).
-    Without --logits: the textbook's example (3 classes, y = [1, 0, 0]).
+    WHICH is one of
+
+    \b
+      composite         the loss from primitives (the default)
+      fused             the loss as one node
+      comparison        both side by side
+      levels            a linear classifier in three levels, from primitives to one
+                        node, with the bytes that each keeps for backward
+      FILE.py:function  a graph of yours: the function takes no arguments and returns
+                        the output, a Tensor; backward runs if it is a single number
+
+    The options of the loss are for the first three. Without --logits they draw the textbook's
+    example (3 classes, y = [1, 0, 0]).
 
     \b
     Examples:
       tinygrad-sm draw -o composite.svg
       tinygrad-sm draw comparison -o both.png
       tinygrad-sm draw fused --logits logits.csv --target 0,2,1 -o fused.pdf
+      tinygrad-sm draw levels -o levels.svg
+      tinygrad-sm draw model.py:loss -o model.svg
     """
     if output is not None and Path(output).suffix.lower()[1:] not in FORMATS:
         raise InvalidValueError(
             f"--output must end in one of {', '.join('.' + name for name in FORMATS)}; "
             f"got {output!r}"
         )
-    if source is None and target is not None:
-        raise InvalidValueError("--target needs --logits")
-    data = (SEED_LOGITS, SEED_TARGET) if source is None else read_input(source, target)
-    drawing = _drawing(which, compare(*data, **(loss_arguments(loss) | {"dtype": dtype})))
+    if which in OF_A_LOSS:
+        if source is None and target is not None:
+            raise InvalidValueError("--target needs --logits")
+        data = (SEED_LOGITS, SEED_TARGET) if source is None else read_input(source, target)
+        drawing = _of_a_loss(which, compare(*data, **(loss_arguments(loss) | {"dtype": dtype})))
+    elif source is not None or target is not None:
+        raise InvalidValueError(f"--logits and --target are for {', '.join(OF_A_LOSS)} only")
+    elif which == LEVELS:
+        drawing = _levels()
+    elif is_place(which):
+        drawing = _of_a_graph(output_of(which))
+    else:
+        raise InvalidValueError(
+            f"{which!r} is not one of {', '.join(map(repr, (*OF_A_LOSS, LEVELS)))}, "
+            "nor FILE.py:function"
+        )
     if output is None:
         click.echo(drawing.source)
     else:
@@ -64,10 +94,30 @@ def draw_command(
         click.echo(output)
 
 
-def _drawing(which: str, comparison: Any) -> Drawing:
-    import viz  # noqa: PLC0415  Graphviz is loaded only to draw
+# Graphviz is loaded only to draw, so each of these imports viz when it is called.
+
+
+def _of_a_loss(which: str, comparison: Any) -> Drawing:
+    import viz  # noqa: PLC0415
 
     if which == "comparison":
         return viz.draw_comparison(comparison)
     trace = comparison.composite_trace if which == "composite" else comparison.fused_trace
+    return viz.draw(trace)
+
+
+def _levels() -> Drawing:
+    import viz  # noqa: PLC0415
+
+    return viz.draw_levels(linear_levels())
+
+
+def _of_a_graph(output: Tensor) -> Drawing:
+    import viz  # noqa: PLC0415
+
+    if output.size != 1 or not output.requires_grad:
+        return viz.draw(output)
+    with np.errstate(all="ignore"):  # the picture says where it overflows
+        trace = output.backward(trace=True)
+    assert trace is not None
     return viz.draw(trace)

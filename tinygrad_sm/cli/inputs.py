@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import sys
@@ -84,7 +85,7 @@ def read_weight(value: str | None) -> np.ndarray | None:
     if value is None:
         return None
     try:
-        return np.array([float(word) for word in value.replace(",", " ").split()])
+        return np.array([float(_number(word)) for word in value.replace(",", " ").split()])
     except ValueError:
         raise InvalidValueError(
             f"--weight must be one number per class, such as 1,2,0.5; got {value!r}"
@@ -99,9 +100,11 @@ def shipped_logits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read(what: str, source: str) -> np.ndarray | Mapping[str, np.ndarray]:
+    if not source:
+        raise InvalidValueError(f"--{what} is empty; give the path of a file, or -")
     label = f"--{what} {source}"
     try:
-        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        raw = _standard_input() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise InvalidValueError(f"{label}: cannot be read ({_why(error)})") from None
     if raw.startswith(_NPY):
@@ -111,6 +114,12 @@ def _read(what: str, source: str) -> np.ndarray | Mapping[str, np.ndarray]:
     if Path(source).suffix.lower() in (".npy", ".npz"):
         raise InvalidValueError(f"{label}: is not a NumPy file, whatever its name says")
     return _parse_csv(label, raw)
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:  # the shell closed it
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def _load_npy(label: str, raw: bytes) -> np.ndarray:
@@ -123,6 +132,8 @@ def _load_npy(label: str, raw: bytes) -> np.ndarray:
             if refused
             else f"{label}: is a damaged NumPy file"
         ) from None
+    if array.dtype.kind not in "biuf":
+        raise InvalidValueError(f"{label}: must hold real numbers; got dtype {array.dtype}")
     return array
 
 
@@ -181,6 +192,8 @@ def _parse_line(label: str, number: int, cells: list[str]) -> list[float]:
 
 def _number(word: str) -> Any:
     """An int where it is one, so that a list of class indices stays integers."""
+    if "_" in word:  # 1_000 is Python's way of writing, not a file's
+        raise ValueError(word)
     try:
         number = int(word)
     except ValueError:

@@ -13,6 +13,7 @@ import click
 
 from tinygrad_sm.cli.compare import compare_command
 from tinygrad_sm.cli.draw import draw_command
+from tinygrad_sm.cli.fuse import fuse_command
 from tinygrad_sm.cli.stability import stability_command
 from tinygrad_sm.errors import LossWarning, TinygradError
 
@@ -43,6 +44,7 @@ def commands(context: click.Context) -> int:
 
 commands.add_command(compare_command)
 commands.add_command(draw_command)
+commands.add_command(fuse_command)
 commands.add_command(stability_command)
 
 
@@ -61,7 +63,8 @@ def run(arguments: list[str]) -> int:
             warnings.simplefilter("once", LossWarning)
             warnings.showwarning = _warn
             status = commands.main(arguments, prog_name="tinygrad-sm", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell closed it
+            sys.stdout.flush()
         return int(status or 0)
     except click.ClickException as error:
         return _refuse(error.format_message())

@@ -93,8 +93,11 @@ def output_folder(path: str) -> Path:
     """Return the path of a folder that can be written to; it need not exist yet.
 
     Raises:
-        InvalidValueError: it, or what it would be made in, is a file or cannot be written to.
+        InvalidValueError: it is empty, or it (or what it would be made in) is a file or cannot
+            be written to.
     """
+    if not path:
+        raise InvalidValueError("--output is empty; give the path of a folder")
     folder = Path(path)
     nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
     if not nearest.is_dir():

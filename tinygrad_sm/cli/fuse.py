@@ -1,0 +1,136 @@
+"""`tinygrad-sm fuse`: find softmax-cross-entropy in a graph, rewrite it, and tell the story."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+
+from tinygrad_sm.cli.examples import SPELLINGS, spelled
+from tinygrad_sm.cli.options import output_folder
+from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
+from tinygrad_sm.cli.user_code import output_of
+from tinygrad_sm.fuse import FuseResult, fuse
+from tinygrad_sm.graph import Node
+from tinygrad_sm.tensor import Tensor
+
+FUSED, NOTHING = 0, 1
+
+
+@click.command("fuse")
+@click.argument("place", required=False, metavar="[FILE.py:function]")
+@click.option("-o", "--output", metavar="DIR", help="Draw before and after into this folder.")
+@click.option(
+    "--format",
+    "formats",
+    default="svg",
+    show_default=True,
+    metavar="LIST",
+    help="Picture formats: svg, png, pdf, dot, mmd; several with commas.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON instead.")
+def fuse_command(place: str | None, output: str | None, formats: str, as_json: bool) -> int:
+    """Find softmax-cross-entropy in a graph, however it is written, and make it one node.
+
+    FILE.py:function names a function of yours that takes no arguments and returns the output, a
+    Tensor (such as the loss of a batch). The file is run. Without it: the three forms of the
+    composite, three more spellings, and a look-alike.
+
+    Says which operations were found, by which rule and why it holds, and what that saves; or which
+    part of a near match is missing.
+
+    Exit status: 0 if something was fused, 1 if nothing was, 2 on bad input.
+
+    \b
+    Examples:
+      tinygrad-sm fuse
+      tinygrad-sm fuse model.py:loss
+      tinygrad-sm fuse model.py:loss -o out --format svg,png
+    """
+    wanted = chosen_formats(formats)
+    folder = None if output is None else output_folder(output)
+    if place is None:
+        outputs = {name: spelled(name) for name in SPELLINGS}
+    else:
+        outputs = {place: output_of(place)}
+    results = {name: fuse(given) for name, given in outputs.items()}
+    written = [] if folder is None else _draw(results, folder, wanted)
+    if as_json:
+        found = {name: _as_dict(result, outputs[name]) for name, result in results.items()}
+        shown = found if place is None else found[place]
+        click.echo(json.dumps(shown, ensure_ascii=False, allow_nan=False))
+    else:
+        _print(results, outputs, written)
+    return FUSED if any(result.rewrites for result in results.values()) else NOTHING
+
+
+def _draw(results: dict[str, FuseResult], folder: Path, formats: tuple[str, ...]) -> list[Path]:
+    import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
+
+    drawings = {
+        f"{_file_name(name, i)}-fusion": viz.draw_fusion(result)
+        for i, (name, result) in enumerate(results.items(), 1)
+    }
+    return write_pictures(drawings, folder, formats)
+
+
+def _file_name(name: str, number: int) -> str:
+    """The function's name or the form's; a spelling has only its number."""
+    last = name.rpartition(":")[2]
+    return last if re.fullmatch(r"\w+", last) else f"spelling-{number}"
+
+
+def _print(results: dict[str, FuseResult], outputs: dict[str, Tensor], written: list[Path]) -> None:
+    console = Console(highlight=False, emoji=False)
+    for name, result in results.items():
+        console.print(name, style="bold", markup=False)
+        console.print(str(result), markup=False)
+        if result.rewrites and outputs[name].size == 1:
+            values = f"{outputs[name].item():.17g} before, {result.output.item():.17g} after"
+            console.print(f"The output is {values}.", markup=False)
+        console.print()
+    if written:
+        console.print("pictures:", *(str(path) for path in written), sep="\n  ", markup=False,
+                      soft_wrap=True)  # fmt: skip
+
+
+def _as_dict(result: FuseResult, given: Tensor) -> dict[str, Any]:
+    return {
+        "rewrites": [
+            {
+                "rule": rewrite.rule,
+                "because": rewrite.because,
+                "steps": list(rewrite.steps),
+                "matched": [_node(node) for node in rewrite.matched],
+                "made": _node(rewrite.made),
+                "operations_saved": rewrite.operations_saved,
+                "bytes_saved": rewrite.bytes_saved,
+            }
+            for rewrite in result.rewrites
+        ],
+        "near_misses": [
+            {"rule": miss.rule, "node": _node(miss.node), "missing": miss.missing}
+            for miss in result.near_misses
+        ],
+        "before": result.before.to_dict(),
+        "after": result.after.to_dict(),
+        "output_before": _value(given),
+        "output_after": _value(result.output),
+    }
+
+
+def _node(node: Node) -> dict[str, Any]:
+    return {"id": node.id, "op": node.op, "name": node.name, "shape": list(node.shape)}
+
+
+def _value(output: Tensor) -> float | str | None:
+    """A single number, as text if it is not finite; None for an array."""
+    if output.size != 1:
+        return None
+    value = output.item()
+    return value if np.isfinite(value) else str(value)

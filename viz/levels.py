@@ -1,0 +1,168 @@
+"""`draw_levels`: several ways to the same output in one picture, with what each node keeps.
+
+The ways lead from the same inputs on the left to the same output on the right, one above the
+other, such as a linear classifier's loss from primitives, by a fused loss, and by one node that
+holds the layer as well. Each box says how many bytes stay in memory for backward because of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.graph import LEAF, Graph, Kept, graph, kept_for_backward
+from tinygrad_sm.tensor import Tensor
+from viz.draw import MOST_NODES, Gradients, box_of
+from viz.drawing import Drawing
+from viz.formula import Formulas
+from viz.scene import Arrow, Box, Cluster, Row, Scene
+from viz.selection import VIEWS, folded, is_drawn, same_inputs
+from viz.values import memory, row, shape_text
+
+_INPUTS, _OUTPUT = "inputs", "output"
+
+
+def draw_levels(levels: Mapping[str, Tensor]) -> Drawing:
+    """Draw several graphs of the same inputs and the same output, with the bytes that each keeps.
+
+    What is kept is explained at `tinygrad_sm.graph.kept_for_backward`. Draw before `backward`,
+    which takes the gradients that fused nodes have saved.
+
+    Args:
+        levels: a title for each output, from the top of the picture to its bottom.
+
+    Raises:
+        InvalidTypeError: `levels` is not a dictionary of Tensors.
+        InvalidValueError: there are fewer than two, they have no leaf in common, or one has too
+            many nodes.
+    """
+    if not isinstance(levels, Mapping) or not all(isinstance(t, Tensor) for t in levels.values()):
+        raise InvalidTypeError("draw_levels needs a dictionary from titles to output Tensors")
+    if len(levels) < 2:
+        raise InvalidValueError(f"draw_levels needs at least two outputs; got {len(levels)}")
+    views = [graph(output) for output in levels.values()]
+    if max(len(view.nodes) for view in views) > MOST_NODES:
+        raise InvalidValueError(f"draw_levels draws graphs of at most {MOST_NODES} nodes")
+    shown = [_Level(i, title, view, views[0]) for i, (title, view) in
+             enumerate(zip(levels, views, strict=True))]  # fmt: skip
+    if not all(any(x.view.nodes[i].op == LEAF for i in x.same) for x in shown):
+        raise InvalidValueError("draw_levels needs graphs of the same leaves; one has none of them")
+    text = "\n\n".join(f"{level.heading()}\n{level.view}" for level in shown)
+    return Drawing(_scene(shown), text)
+
+
+class _Level:
+    """One of the graphs on its way to a Scene.
+
+    Attributes:
+        kept: what each node keeps, by id.
+        same: inputs that the first level has too, by id, with their ids there.
+    """
+
+    def __init__(self, number: int, title: str, view: Graph, first: Graph) -> None:
+        self.number = number
+        self.title = title
+        self.view = view
+        self.kept = kept_for_backward(view)
+        self.same = same_inputs(first, view)
+        self._folded = folded(view, VIEWS)
+
+    def heading(self) -> str:
+        """The title, with all that is kept."""
+        return f"{self.title}: {memory(sum(kept.bytes for kept in self.all_kept()))} kept"
+
+    def all_kept(self) -> list[Kept]:
+        """What the nodes keep, together."""
+        return [kept for of_node in self.kept for kept in of_node]
+
+    def boxes(self) -> Iterator[Box]:
+        """A box for each operation, and for inputs that no other level has."""
+        swept = Gradients(self.view)
+        silent = [i for i in self._folded if self.view.nodes[i].op == "reshape"]
+        formulas = Formulas(self.view, silent=silent)
+        for node in self.view.nodes:
+            if not is_drawn(node) or node.id in self._folded or node.id in self.same:
+                continue
+            box = box_of(swept, node, formulas, key=self._key(node.id), upright=True)
+            chunk = node.params.get("chunk_rows")
+            yield replace(
+                box,
+                subtitle=shape_text(node.shape),
+                rows=tuple(_kept_row(kept) for kept in self.kept[node.id]),
+                remarks=(f"{chunk} rows at a time",) if chunk else (),
+                output=False,
+                path=(f"level{self.number}",),
+                upright=box.kind != "fused",
+            )
+
+    def arrows(self) -> Iterator[Arrow]:
+        """The edges between boxes, and one from the inputs to each node that starts from them."""
+        for node in self.view.nodes:
+            if not node.inputs or node.id in self._folded:
+                continue
+            sources = [self._folded.get(i, i) for i in node.inputs]
+            drawn = [i for i in sources if is_drawn(self.view.nodes[i]) and i not in self.same]
+            if not drawn:
+                yield Arrow(_INPUTS, self._key(node.id))
+            yield from (Arrow(self._key(i), self._key(node.id)) for i in drawn)
+
+    @property
+    def end(self) -> str:
+        """The key of the box that the level's output comes from."""
+        return self._key(self._folded.get(self.view.output, self.view.output))
+
+    def _key(self, id: int) -> str:
+        return f"l{self.number}n{id}"
+
+
+def _kept_row(kept: Kept) -> Row:
+    what = "keeps" if kept.what == "result" else f"{kept.what} {shape_text(kept.shape)}"
+    return Row(what, ((memory(kept.bytes),),))
+
+
+def _scene(levels: list[_Level]) -> Scene:
+    boxes = [_inputs_box(levels[0]), *(box for level in levels for box in level.boxes())]
+    arrows = [arrow for level in levels for arrow in level.arrows()]
+    arrows += [Arrow(level.end, _OUTPUT, loose=level is levels[-1]) for level in levels]
+    clusters = [Cluster(f"level{x.number}", f"{x.number + 1}. {x.heading()}") for x in levels]
+    return Scene(
+        boxes=(*boxes, _output_box(levels)),
+        arrows=tuple(arrows),
+        clusters={cluster.key: cluster for cluster in clusters},
+        caption=tuple(_caption(levels)),
+        aligned=(tuple(level.end for level in levels),),
+        direction="LR",
+    )
+
+
+def _inputs_box(first: _Level) -> Box:
+    """One box for all inputs: an arrow for each use would hide the levels."""
+    formulas = Formulas(first.view)
+    nodes = [first.view.nodes[i] for i in first.same if is_drawn(first.view.nodes[i])]
+    rows = tuple(Row(formulas.title(n), ((shape_text(n.shape),),)) for n in nodes)
+    return Box(_INPUTS, "inputs", "leaf", rows=rows)
+
+
+def _output_box(levels: list[_Level]) -> Box:
+    outputs = [level.view.nodes[level.view.output] for level in levels]
+    rows = tuple(row(f"{i}.", node.value) for i, node in enumerate(outputs, 1))
+    return Box(_OUTPUT, outputs[0].name or "output", "operation", rows=rows, output=True)
+
+
+def _caption(levels: list[_Level]) -> Iterator[str]:
+    yield "keeps: what stays in memory for backward because of a node, its result or what it saved."
+    yield "Inputs are not counted; a transpose or reshape is only a view, and has no box."
+    largest = max(levels[0].all_kept(), key=lambda kept: kept.bytes)
+    holds: list[str] = []
+    free: list[str] = []
+    for level in levels:
+        has = any(kept.shape == largest.shape for kept in level.all_kept())
+        (holds if has else free).append(str(level.number + 1))
+    if free:
+        shape = shape_text(largest.shape)
+        yield f"An array of shape {shape} is kept by {_listed(holds)}, never by {_listed(free)}."
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

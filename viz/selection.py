@@ -1,0 +1,58 @@
+"""Which nodes of a graph get a box, and which nodes of two graphs are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from tinygrad_sm.graph import LEAF, Graph, Node
+from viz.formula import is_number
+
+VIEWS = frozenset({"reshape", "transpose"})
+"""Operations that only look at the same numbers in another shape."""
+
+
+def is_drawn(node: Node) -> bool:
+    """Whether a node has a box of its own; plain numbers stand in the formulas."""
+    return not is_number(node)
+
+
+def folded(view: Graph, ops: Collection[str]) -> dict[int, int]:
+    """Nodes of these operations that stand in the formula of their only consumer.
+
+    Returns for each the node that the consumer's arrow comes from. What has a name, or is the
+    output, keeps its box.
+    """
+    uses = [0] * len(view.nodes)
+    for edge in view.edges:
+        uses[edge.source] += 1
+    found: dict[int, int] = {}
+    for node in view.nodes:
+        alone = uses[node.id] == 1 and node.name is None and node.id != view.output
+        if node.op in ops and node.inputs and alone:
+            found[node.id] = found.get(node.inputs[0], node.inputs[0])
+    return found
+
+
+def same_inputs(reference: Graph, other: Graph) -> dict[int, int]:
+    """The inputs of `other` that `reference` has too: the same Tensor, or an equal constant.
+
+    Returns their ids in `other`, with those in `reference`.
+    """
+    found = {}
+    for node in other.nodes:
+        if node.inputs:
+            continue
+        same = [mine.id for mine in reference.nodes if not mine.inputs and _same(mine, node)]
+        if same:
+            found[node.id] = same[0]
+    return found
+
+
+def _same(x: Node, y: Node) -> bool:
+    if x.op != y.op:
+        return False
+    if x.op == LEAF:
+        return x.tensor is y.tensor
+    return x.value.size == y.value.size and np.array_equal(x.value.ravel(), y.value.ravel())
