@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from benchmarks.cases import Case
     from benchmarks.results import Row
 
-SECTIONS = ("fused", "engine", "composite", "linear", "growth")  # without importing NumPy yet
+# Named here, too, since NumPy may not be imported yet
+SECTIONS = ("fused", "engine", "composite", "linear", "fusion", "growth")
 
 
 def chosen_sections(

@@ -1,4 +1,4 @@
-"""What is measured: five sections of cases, with the targets that each is held to."""
+"""What is measured: six sections of cases, with the targets that each is held to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from benchmarks.fusion import SPELLINGS, fusion_runs
 from benchmarks.memory import bytes_per_operation, peak_in_fresh_process
 from benchmarks.peers import OPERANDS, Ours, Peer
 from benchmarks.problems import KINDS, make_linear_problem, make_problem
@@ -35,6 +36,17 @@ BYTES_TARGET = 400.0
 LINEAR_SHAPES = ((2048, 512, 32000), (1024, 256, 50257))
 LINEAR_TARGET, LINEAR_MEMORY_TARGET = 0.6, 0.1
 FLAT_TARGET = 1.3
+# Shape → pairs of contestants in `fusion_runs`, with the largest ratio that is acceptable
+FUSION_TARGETS: dict[tuple[int, int], dict[tuple[str, str], float]] = {
+    (128, 10): {("fusing()", "composite"): 1.5},
+    (1024, 1000): {
+        ("search, seen before", "fusing()"): 0.03,
+        ("first search", "fusing()"): 0.03,
+        ("fuse(L)", "fused node"): 1.1,
+        ("fusing()", "fused node"): 1.1,
+    },
+}
+FUSION_PAIRS = tuple(pair for targets in FUSION_TARGETS.values() for pair in targets)
 
 LINEAR_SETTLE = 0.04  # seconds: BLAS threads spin longer than others before they sleep
 
@@ -53,6 +65,7 @@ class Plan:
         float64_shapes: the same in float64.
         option_shapes: where the options are measured.
         linear_shapes: (rows, features, classes).
+        fusion_shapes: where fusion is measured, (rows, classes).
         memory_peers: whose memory is measured.
         growth_elements: logits in each case of growing classes.
         chain_operations: length of the chain that the peers run as well.
@@ -68,6 +81,7 @@ class Plan:
     float64_shapes: tuple[tuple[int, int], ...] = tuple(FUSED_TARGETS)
     option_shapes: tuple[tuple[int, int], ...] = tuple(FUSED_TARGETS)
     linear_shapes: tuple[tuple[int, int, int], ...] = LINEAR_SHAPES
+    fusion_shapes: tuple[tuple[int, int], ...] = tuple(FUSION_TARGETS)
     memory_peers: tuple[str, ...] = (OURS, "torch")
     growth_elements: int = 1_000_000
     chain_operations: int = 1_000
@@ -348,6 +362,26 @@ def _linear_memory(plan: Plan, case: str, shape: tuple[int, int, int]) -> list[R
     ]
 
 
+# Fusion -------------------------------------------------------------------------------------------
+
+
+def fusion_cases(plan: Plan) -> Iterator[Case]:
+    """Fusion with its search against the loss as it was written, and against the fused node."""
+    for shape in plan.fusion_shapes:
+        for spelling in SPELLINGS:
+            title = f"{by(*shape)} {spelling}"
+            yield Case("fusion", title, partial(_fusion, plan, title, shape, spelling))
+
+
+def _fusion(plan: Plan, case: str, shape: tuple[int, int], spelling: str) -> list[Row]:
+    outcome = plan.contest({**fusion_runs(make_problem(shape, "float32"), spelling)})
+    targets = FUSION_TARGETS.get(shape, {})
+    return [
+        timed_row(outcome, *pair, pair, section="fusion", case=case, target=targets.get(pair))
+        for pair in FUSION_PAIRS
+    ]
+
+
 # Growth -------------------------------------------------------------------------------------------
 
 
@@ -418,6 +452,7 @@ SECTIONS: dict[str, Callable[[Plan], Iterator[Case]]] = {
     "engine": engine_cases,
     "composite": composite_cases,
     "linear": linear_cases,
+    "fusion": fusion_cases,
     "growth": growth_cases,
 }
 

@@ -60,11 +60,10 @@ class Model:
 
     def sweep(self, X: np.ndarray, y: np.ndarray) -> tuple[tg.Tensor, float, tg.BackwardTrace]:
         """Forward and backward: return the logits, the loss, and the record of the sweep."""
-        logits = tg.Tensor(X, name="X", requires_grad=False) @ self.W + self.b
-        logits.name = "a"
         self.W.zero_grad()
         self.b.zero_grad()
         with np.errstate(all="ignore"):  # a loss that is not finite ends the run, in main
+            logits = (tg.Tensor(X, name="X", requires_grad=False) @ self.W + self.b).named("a")
             loss = self.loss_of(logits, y)
             return logits, loss.item(), loss.backward(trace=True)
 
@@ -156,8 +155,11 @@ def main() -> None:
     print("  step     loss, composite         loss, fused  difference  of parameters")
     apart = 0.0
     for step in range(options.steps + 1):
-        _, composite_loss, composite_trace = composite.sweep(X, y)
-        logits, fused_loss, fused_trace = fused.sweep(X, y)
+        try:
+            _, composite_loss, composite_trace = composite.sweep(X, y)
+            logits, fused_loss, fused_trace = fused.sweep(X, y)
+        except tg.TinygradError as error:  # the parameters have run away
+            raise SystemExit(f"step {step}: {error}; try a smaller --learning-rate") from None
         if not np.isfinite(composite_loss):
             raise SystemExit(
                 f"step {step}: the composite's loss is {composite_loss}, the fused node's "

@@ -96,7 +96,7 @@ def test_cancellation_at_margin_40(form):
 def test_overflow_names_the_exp_node():
     c = tg.compare([1000.0, 0.0], 1)
     assert c.verdict == "differ: one of the gradients is not a number"
-    assert "forward pass, at node 1 'e' (exp): exp overflowed: exp(1000) is above 1.8e+308" in c.reason
+    assert "forward pass, at node 1 'e' (exp): exp overflowed: exp(1000) is above" in c.reason
     assert (c.breakdown.node.op, c.breakdown.index) == ("exp", (0,))
     assert c.fused_grad.tolist() == [1, -1]
     assert np.isnan(c.max_abs_error)

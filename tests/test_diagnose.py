@@ -72,7 +72,8 @@ def test_the_name_of_the_node_is_in_the_sentence():
     with np.errstate(all="ignore"):
         e = a.exp()
     e.name = "e"
-    assert str(tg.first_breakdown(tg.graph(e))).startswith("forward pass, at node 1 'e' (exp): exp over")
+    found = str(tg.first_breakdown(tg.graph(e)))
+    assert found.startswith("forward pass, at node 1 'e' (exp): exp over")
 
 
 def test_underflow_is_a_0_that_is_positive_on_paper():

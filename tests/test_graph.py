@@ -116,3 +116,10 @@ def test_a_long_chain():
     for _ in range(20_000):
         y = -y
     assert len(tg.graph(y).nodes) == 20_001
+
+
+def test_parameters_are_read_only():
+    """Operations without parameters share one dictionary: a change would reach all of them."""
+    node = tg.graph(tg.Tensor([1.0]).exp()).nodes[-1]
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        node.params["axis"] = 0

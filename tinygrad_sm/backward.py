@@ -194,12 +194,12 @@ def _check_unchanged(leaf: Tensor, used: np.ndarray) -> None:
 def _seed(output: Tensor, gradient: Any, create_graph: bool) -> Any:
     seed: Any
     if gradient is None:
-        if output.size != 1:
+        if output._data.size != 1:
             raise InvalidValueError(
                 f"backward from an output of shape {output.shape} needs gradient, an array of "
                 "that shape; only an output with one element starts from 1"
             )
-        seed = np.ones(output.shape, output.dtype)
+        seed = np.array(1.0, output._data.dtype).reshape(output._data.shape)
     elif isinstance(gradient, Tensor) and create_graph:
         seed = gradient
     else:
@@ -300,6 +300,8 @@ def _borrowed(c: Any, call: tuple[Any, ...]) -> bool:
     """Whether a contribution may share its memory with what the vjp was called with."""
     if not isinstance(c, _ndarray):
         return False
+    if c.base is None and c.flags.writeable:  # its memory is its own: it is shared with views only
+        return any(isinstance(a, _ndarray) and (a is c or a.base is c) for a in call)
     return not c.flags.writeable or any(
         isinstance(a, _ndarray) and np.may_share_memory(c, a) for a in call
     )

@@ -9,20 +9,20 @@ agreement; anything larger has a cause, which is looked for in the graph.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygrad_sm.backward import BackwardTrace
 from tinygrad_sm.comparison import Comparison, Contributions, ulp_text
 from tinygrad_sm.diagnose import Breakdown, first_breakdown, label, underflowed
-from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.loss.composite import FORMS, check_finite, composite_cross_entropy
+from tinygrad_sm.errors import InvalidTypeError
+from tinygrad_sm.loss.composite import check_finite, composite_cross_entropy
 from tinygrad_sm.loss.softmax import row_maximum, softmax
 from tinygrad_sm.loss.softmax_with_loss import cross_entropy
 from tinygrad_sm.loss.task import Task, task_of
 from tinygrad_sm.tensor import Tensor
-from tinygrad_sm.ulp import ulp_distance
+from tinygrad_sm.ulp import ULP_SIZES, ulp_distance
 
 _ROUNDINGS = 16  # of each term in the composite, each at most half a unit
 
@@ -52,8 +52,6 @@ def compare(
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
     """
-    if form not in FORMS:
-        raise InvalidValueError(f"form must be one of {', '.join(map(repr, FORMS))}; got {form!r}")
     options: dict[str, Any] = {
         "weight": weight,
         "ignore_index": ignore_index,
@@ -65,62 +63,59 @@ def compare(
     if isinstance(target, Tensor):
         target = target.numpy()
     a = Tensor(logits, dtype=dtype, name="a")
+    if a.dtype.itemsize not in ULP_SIZES:
+        raise InvalidTypeError(
+            f"compare: logits must be float16, float32 or float64; got {a.dtype}: give a dtype"
+        )
     task = task_of(a.shape, a.dtype, target, **options)
     check_finite(a.numpy(), task.axis)
     with np.errstate(all="ignore"):  # what breaks is reported, not warned about
-        composite = composite_cross_entropy(a, target, form=form, **options)
-        composite_trace = _traced(composite)
-        composite_grad = a.grad
-        a.zero_grad()
-        fused = cross_entropy(a, target, **options)
-        fused_trace = _traced(fused)
-        fused_grad = a.grad
-        return _judged(
-            a, task, form, composite, fused, composite_grad, fused_grad,
-            composite_trace, fused_trace,
-        )  # fmt: skip
+        composite = _swept(a, composite_cross_entropy(a, target, form=form, **options))
+        fused = _swept(a, cross_entropy(a, target, **options))
+        return _judged(a.numpy(), task, form, composite, fused)
 
 
-def _traced(loss: Tensor) -> BackwardTrace:
+class _Swept(NamedTuple):
+    """One side of the comparison: its loss, the gradient at the logits, the record of both."""
+
+    loss: np.ndarray
+    grad: np.ndarray
+    trace: BackwardTrace
+
+
+def _swept(a: Tensor, loss: Tensor) -> _Swept:
     trace = loss.backward(np.ones(loss.shape), trace=True)
     assert trace is not None
-    return trace
+    grad: np.ndarray = a.grad
+    a.zero_grad()
+    return _Swept(loss.numpy(), grad, trace)
 
 
 def _judged(
-    a: Tensor,
-    task: Task,
-    form: str,
-    composite: Tensor,
-    fused: Tensor,
-    composite_grad: np.ndarray,
-    fused_grad: np.ndarray,
-    composite_trace: BackwardTrace,
-    fused_trace: BackwardTrace,
+    logits: np.ndarray, task: Task, form: str, composite: _Swept, fused: _Swept
 ) -> Comparison:
-    logits = a.numpy()
     y = np.asarray(task.dense(logits.dtype))
     p = softmax(logits / task.temperature, axis=task.axis)
     s = y.sum(axis=task.axis, keepdims=True)
     scale = 1.0 / (task.divisor * task.temperature)
     textbook = ((p - y) * scale).astype(logits.dtype)
-    difference = np.abs(composite_grad.astype(np.float64) - fused_grad.astype(np.float64))
-    ulps = ulp_distance(composite_grad, fused_grad)
+    difference = np.abs(composite.grad.astype(np.float64) - fused.grad.astype(np.float64))
+    ulps = ulp_distance(composite.grad, fused.grad)
     max_abs = float(difference.max(initial=0.0))
     max_ulp = float(ulps.max(initial=0.0))
     terms = (np.abs(y) + np.abs(s) * p).astype(np.float64) * scale
     allowed = terms * _rounding(logits, task, form)
-    numerator, denominator = _terms(composite_trace, task, form, logits.dtype)
+    numerator, denominator = _terms(composite.trace, task, form, logits.dtype)
     both = numerator.astype(np.float64) + denominator.astype(np.float64)
-    add_up = bool((np.abs(both - composite_grad) <= allowed).all())
-    same_loss = _losses_agree(composite.numpy(), fused.numpy(), logits, y, p, task, form)
+    add_up = bool((np.abs(both - composite.grad) <= allowed).all())
+    same_loss = _losses_agree(composite.loss, fused.loss, logits, y, p, task, form)
     same_grad = bool((difference <= allowed).all())
     agree = same_grad and same_loss
-    breakdown = first_breakdown(composite_trace)
+    breakdown = first_breakdown(composite.trace)
     reason = (
-        _reason_for_agreement(max_ulp, ulps, terms, fused_grad)
+        _reason_for_agreement(max_ulp, ulps, terms, fused.grad)
         if agree
-        else _reason_for_difference(breakdown, composite_trace, same_loss)
+        else _reason_for_difference(breakdown, composite.trace, same_loss)
     )
     return Comparison(
         logits=logits,
@@ -129,20 +124,20 @@ def _judged(
         form=form,
         reduction=task.reduction,
         axis=task.axis,
-        composite_loss=_number_or_array(composite),
-        fused_loss=_number_or_array(fused),
-        composite_grad=composite_grad,
-        fused_grad=fused_grad,
+        composite_loss=_number_or_array(composite.loss),
+        fused_loss=_number_or_array(fused.loss),
+        composite_grad=composite.grad,
+        fused_grad=fused.grad,
         textbook_grad=textbook,
         max_abs_error=max_abs,
         max_ulp_error=max_ulp,
         agree=agree,
         verdict=_verdict(agree, same_grad, max_abs, max_ulp),
-        reason=reason + _about_the_textbook(task, s, textbook, fused_grad),
+        reason=reason + _about_the_textbook(task, s, textbook, fused.grad),
         contributions=Contributions(numerator, denominator, add_up),
         breakdown=breakdown,
-        composite_trace=composite_trace,
-        fused_trace=fused_trace,
+        composite_trace=composite.trace,
+        fused_trace=fused.trace,
     )
 
 
@@ -277,5 +272,5 @@ def _about_the_textbook(
     )
 
 
-def _number_or_array(loss: Tensor) -> Any:
-    return loss.item() if loss.ndim == 0 else loss.numpy()
+def _number_or_array(loss: np.ndarray) -> Any:
+    return loss if loss.ndim else float(loss)

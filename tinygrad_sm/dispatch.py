@@ -88,22 +88,22 @@ class Primitive:
         """Sort a call's arguments into arrays and parameters, or say what does not fit."""
         arity = len(args) if self.arity is None else self.arity
         extra = args[arity:]
+        known = ", ".join(self.parameters)
         if len(args) < arity or len(extra) > len(self.parameters):
+            allowed = f" and the parameters {known}" if known else ""
             raise InvalidTypeError(
                 f"{self.name} takes {arity} array argument{'s' * (arity != 1)}"
-                f"{self._allowed()}, but {len(args)} positional argument"
+                f"{allowed}, but {len(args)} positional argument"
                 f"{'s were' if len(args) != 1 else ' was'} given"
             )
         bound = dict(zip(self.parameters, extra, strict=False))
         for name in params:
-            if name not in self.parameters or name in bound:
-                raise InvalidTypeError(
-                    f"{self.name} does not take the argument {name!r}{self._allowed()}"
-                )
+            if name in bound:
+                raise InvalidTypeError(f"{self.name} was given the argument {name!r} twice")
+            if name not in self.parameters:
+                allowed = f"; its parameters are {known}" if known else ""
+                raise InvalidTypeError(f"{self.name} does not take the argument {name!r}{allowed}")
         return args[:arity], bound | params
-
-    def _allowed(self) -> str:
-        return f" and the parameters {', '.join(self.parameters)}" if self.parameters else ""
 
 
 def _for_argument(vjp: Vjp, index: int) -> Vjp:
@@ -144,7 +144,8 @@ def def_primitive(
         The primitive, callable on arrays and Tensors.
 
     Raises:
-        InvalidTypeError: if there is no vjp at all.
+        InvalidTypeError: if there is no vjp at all, or the name is no text, or `forward` or a vjp
+            no function.
         InvalidValueError: if the name is taken.
 
     Example:
@@ -153,8 +154,20 @@ def def_primitive(
         ...     "softplus_example", lambda x: np.logaddexp(0, x), lambda g, y, x: g * tg.sigmoid(x)
         ... )
     """
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"def_primitive: name must be a str; got {type(name).__name__}")
+    if not callable(forward):
+        raise InvalidTypeError(
+            f"def_primitive: forward of {name!r} must be a function; got {type(forward).__name__}"
+        )
     if not vjps:
         raise InvalidTypeError(f"def_primitive needs a vjp for each argument of {name!r}; got none")
+    for i, vjp in enumerate(vjps):
+        if vjp is not None and not callable(vjp):
+            raise InvalidTypeError(
+                f"def_primitive: vjp {i} of {name!r} must be a function or None; "
+                f"got {type(vjp).__name__}"
+            )
     if name in TABLE:
         raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
     primitive = TABLE[name] = Primitive(name, forward, vjps, variadic, integers)
@@ -180,6 +193,11 @@ def answer_for_numpy(
         raise InvalidTypeError(
             f"{name} does not differentiate a Tensor; use an operation of tinygrad_sm, "
             "or t.numpy() for a plain array without gradient"
+        )
+    if "out" in kwargs:
+        raise InvalidTypeError(
+            f"{name} cannot put a Tensor into a plain array (out=, or x += t), since the gradient "
+            "would be lost; write x = x + t"
         )
     try:
         return operation(*args, **kwargs)

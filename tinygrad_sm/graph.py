@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class Node:
         shape: length of each axis.
         dtype: type of the elements, e.g. ``"float64"``.
         inputs: ids of the arguments, in their order; one that is used twice stands twice.
-        params: the primitive's keyword parameters, e.g. ``{"axis": -1}``.
+        params: the primitive's keyword parameters, e.g. ``{"axis": -1}``, read-only.
         groups: names of the stages that it belongs to, outermost first.
         value: the array, read-only.
         tensor: the Tensor behind it; None for a plain array or number.
@@ -45,7 +46,7 @@ class Node:
     shape: tuple[int, ...]
     dtype: str
     inputs: tuple[int, ...]
-    params: dict[str, Any] = field(repr=False)
+    params: Mapping[str, Any] = field(repr=False)
     groups: tuple[str, ...] = field(repr=False)
     value: np.ndarray = field(repr=False)
     tensor: Tensor | None = field(repr=False)
@@ -234,14 +235,16 @@ def _arrays_in(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
 
 def _node(id: int, t: Tensor, inputs: tuple[int, ...], value: np.ndarray) -> Node:
     op = t.op or (LEAF if t.requires_grad else CONSTANT)
+    params = MappingProxyType(t._params)  # several Tensors may share the one dictionary
     return Node(
-        id, op, t.name, t.shape, str(t.dtype), inputs, t._params, t._groups, _read_only(value), t
+        id, op, t.name, t.shape, str(t.dtype), inputs, params, t._groups, _read_only(value), t
     )
 
 
 def _constant(id: int, value: Any, groups: tuple[str, ...]) -> Node:
     array = _read_only(np.asarray(value))
-    return Node(id, CONSTANT, None, array.shape, str(array.dtype), (), {}, groups, array, None)
+    params: Mapping[str, Any] = MappingProxyType({})
+    return Node(id, CONSTANT, None, array.shape, str(array.dtype), (), params, groups, array, None)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

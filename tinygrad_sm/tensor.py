@@ -31,15 +31,19 @@ _new = object.__new__
 _next_id = itertools.count().__next__
 _NO_PARAMS: dict[str, Any] = {}
 
-# (is recording on, the names of the groups that new nodes belong to)
-_recording: ContextVar[tuple[bool, tuple[str, ...]]] = ContextVar("recording", default=(True, ()))
+Defer = Callable[[Primitive, tuple[Any, ...], dict[str, Any], tuple[str, ...]], "Tensor | None"]
+
+# (is recording on, the names of the groups that new nodes belong to, who may put operations off)
+_recording: ContextVar[tuple[bool, tuple[str, ...], Defer | None]] = ContextVar(
+    "recording", default=(True, (), None)
+)
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Compute without recording: results inside take part in no gradient."""
-    _, groups = _recording.get()
-    token = _recording.set((False, groups))
+    _, groups, _ = _recording.get()
+    token = _recording.set((False, groups, None))
     try:
         yield
     finally:
@@ -49,7 +53,18 @@ def no_grad() -> Iterator[None]:
 @contextmanager
 def recording() -> Iterator[None]:
     """Record, inside `no_grad` too, and in no group."""
-    token = _recording.set((True, ()))
+    token = _recording.set((True, (), None))
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+@contextmanager
+def deferring(defer: Defer) -> Iterator[None]:
+    """Let `defer` answer first for what is recorded inside: with a Tensor, or None to run it."""
+    on, groups, _ = _recording.get()
+    token = _recording.set((on, groups, defer if on else None))
     try:
         yield
     finally:
@@ -64,8 +79,8 @@ def is_recording() -> bool:
 @contextmanager
 def group(name: str) -> Iterator[None]:
     """Mark the operations recorded inside as one named stage of the graph; groups may nest."""
-    on, groups = _recording.get()
-    token = _recording.set((on, (*groups, name)))
+    on, groups, defer = _recording.get()
+    token = _recording.set((on, (*groups, name), defer))
     try:
         yield
     finally:
@@ -516,6 +531,11 @@ def record(
         InvalidTypeError: an argument is not a number, an array of real numbers, or a Tensor.
         InvalidValueError: the primitive does not take these shapes or parameters.
     """
+    on, groups, defer = _recording.get()
+    if defer is not None:
+        put_off = defer(primitive, args, params, groups)
+        if put_off is not None:
+            return put_off
     arrays: list[Any] = []
     wanted = lent = unsettled = False
     for x in args:
@@ -529,7 +549,6 @@ def record(
             arrays.append(x)
             if type(x) is not float and type(x) is not int:
                 unsettled = True
-    on, groups = _recording.get()
     wanted = wanted and on
     if unsettled:
         _settle_constants(primitive, args, arrays, wanted)
@@ -606,7 +625,7 @@ def _settle_constants(
         if array.dtype.kind != "f" and vjps[i] is not None and not primitive.integers:
             # integers have no precision of their own to impose
             arrays[i] = array.astype(
-                np.result_type(*(t._data for t in args if isinstance(t, Tensor)))
+                np.result_type(*(t.dtype for t in args if isinstance(t, Tensor)))
             )
         elif wanted and (array.flags.writeable or array.base is not None):
             arrays[i] = array.copy()  # the owner (of its base) may change it before backward

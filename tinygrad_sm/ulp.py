@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 _INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
+ULP_SIZES = tuple(_INTEGERS)
+"""Bytes of the floating-point types whose numbers can be counted."""
 
 
 def ulp_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

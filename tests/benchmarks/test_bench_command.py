@@ -28,7 +28,10 @@ def refusal(capsys, of, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--only", "speed"], "--only must be among fused, engine, composite, linear, growth"),
+        (
+            ["--only", "speed"],
+            "--only must be among fused, engine, composite, linear, fusion, growth",
+        ),
         (["--only", ","], "--only must be among"),
         (["--threads", "0"], "0 is not in the range"),
         (["--threads", "two"], "'two' is not a valid integer"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cases, report
+from benchmarks.fusion import SPELLINGS, fusion_runs
 from benchmarks.machine import Others, describe, in_words
 from benchmarks.memory import bytes_per_operation, peak_in_fresh_process
 from benchmarks.peers import OPERANDS, PEERS, Ours, Peer, contestants
@@ -38,6 +39,7 @@ def plan(ours):
         float64_shapes=(SHAPE,),
         option_shapes=(SHAPE,),
         linear_shapes=((6, 2, 4),),
+        fusion_shapes=(SHAPE,),
         memory_peers=(),
         growth_elements=100,
         chain_operations=4,
@@ -186,6 +188,27 @@ def test_peers_compute_the_same_as_we_do(kind, ours):
         found = [run() if isinstance(what, LinearProblem) else [run()] for run in (mine, theirs)]
         for a, b in zip(*found, strict=True):
             np.testing.assert_allclose(np.asarray(b), a, rtol=1e-9, atol=1e-15)
+
+
+# Fusion -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_way_to_fuse_finds_the_same_gradient(spelling):
+    runs = fusion_runs(make_problem(SHAPE, "float64"), spelling)
+    assert {name for pair in cases.FUSION_PAIRS for name in pair} == set(runs)
+    expected = runs["composite"]()
+    for name in ("fused node", "fusing()", "fuse(L)"):
+        np.testing.assert_allclose(runs[name](), expected, rtol=1e-9, atol=1e-15)
+    for search in ("first search", "search, seen before"):
+        assert [found.op for found in runs[search]().found] == ["@loss"]
+
+
+def test_fusion_has_its_targets_at_its_own_shapes_only(plan):
+    rows = measured(replace(plan, fusion_shapes=((128, 10),)), "fusion")
+    assert len(rows) == len(SPELLINGS) * len(cases.FUSION_PAIRS)
+    aimed = {(row.subject, row.against, row.target) for row in rows if row.target is not None}
+    assert aimed == {("fusing()", "composite", 1.5)}
 
 
 # Memory -------------------------------------------------------------------------------------------

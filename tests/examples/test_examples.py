@@ -90,10 +90,14 @@ class TestGradientDescent:
     def test_makes_the_shipped_logits_byte_for_byte(self, output, folder):
         assert (folder / "logits.csv").read_bytes() == SHIPPED.read_bytes()
 
-    def test_a_lost_composite_is_said(self, tmp_path):
-        done = run("gradient_descent", tmp_path, "--learning-rate", "3000")
+    @pytest.mark.parametrize(
+        ("rate", "sentence"),
+        [("3000", "the composite's loss is nan, .*"), ("1e308", "logits must be finite, .*")],
+    )
+    def test_parameters_that_run_away_are_said(self, tmp_path, rate, sentence):
+        done = run("gradient_descent", tmp_path, "--learning-rate", rate)
         assert done.returncode == 1
-        assert re.fullmatch(r"step 1: the composite's loss is nan, .*\n", done.stderr)
+        assert re.fullmatch(rf"step 1: {sentence} a smaller --learning-rate.*\n", done.stderr)
 
     @pytest.mark.parametrize(
         "arguments",

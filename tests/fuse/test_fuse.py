@@ -11,7 +11,7 @@ import tinygrad_sm as tg
 from tinygrad_sm.fuse import RULES, Op, Rule, Var
 from tinygrad_sm.fuse.fusing import Plans
 from tinygrad_sm.fuse.rules import ALMOST
-from tinygrad_sm.fuse.terms import Snapshot
+from tinygrad_sm.fuse.snapshot import Snapshot
 from tinygrad_sm.fuse.vocabulary import like, scale
 
 RNG = np.random.default_rng(2)
@@ -110,6 +110,17 @@ def test_p_used_elsewhere_keeps_its_own_softmax():
     output = -(Y * p.log()).sum() + (p * p).sum()
     result = tg.fuse(output)
     assert {rewrite.made.op for rewrite in result.rewrites} == {"softmax", "SoftmaxWithLoss"}
+    np.testing.assert_allclose(tg.grad(result.output, a), tg.grad(output, a), rtol=1e-12)
+
+
+def test_what_differs_by_a_factor_is_made_of_what_is_there():
+    a = tg.Tensor(LOGITS)
+    log_p, minus = a - tg.logsumexp(a, keepdims=True), tg.logsumexp(a, keepdims=True) - a
+    output = (log_p * log_p * minus).sum()
+    result = tg.fuse(output)
+    assert [(r.rule, r.made.op) for r in result.rewrites] == [
+        ("log_softmax", "log_softmax"), ("negative log_softmax", "neg"),
+    ]  # fmt: skip
     np.testing.assert_allclose(tg.grad(result.output, a), tg.grad(output, a), rtol=1e-12)
 
 
@@ -345,10 +356,41 @@ def test_data_changed_since_the_forward_pass_is_noticed():
         tg.fuse(loss)
 
 
-def test_logits_that_are_not_finite_are_named():
-    a = tg.Tensor([[1.0, np.nan, 0.0], [0.0, 0.0, 0.0]])
-    with pytest.raises(ValueError, match="row 0"):
-        tg.fuse(naive(a))
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("f", "start"),
+    [
+        (naive, "div 'L' of shape () cannot become SoftmaxWithLoss of leaf 'a' of shape (2, 3)"),
+        (
+            lambda a: naive(a, -Y) * 2,
+            "mul 'L' of shape () cannot become SoftmaxWithLoss of leaf 'a' of shape (2, 3)",
+        ),
+        (
+            lambda a: naive(a.tanh() - a.tanh() + tg.relu(a)),
+            "div 'L' of shape () cannot become SoftmaxWithLoss of add of shape (2, 3)",
+        ),
+    ],
+)
+def test_logits_that_are_not_finite_are_named(bad, f, start):
+    a = tg.Tensor([[1.0, 0.5, 0.0], [0.0, bad, 0.0]], name="a")
+    with np.errstate(all="ignore"):
+        loss = f(a).named("L")
+        with pytest.raises(ValueError) as caught, tg.fusing():  # noqa: PT011
+            loss.backward()
+    assert isinstance(caught.value, tg.TinygradError)
+    assert a.grad is None
+    assert str(caught.value) == (
+        f"fuse: {start}: logits must be finite, or -inf to mask a class; "
+        "row 1 of the logits holds NaN or +inf"
+    )
+
+
+def test_a_masked_class_may_be_minus_inf():
+    a = tg.Tensor([[1.0, 0.5, -np.inf], [-np.inf, 0.0, 1.0]])
+    with np.errstate(all="ignore"), tg.fusing():
+        naive(a).backward()
+    np.testing.assert_allclose(a.grad, tg.grad(tg.cross_entropy(a, Y), a))
+    np.testing.assert_array_equal(a.grad[[0, 1], [2, 0]], 0.0)
 
 
 def test_primitives_with_the_names_of_the_search_stay_what_they_are(monkeypatch):

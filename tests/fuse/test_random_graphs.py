@@ -100,27 +100,104 @@ def some_loss(draw, p, axis, rng):
     )()
 
 
+def some_layer(draw, rng, shape):
+    """The result of a linear layer, of the given shape, and its leaves; some are no plain layer."""
+    (rows, classes), inner = shape, draw(st.integers(1, 3))
+    x, w, c = (
+        tg.Tensor(rng.normal(size=s), name=name)
+        for s, name in (((rows, inner), "x"), ((classes, inner), "w"), ((classes,), "c"))
+    )
+    turned = tg.Tensor(w.numpy().T, name="turned")
+    product = draw(
+        st.sampled_from(
+            [
+                lambda: x @ w.T,
+                lambda: x @ turned,
+                lambda: np.matmul(x, w.transpose(1, 0)),
+                lambda: (x.tanh() / 2) @ w.T,
+                lambda: (w @ x.T).T,
+                lambda: x[None] @ w.T,
+                lambda: x @ (w * 2.0).T,
+            ]
+        )
+    )().reshape(shape)
+    bias = draw(
+        st.sampled_from([None, c, c.reshape(1, classes), c[:1], x[:, :1], np.ones(classes)])
+    )
+    z = product if bias is None else draw(st.sampled_from([product + bias, bias + product]))
+    return z, (x, w, c, turned)
+
+
+def some_fused_loss(draw, z, axis, rng):
+    """`cross_entropy` as a user calls it himself."""
+    rows, classes = z.shape[1 - axis], z.shape[axis]
+    soft = np.moveaxis(rng.dirichlet(np.ones(classes), rows), 1, axis)
+    target = draw(st.sampled_from([rng.integers(0, classes, rows), soft]))
+    return tg.cross_entropy(
+        z,
+        target,
+        axis=axis,
+        reduction=draw(st.sampled_from(["mean", "sum", "none"])),
+        label_smoothing=draw(st.sampled_from([0.0, 0.1])),
+        temperature=draw(st.sampled_from([1.0, 2.0])),
+        weight=draw(st.sampled_from([None, rng.random(classes) + 0.1])),
+    )
+
+
 @st.composite
 def graphs(draw):
-    """An output, and the two leaves that it depends on."""
+    """An output, and the leaves that it may depend on."""
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     a, b = (tg.Tensor(rng.normal(size=shape), name=name) for name in "ab")
     axis = draw(st.integers(0, 1))
     z, other = some_logits(draw, a, b), some_logits(draw, a, b)
+    of_layer: tuple = ()
+    if draw(st.booleans()):
+        layer, of_layer = some_layer(draw, rng, shape)
+        z = draw(st.sampled_from([layer, layer, some_logits(draw, layer, b)]))
+        axis = draw(st.sampled_from([0, 1, 1, 1]))
     p = some_softmax(draw, z, other, axis)
-    output = some_loss(draw, p, axis, rng)
+    if draw(st.integers(0, 3 - 2 * bool(of_layer))):
+        output = some_loss(draw, p, axis, rng)
+    else:
+        output = some_fused_loss(draw, z, axis, rng)
     if draw(st.booleans()):  # p or the logits used elsewhere, too
         elsewhere = draw(st.sampled_from([p, z, other]))
         output = output.sum() + (elsewhere * elsewhere).sum() * draw(st.sampled_from([1.0, -0.5]))
     if draw(st.booleans()):
         output = some_loss(draw, some_softmax(draw, other, z, axis), axis, rng).sum() + output
-    return output, (a, b)
+    return output, (a, b, *of_layer)
+
+
+@st.composite
+def layers(draw):
+    """A loss of a linear layer, its leaves, and whether something else needs the logits."""
+    shape = draw(st.tuples(st.integers(1, 4), st.integers(2, 4)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    z, leaves = some_layer(draw, rng, shape)
+    if draw(st.booleans()):
+        output = some_fused_loss(draw, z, 1, rng)
+    else:
+        output = some_loss(draw, tg.softmax(z), 1, rng)
+    shared = draw(st.booleans())
+    return (output.sum() + (z * z).sum() if shared else output), leaves, shared
 
 
 @given(graphs())
 def test_fused_and_unfused_graphs_agree(case):
-    output, leaves = case
+    agree(*case)
+
+
+@given(layers())
+def test_fused_and_unfused_layers_agree(case):
+    output, leaves, shared = case
+    ops = {node.op for node in tg.graph(tg.fuse(output).output).nodes}
+    assert not (shared and "LinearSoftmaxWithLoss" in ops)
+    agree(output, leaves)
+
+
+def agree(output, leaves):
     fused = tg.fuse(output).output
     assert fused.shape == output.shape
     assert fused.dtype == output.dtype

@@ -12,8 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tinygrad_sm.cli.inputs import shipped_logits
-from tinygrad_sm.cli.options import loss_arguments, loss_options, output_folder, read_input
-from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
+from tinygrad_sm.cli.options import (
+    loss_arguments,
+    loss_options,
+    output_folder,
+    picture_options,
+    read_input,
+)
+from tinygrad_sm.cli.pictures import FORMATS, chosen_formats, write_pictures
 from tinygrad_sm.compare import compare
 from tinygrad_sm.comparison import Comparison
 from tinygrad_sm.errors import InvalidValueError
@@ -23,17 +29,9 @@ AGREE, DIFFER = 0, 1
 SEED_LOGITS, SEED_TARGET = np.array([2.0, 1.0, 0.1]), np.array([1, 0, 0])
 
 
-@click.command("compare")
+@click.command("compare", short_help="Hold the composite gradient against the fused p − y.")
 @loss_options
-@click.option("-o", "--output", metavar="DIR", help="Draw both graphs into this folder.")
-@click.option(
-    "--format",
-    "formats",
-    default="svg",
-    show_default=True,
-    metavar="LIST",
-    help="Picture formats: svg, png, pdf, dot, mmd; several with commas.",
-)
+@picture_options("both graphs", FORMATS)
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON instead.")
 def compare_command(
     source: str | None,

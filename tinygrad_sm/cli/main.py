@@ -74,7 +74,8 @@ def run(arguments: list[str]) -> int:
         return _refuse("there is not enough memory for an input of this size")
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has gone; there is nobody to tell
+    except (BrokenPipeError, SystemExit):  # click and rich make the second of the first
+        # whoever read the output has gone; there is nobody to tell
         _silence()
         return CLOSED_PIPE
     except OSError as error:

@@ -64,6 +64,25 @@ def loss_options(command: _Command) -> _Command:
     return command
 
 
+def picture_options(what: str, formats: tuple[str, ...]) -> Callable[[_Command], _Command]:
+    """Add the options for a folder of pictures to a command; `what` is drawn into it."""
+
+    def add(command: _Command) -> _Command:
+        command = click.option(
+            "--format",
+            "formats",
+            default="svg",
+            show_default=True,
+            metavar="LIST",
+            help=f"Picture formats: {', '.join(formats)}; several with commas.",
+        )(command)
+        return click.option("-o", "--output", metavar="DIR", help=f"Draw {what} into this folder.")(
+            command
+        )
+
+    return add
+
+
 def read_input(source: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits and the target that `--logits` and `--target` name.
 

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tinygrad_sm.cli.options import output_folder
+from tinygrad_sm.cli.options import output_folder, picture_options
 from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.stability import (
@@ -26,16 +26,8 @@ from tinygrad_sm.stability import (
 FORMATS = ("svg", "png", "pdf")  # of matplotlib's pictures
 
 
-@click.command("stability")
-@click.option("-o", "--output", metavar="DIR", help="Draw the pictures into this folder.")
-@click.option(
-    "--format",
-    "formats",
-    default="svg",
-    show_default=True,
-    metavar="LIST",
-    help="Picture formats: svg, png, pdf; several with commas.",
-)
+@click.command("stability", short_help="Find where each form breaks, at which node, and why.")
+@picture_options("the pictures", FORMATS)
 @click.option("--dtype", type=click.Choice(DTYPES), default="float64", show_default=True)
 @click.option(
     "--tolerance",

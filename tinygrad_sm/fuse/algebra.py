@@ -228,6 +228,11 @@ def _without_ones(shape: Shape) -> list[int]:
     return [n for n in shape if n != 1]
 
 
+def _moves_ones(m: Match) -> bool:
+    """The reshape `v` of x only adds or removes axes of length 1; others part the logits' rows."""
+    return _without_ones(m.x.shape) == _without_ones(m.v.shape)
+
+
 def _keeps(m: Match) -> bool:
     keepdims: bool = m.whole.params["keepdims"]
     return keepdims
@@ -270,7 +275,7 @@ REDUCTIONS = [
         "Axes of length 1 do not change what a sum adds up.",
         Op("sum", Op("reshape", x, name="v"), name="whole"),
         _sum_of_reshaped,
-        lambda m: _keeps(m) and _without_ones(m.x.shape) == _without_ones(m.v.shape),
+        lambda m: _keeps(m) and _moves_ones(m),
     ),
     _rule(
         "sum in a wider dtype",
@@ -318,6 +323,11 @@ REDUCTIONS = [
 # Shapes -------------------------------------------------------------------------------------------
 
 
+def _turns(transpose: Term) -> bool:
+    """Whether a transpose of a matrix does anything."""
+    return transpose.params.get("axes") in (None, (1, 0))
+
+
 def _only_axes(m: Match) -> bool:
     """The index only adds axes, or removes none by a number."""
     return all(
@@ -362,6 +372,12 @@ SHAPES = [
         Op("reshape", Op("reshape", x), name="v"), lambda m: reshape(m.x, m.v.shape),
     ),
     _rule(
+        "two transposes", "A matrix transposed twice is itself.",
+        Op("transpose", Op("transpose", x, name="inner"), name="outer"),
+        lambda m: m.x,
+        lambda m: m.x.ndim == 2 and _turns(m.inner) and _turns(m.outer),
+    ),
+    _rule(
         "index that adds axes", "An index of None and full slices is a reshape.",
         Op("getitem", x, name="whole"),
         lambda m: reshape(m.x, m.whole.shape), _only_axes,
@@ -379,24 +395,25 @@ SHAPES = [
     _rule(
         "function of moved elements", "Picking and reshaping can wait until after a function.",
         Op(UNARY, Op("reshape @pick @masked", x, name="v", more=True), name="whole"), _moved,
+        lambda m: m.v.op != "reshape" or _moves_ones(m),
     ),
     _rule(
         "both operands reshaped", "Operands reshaped alike may be combined before.",
         Op(BINARY, Op("reshape", x, name="v"), Op("reshape", y, name="w"), name="whole"),
         lambda m: reshape(elementwise(m.whole.op, m.x, m.y), m.whole.shape),
-        lambda m: m.x.shape == m.y.shape and m.v.shape == m.w.shape,
+        lambda m: m.x.shape == m.y.shape and m.v.shape == m.w.shape and _moves_ones(m),
     ),
     _rule(
         "reshaped and constant", "A constant is reshaped for free.",
         Op(BINARY, Op("reshape", x, name="v"), t, name="whole"),
         lambda m: reshape(elementwise(m.whole.op, m.x, _fit(m.t, m.x.shape)), m.whole.shape),
-        lambda m: m.t.op == NUMBER or m.t.shape == m.v.shape,
+        lambda m: (m.t.op == NUMBER or m.t.shape == m.v.shape) and _moves_ones(m),
     ),
     _rule(
         "constant and reshaped", "A constant is reshaped for free.",
         Op(BINARY, t, Op("reshape", x, name="v"), name="whole"),
         lambda m: reshape(elementwise(m.whole.op, _fit(m.t, m.x.shape), m.x), m.whole.shape),
-        lambda m: m.t.op == NUMBER or m.t.shape == m.v.shape,
+        lambda m: (m.t.op == NUMBER or m.t.shape == m.v.shape) and _moves_ones(m),
     ),
 ]  # fmt: skip
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from tinygrad_sm.backward import before_sweep
 from tinygrad_sm.errors import InvalidTypeError
+from tinygrad_sm.fuse.deferred import Deferred, deferred
 from tinygrad_sm.fuse.patterns import Rule
 from tinygrad_sm.fuse.plan import Plan
 from tinygrad_sm.fuse.result import FuseResult
-from tinygrad_sm.fuse.rules import ALMOST, RULES
-from tinygrad_sm.fuse.terms import Snapshot
-from tinygrad_sm.tensor import Tensor
+from tinygrad_sm.fuse.rules import ALMOST, RULES, RULES_FOR_BACKWARD
+from tinygrad_sm.fuse.snapshot import Snapshot
+from tinygrad_sm.tensor import Tensor, deferring
 
 MOST_ROWS = 100_000
 """How many recorded operations the remembered plans may stand for, in all."""
@@ -98,6 +99,8 @@ def fuse(output: Tensor, *, rules: Iterable[Rule] = RULES) -> FuseResult:
 
 
 def _checked(rules: Any) -> tuple[Rule, ...]:
+    if rules is RULES or rules is RULES_FOR_BACKWARD:  # nearly always
+        return rules
     if not isinstance(rules, Iterable):
         raise InvalidTypeError(f"fuse: rules must be a list of Rule; got {type(rules).__name__}")
     found = tuple(rules)
@@ -115,19 +118,36 @@ def _fused(output: Tensor, rules: tuple[Rule, ...]) -> FuseResult:
 
 
 @contextmanager
-def fusing(*, rules: Iterable[Rule] = RULES) -> Iterator[None]:
+def fusing(*, rules: Iterable[Rule] = RULES_FOR_BACKWARD) -> Iterator[None]:
     """Have every `backward` inside fuse its graph before it sweeps.
 
     `.grad` of the leaves is that of the fused graph: finite and accurate where the operations as
     written overflow. Intermediate results that were replaced receive no `.grad`. A structure that
     was seen before is not searched again.
 
+    Large operations inside are computed when their values are first read; those that were replaced
+    before are not computed at all. A loss that nobody has read before backward then has the value
+    of the fused one.
+
+    Args:
+        rules: as for `fuse`; by default without the linear layer, which would save the logits'
+            bytes by computing them again: the forward pass has computed and kept them already.
+
     Raises:
         InvalidTypeError: `rules` are not `Rule`s.
     """
     checked = _checked(rules)
-    token = before_sweep.set(lambda output: _fused(output, checked).output)
+    token = before_sweep.set(lambda output: _to_sweep(output, checked))
     try:
-        yield
+        with deferring(deferred):
+            yield
     finally:
         before_sweep.reset(token)
+
+
+def _to_sweep(output: Tensor, rules: tuple[Rule, ...]) -> Tensor:
+    """The fused output; where the given one still waits for its values, these are they."""
+    fused = _fused(output, rules).output
+    if fused is not output and isinstance(output, Deferred) and output.waits:
+        output.settle(fused._data)
+    return fused

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_sm.loss.linear import linear_loss_node
 from tinygrad_sm.loss.softmax_with_loss import loss_node
 from tinygrad_sm.loss.task import Task
 from tinygrad_sm.tensor import Tensor
@@ -34,75 +35,112 @@ def build_loss(args: Sequence[Any], params: Mapping[str, Any]) -> Tensor:
             shape, and its weights.
         params: `axis`, `parts`, `reduction` ("none" or "sum") and `temperature`.
     """
-    logits, *rest = args
-    axis, parts = params["axis"], params["parts"]
-    if len(parts) == 1:
-        target, *weights = rest
-        return _of_one_target(logits, target, weights, parts[0], params)
-    soft = np.zeros(logits.shape, logits.dtype)
-    for part in parts:
-        target, *weights = rest[: 1 + part.weights]
-        rest = rest[1 + part.weights :]
-        _add_target(soft, target, weights, part, axis)
-    return _node(logits, params, soft=soft)
+    logits, *targets = args
+    asked = _Asked(logits.shape, logits.dtype, params)
+    return asked.node_of(targets, lambda task: loss_node(logits, task))
 
 
-def _of_one_target(
-    logits: Tensor, target: Any, weights: list[Any], part: Part, params: Mapping[str, Any]
-) -> Tensor:
-    axis = params["axis"]
-    rows = logits.shape[:axis] + logits.shape[axis + 1 :]
-    if part.kind == "index":
-        index = np.broadcast_to(_from_the_front(np.asarray(target), logits.shape[axis]), rows)
-        return _node(logits, params, part.by, index=index, weight=_product(weights, rows))
-    soft = _dense(target, logits)
-    index_of_ones = _one_hot_index(soft, axis)
-    if index_of_ones is not None:
-        return _node(logits, params, part.by, index=index_of_ones, weight=_product(weights, rows))
-    if soft.size and np.maximum.reduce(soft, axis=None) <= 0:
-        # (-y)·log p: the fused node keeps its digits for a target that is not negative
-        return -_of_one_target(logits, -soft, weights, part, params)
-    weight = _product(weights, rows)
-    if weight is not None:
-        soft = soft * np.expand_dims(weight, axis).astype(soft.dtype)
-    return _node(logits, params, part.by, soft=soft)
+def build_linear_loss(args: Sequence[Any], params: Mapping[str, Any]) -> Tensor:
+    """Return the fused node of a linear layer and targets.
+
+    Args:
+        args: the features, the weight, the bias (0.0 if there is none), then as for `build_loss`.
+        params: the same, or the `task` of a loss that was given.
+    """
+    x, weight, bias, *targets = args
+    if "task" in params:
+        given: Tensor = linear_loss_node(x, weight, bias, params["task"], target=targets[0])
+        return given
+    dtype = np.result_type(*(t.dtype for t in (x, weight, bias) if not isinstance(t, float)))
+    asked = _Asked((*x.shape[:-1], len(weight)), dtype, params)
+    return asked.node_of(targets, lambda task: linear_loss_node(x, weight, bias, task))
 
 
-def _node(
-    logits: Tensor,
-    params: Mapping[str, Any],
-    by: Fraction = ONE,
-    index: np.ndarray | None = None,
-    weight: np.ndarray | None = None,
-    soft: np.ndarray | None = None,
-) -> Tensor:
-    task = Task(
-        shape=logits.shape,
-        axis=params["axis"],
-        index=index,
-        soft=soft,
-        coefficient=weight,
-        smooth=None,
-        active=None,
-        reduction=params["reduction"] if by == 1 else "mean",
-        divisor=1.0 if by == 1 else float(1 / by),
-        temperature=float(params["temperature"]),
-    )
-    return loss_node(logits, task)
+class _Asked:
+    """The loss that was asked for, of logits whose shape and dtype alone are known."""
 
+    def __init__(self, shape: tuple[int, ...], dtype: Any, params: Mapping[str, Any]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.axis = params["axis"]
+        self.parts: tuple[Part, ...] = params["parts"]
+        self.reduction: str = params["reduction"]
+        self.temperature: Fraction = params["temperature"]
+        self.rows = shape[: self.axis] + shape[self.axis + 1 :]
 
-def _add_target(soft: np.ndarray, target: Any, weights: list[Any], part: Part, axis: int) -> None:
-    """Add `by` · weights · target to a dense target."""
-    rows = soft.shape[:axis] + soft.shape[axis + 1 :]
-    weight = _product([float(part.by), *weights], rows)
-    assert weight is not None
-    by_class = np.expand_dims(weight, axis)
-    if part.kind == "dense":
-        soft += by_class * target
-        return
-    index = np.broadcast_to(_from_the_front(np.asarray(target), soft.shape[axis]), rows)
-    at = np.expand_dims(index, axis)
-    np.put_along_axis(soft, at, np.take_along_axis(soft, at, axis) + by_class, axis)
+    def node_of(self, targets: Sequence[Any], make: Callable[[Task], Tensor]) -> Tensor:
+        """Return what `make` makes of the task, once the targets are in it."""
+        if len(self.parts) > 1:
+            return make(self._task(soft=self._sum(targets)))
+        (part,) = self.parts
+        target, *weights = targets
+        weight = _product(weights, self.rows)
+        if part.kind == "index":
+            return make(self._task(part.by, index=self._index(target), coefficient=weight))
+        soft = self._dense(target)
+        index = _one_hot_index(soft, self.axis)
+        if index is not None:
+            return make(self._task(part.by, index=index, coefficient=weight))
+        if _nowhere_positive(soft):
+            # (-y)·log p: the fused node keeps its digits for a target that is not negative
+            return -self.node_of([-soft, *weights], make)
+        if weight is not None:
+            soft = soft * np.expand_dims(weight, self.axis).astype(soft.dtype)
+        return make(self._task(part.by, soft=soft))
+
+    def _task(
+        self,
+        by: Fraction = ONE,
+        *,
+        index: np.ndarray | None = None,
+        soft: np.ndarray | None = None,
+        coefficient: np.ndarray | None = None,
+    ) -> Task:
+        """The task; a factor of the sum is the divisor of a mean."""
+        return Task(
+            shape=self.shape,
+            axis=self.axis,
+            index=index,
+            soft=soft,
+            coefficient=coefficient,
+            smooth=None,
+            active=None,
+            reduction=self.reduction if by == ONE else "mean",
+            divisor=by.denominator / by.numerator,
+            temperature=self.temperature.numerator / self.temperature.denominator,
+        )
+
+    def _sum(self, targets: Sequence[Any]) -> np.ndarray:
+        """The dense target that all parts are together."""
+        soft = np.zeros(self.shape, self.dtype)
+        rest = list(targets)
+        for part in self.parts:
+            target, *weights = rest[: 1 + part.weights]
+            rest = rest[1 + part.weights :]
+            weight = _product([float(part.by), *weights], self.rows)
+            assert weight is not None
+            by_class = np.expand_dims(weight, self.axis)
+            if part.kind == "dense":
+                soft += by_class * target
+                continue
+            at = np.expand_dims(self._index(target), self.axis)
+            there = np.take_along_axis(soft, at, self.axis)
+            np.put_along_axis(soft, at, there + by_class, self.axis)
+        return soft
+
+    def _index(self, target: Any) -> np.ndarray:
+        """One class per row; a negative one counts from the end, as in NumPy's indexing."""
+        index = np.asarray(target)
+        if index.size and index.min() < 0:
+            index = np.where(index < 0, index + self.shape[self.axis], index)
+        return np.broadcast_to(index, self.rows)
+
+    def _dense(self, target: Any) -> np.ndarray:
+        """Numbers of the logits' shape."""
+        soft = np.asarray(target)
+        if soft.dtype.kind != "f":
+            soft = soft.astype(self.dtype)
+        return soft if soft.shape == self.shape else np.broadcast_to(soft, self.shape)
 
 
 def _product(weights: list[Any], rows: tuple[int, ...]) -> np.ndarray | None:
@@ -114,18 +152,9 @@ def _product(weights: list[Any], rows: tuple[int, ...]) -> np.ndarray | None:
     return np.broadcast_to(weight, rows)
 
 
-def _from_the_front(index: np.ndarray, classes: int) -> np.ndarray:
-    """Count a negative class index from the front, as NumPy's indexing does."""
-    if index.size and index.min() < 0:
-        return np.where(index < 0, index + classes, index)
-    return index
-
-
-def _dense(target: Any, logits: Tensor) -> np.ndarray:
-    soft = np.asarray(target)
-    if soft.dtype.kind != "f":
-        soft = soft.astype(logits.dtype)
-    return soft if soft.shape == logits.shape else np.broadcast_to(soft, logits.shape)
+def _nowhere_positive(soft: np.ndarray) -> bool:
+    """Whether a target is negative somewhere and positive nowhere."""
+    return bool(soft.size and soft.max() <= 0 and soft.min() < 0)
 
 
 def _one_hot_index(soft: np.ndarray, axis: int) -> np.ndarray | None:

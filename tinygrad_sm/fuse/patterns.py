@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from tinygrad_sm.fuse.terms import NUMBER, Numbers, Term
+from tinygrad_sm.fuse.terms import NUMBER, Numbers, Term, walk
 
 Bound = Mapping[str, Term]
 
@@ -222,6 +222,9 @@ class Rule:
         only_if: conditions beyond the pattern, each with the sentence that says what was missing.
         helps: the rule makes nothing better by itself but brings a term into the form that other
             rules look for. Where none of them comes to use, the user's own operations are kept.
+        alone: for a rule that pays only where what it matches, between its root and what the
+            pattern leaves open, is needed by nothing else: the sentence for where it is. Such a
+            rule is tried last, on the graph that the others leave.
     """
 
     name: str
@@ -230,6 +233,7 @@ class Rule:
     make: Make
     only_if: tuple[tuple[Check, str], ...] = ()
     helps: bool = False
+    alone: str = ""
 
     def apply(self, term: Term, numbers: Numbers) -> tuple[Term, Bound] | None:
         """Return the replacement of `term` and what the names stood for, or None if it is none."""
@@ -238,6 +242,15 @@ class Rule:
             if all(check(match) for check, _ in self.only_if):
                 return self.make(match), bound
         return None
+
+    def inside(self, term: Term, numbers: Numbers) -> list[Term] | None:
+        """Return the terms below `term` that the rule would do without, or None if it fits not."""
+        applied = self.apply(term, numbers)
+        if applied is None:
+            return None
+        bound = applied[1]
+        left = [bound[name] for name in self.pattern.variables() if name in bound]
+        return [x for x in walk(term, left) if x is not term and not x.constant]
 
     def missing(self, term: Term, numbers: Numbers) -> str | None:
         """Return what keeps a rule from fitting whose operations are all there, if one thing."""
@@ -249,6 +262,7 @@ class Rule:
             for check, sentence in self.only_if:
                 if not check(match):
                     return sentence
+            return self.alone or None
         return None
 
 

@@ -1,50 +1,20 @@
-"""What a search found, as a list of instructions that makes the new graph from the old one.
-
-A plan holds no data: it speaks of rows (the recorded Tensors of a `Snapshot`, by position) and of
-slots, and so fits every graph of the same structure. The user's own operations stay wherever
-nothing was fused: kept as they are, or done again where an argument has changed.
-"""
+"""What a search found: how to make the new graph from any old one of the same structure."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
+from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.fuse.extraction import CARRIERS, Extraction, Instruction, Keep, Make, Redo
 from tinygrad_sm.fuse.patterns import AlmostRule, Rule
 from tinygrad_sm.fuse.rewriting import Rewriting, Step
-from tinygrad_sm.fuse.terms import NUMBER, Numbers, Row, Slot, Snapshot, Term, Terms, terms_of
-from tinygrad_sm.fuse.vocabulary import LOSS, build
+from tinygrad_sm.fuse.snapshot import Row, Snapshot, terms_of
+from tinygrad_sm.fuse.terms import LOSS_NODE, Numbers, Slot, Term, Terms, walk
+from tinygrad_sm.fuse.vocabulary import LINEAR_LOSS, LOSS, PRIMITIVE, build
 from tinygrad_sm.tensor import Tensor, record, recording
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Use the Tensor of a row as it is."""
-
-    row: int
-
-
-@dataclass(frozen=True, slots=True)
-class Redo:
-    """Do the operation of a row again; an argument is an instruction, or None as it was."""
-
-    row: int
-    inputs: tuple[int | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Make:
-    """Compute a term; an argument is an instruction, or a constant's term."""
-
-    term: Term
-    inputs: tuple[int | Term, ...]
-    stands_for: int | None
-    """The row whose name and groups it takes over."""
-
-
-Instruction: TypeAlias = Keep | Redo | Make
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +22,22 @@ class Found:
     """One place where operations are replaced.
 
     Attributes:
-        row: the row whose value is computed in the new way.
-        matched: the rows that were matched, `row` among them, in their order.
-        gone: those of them that the new graph does without.
-        made: positions of the new instructions.
-        steps: the applications of rules that led there, in their order.
+        matched: the rows that were matched, in their order; the last is computed in a new way.
+        made: the new instruction, without what leads to it and what carries its result on.
+        op: the operation that it computes.
+        rule: the rule that made it.
+        steps: all applications of rules that led there, in their order.
+        operations_saved: how many operations fewer the new graph has for it.
+        bytes_saved: how many bytes fewer are kept for backward; negative if more.
     """
 
-    row: int
     matched: tuple[int, ...]
-    gone: tuple[int, ...]
-    made: tuple[int, ...]
+    made: int
+    op: str
+    rule: Rule
     steps: tuple[Step, ...]
+    operations_saved: int
+    bytes_saved: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,43 +58,79 @@ class Plan:
         reads: the numbers that the search looked at: other values need another search.
     """
 
-    def __init__(self, snapshot: Snapshot, rules: Iterable[Rule]) -> None:
+    def __init__(self, snapshot: Snapshot, rules: Collection[Rule]) -> None:
         terms = Terms()
         numbers = Numbers(snapshot.slots)
         rows = snapshot.key[0]
         originals = terms_of(snapshot.key, terms)
-        rewriting = Rewriting(terms, rules, numbers)
-        self._normals = [rewriting.normal(term) for term in originals]
-        extraction = _Extraction(rows, self._normals, rewriting.fused)
+
+        def search(alone: Collection[int]) -> tuple[Rewriting, Extraction]:
+            rewriting = Rewriting(terms, rules, numbers, alone)
+            normals = [rewriting.normal(term) for term in originals]
+            return rewriting, Extraction(rows, normals, rewriting.fused)
+
+        rewriting, extraction = search(alone=())
+        alone = _fits_alone(extraction, rules, numbers)
+        if alone:
+            rewriting, extraction = search(alone)
         self.instructions = extraction.instructions
-        self.found = _found(rows, originals, self._normals, rewriting, extraction)
-        self._kept = extraction.rows_kept
+        self.found = _found(originals, rewriting, extraction)
+        self._extraction = extraction
         self.reads: Mapping[int, Any] = dict(numbers.read)
 
     def carry_out(self, snapshot: Snapshot) -> list[Tensor]:
         """Return the Tensor of each instruction; those kept are the snapshot's own."""
         results: list[Tensor] = []
         with recording():
-            for instruction in self.instructions:
-                results.append(_carried_out(instruction, snapshot, results))
+            for place, instruction in enumerate(self.instructions):
+                try:
+                    results.append(_carried_out(instruction, snapshot, results))
+                except InvalidValueError as error:
+                    what = self._in_words(place, snapshot, results)
+                    raise InvalidValueError(f"fuse: {what}: {error}") from None
         return results
+
+    def _in_words(self, place: int, snapshot: Snapshot, results: list[Tensor]) -> str:
+        """What an instruction was to do, for a message."""
+        instruction = self.instructions[place]
+        if not isinstance(instruction, Make):
+            return f"{_called(snapshot.tensors[instruction.row])} cannot be computed again"
+        row = next((found.matched[-1] for found in self.found if found.made == place), -1)
+        op = PRIMITIVE.get(instruction.term.op, instruction.term.op)
+        sources = [results[x] for x in instruction.inputs if isinstance(x, int)]
+        given = " and ".join(_called(x) for x in sources if isinstance(x, Tensor))
+        return f"{_called(snapshot.tensors[row])} cannot become {op} of {given}"
 
     def misses(
         self, rules: Iterable[Rule], almost: Iterable[AlmostRule], numbers: Numbers
     ) -> list[Miss]:
         """Return the places, among what stays, where one thing only keeps a rule from fitting."""
-        asked: list[Rule | AlmostRule] = [rule for rule in rules if not rule.helps]
-        asked += almost
-        stands_alone = {term.id for term in self._normals}
+        last: list[Rule | AlmostRule] = [rule for rule in rules if rule.alone]
+        asked: list[Rule | AlmostRule] = [*(r for r in rules if not r.helps), *almost]
+        kept, normals = self._extraction.rows_kept, self._extraction.normals
+        stands_alone = {term.id for term in normals}
         found: dict[Miss, None] = {}
-        for row in sorted(self._kept):
-            for term in _own_parts(self._normals[row], stands_alone):
-                for rule in asked:
+        for row in sorted({*kept, *self._extraction.rows_made}):
+            for term in _own_parts(normals[row], stands_alone):
+                for rule in asked if row in kept else last:
                     missing = rule.missing(term, numbers) if term.op in rule.pattern.ops else None
                     if missing:
                         meant = rule.name if isinstance(rule, Rule) else rule.meant
                         found[Miss(row, meant, missing)] = None
         return list(found)
+
+
+def _fits_alone(extraction: Extraction, rules: Iterable[Rule], numbers: Numbers) -> frozenset[int]:
+    """Return the ids of the terms to which rules may be applied that fit only what is alone."""
+    last = [rule for rule in rules if rule.alone]
+    return frozenset(
+        term.id
+        for term in extraction.terms()
+        for rule in last
+        if term.op in rule.pattern.ops
+        and (inside := rule.inside(term, numbers)) is not None
+        and all(extraction.uses[x.id] <= 1 for x in inside)
+    )
 
 
 def _own_parts(root: Term, stands_alone: set[int]) -> Iterable[Term]:
@@ -135,136 +145,53 @@ def _own_parts(root: Term, stands_alone: set[int]) -> Iterable[Term]:
     return parts.values()
 
 
-# Which operations the new graph has ---------------------------------------------------------------
-
-_CARRIERS = frozenset({"@scale", "reshape", "astype", "sum", "@pick", "@masked"})
-_Task: TypeAlias = "int | Term"  # a row, or a term to make
-
-
-class _Extraction:
-    """Choose, from the output down, what is kept, done again and made."""
-
-    def __init__(self, rows: tuple[Row, ...], normals: list[Term], fused: set[int]) -> None:
-        self._rows = rows
-        self._normals = normals
-        self._fused = fused
-        self._first_row: dict[int, int] = {}
-        for place, term in enumerate(normals):
-            self._first_row.setdefault(term.id, place)
-        self.instructions: list[Instruction] = []
-        self._done: dict[_Task | tuple[str, int], int] = {}
-        self.rows_made: list[int] = []
-        self.rows_kept: set[int] = set()
-        self._run(len(rows) - 1)
-
-    def wants_normal(self, row: int) -> bool:
-        """Whether a row's value comes from something fused that no other row stands for."""
-        term = self._normals[row]
-        if term.id in self._fused:
-            return True
-        while term.op in _CARRIERS:
-            term = term.inputs[0]
-            if term.id in self._first_row:
-                return False
-            if term.id in self._fused:
-                return True
-        return False
-
-    def inputs_of(self, task: _Task) -> list[_Task]:
-        """Return what has to be there before a row or a term; constants need nothing."""
-        if isinstance(task, Term):
-            return [self.task_of(x) for x in task.inputs if not x.constant]
-        if self.wants_normal(task):
-            return [self._normals[task]]
-        return [x for x in self._rows[task].inputs if not isinstance(x, Slot)]
-
-    def task_of(self, term: Term) -> _Task:
-        """Return the row that stands for a term, else the term itself."""
-        row = self._first_row.get(term.id)
-        return term if row is None or self.wants_normal(row) else row
-
-    def _key(self, task: _Task) -> Any:
-        return ("term", task.id) if isinstance(task, Term) else ("row", task)
-
-    def _run(self, output: int) -> None:
-        pending: list[_Task] = [output]
-        while pending:
-            task = pending[-1]
-            if self._key(task) in self._done:
-                pending.pop()
-                continue
-            open_inputs = [x for x in self.inputs_of(task) if self._key(x) not in self._done]
-            if open_inputs:
-                pending += open_inputs
-                continue
-            pending.pop()
-            self._done[self._key(task)] = self._place(task)
-
-    def _place(self, task: _Task) -> int:
-        if isinstance(task, Term):
-            inputs = tuple(
-                x if x.constant else self._done[self._key(self.task_of(x))] for x in task.inputs
-            )
-            return self._add(Make(task, inputs, None))
-        if self.wants_normal(task):
-            self.rows_made.append(task)
-            place = self._done[self._key(self._normals[task])]
-            made = self.instructions[place]
-            if isinstance(made, Make):  # the last row that asks gives its name
-                self.instructions[place] = Make(made.term, made.inputs, task)
-            return place
-        self.rows_kept.add(task)
-        sources = self._rows[task].inputs
-        places = [None if isinstance(x, Slot) else self._done[self._key(x)] for x in sources]
-        unchanged = all(
-            place is None or self.instructions[place] == Keep(x)  # type: ignore[arg-type]
-            for place, x in zip(places, sources, strict=True)
-        )
-        return self._add(Keep(task) if unchanged else Redo(task, tuple(places)))
-
-    def _add(self, instruction: Instruction) -> int:
-        self.instructions.append(instruction)
-        return len(self.instructions) - 1
-
-    def made_for(self, row: int) -> tuple[list[int], list[Term]]:
-        """Return the instructions that were made for a row, and the terms that they start from."""
-        root = self._normals[row]
-        made, starts = [], []
-        pending, seen = [root], set()
-        while pending:
-            term = pending.pop()
-            if term.id in seen or term.constant:
-                continue
-            seen.add(term.id)
-            if term is not root and term.id in self._first_row:  # another row stands for it
-                starts.append(term)
-                continue
-            made.append(self._done[self._key(term)])
-            pending += term.inputs
-        return made, starts
-
-
 # What was found -----------------------------------------------------------------------------------
 
 
 def _found(
-    rows: tuple[Row, ...],
-    originals: list[Term],
-    normals: list[Term],
-    rewriting: Rewriting,
-    extraction: _Extraction,
+    originals: list[Term], rewriting: Rewriting, extraction: Extraction
 ) -> tuple[Found, ...]:
-    last_row = {normals[row].id: row for row in extraction.rows_made}
-    found = []
-    for row in sorted(last_row.values()):
-        made, starts = extraction.made_for(row)
-        ends = {term.id for term in starts}
-        matched = _matched(rows, normals, row, ends)
-        gone = tuple(r for r in matched if r not in extraction.rows_kept)
-        outside = {originals[r].id for r, term in enumerate(normals) if term.id in ends}
-        steps = rewriting.history((originals[r] for r in matched), ends | outside)
-        found.append(Found(row, matched, gone, tuple(sorted(made)), tuple(steps)))
-    return tuple(found)
+    last_row = {extraction.normals[row].id: row for row in extraction.rows_made}
+    return tuple(
+        _found_at(row, originals, rewriting, extraction) for row in sorted(last_row.values())
+    )
+
+
+def _found_at(
+    row: int, originals: list[Term], rewriting: Rewriting, extraction: Extraction
+) -> Found:
+    rows, normals = extraction.rows, extraction.normals
+    made, starts = extraction.made_for(row)
+    ends = {term.id for term in starts}
+    matched = _matched(rows, normals, row, ends)
+    gone = [originals[r] for r in matched if r not in extraction.rows_kept]
+    outside = {originals[r].id for r, term in enumerate(normals) if term.id in ends}
+    steps = rewriting.history((originals[r] for r in matched), ends | outside)
+    place = max((at for at, term in made.items() if term.op not in CARRIERS), default=max(made))
+    op = made[place].op
+    fusing = [step for step in steps if not step.rule.helps]
+    own = (s for s in fusing if any(x.op == op for x in walk(s.after, stop=s.before.inputs)))
+    return Found(
+        matched=matched,
+        made=place,
+        op=op,
+        rule=next(own, fusing[-1]).rule,
+        steps=tuple(steps),
+        operations_saved=len(gone) - len(made),
+        bytes_saved=sum(map(_bytes_kept, gone)) - sum(map(_bytes_kept, made.values())),
+    )
+
+
+_VIEWS = frozenset({"reshape", "transpose", "broadcast_to"})
+_FOUND_FORWARD = {LOSS_NODE: 1, LOSS: 1, LINEAR_LOSS: 3}  # gradients of the first so many arguments
+
+
+def _bytes_kept(term: Term) -> int:
+    """The bytes that an operation keeps for backward; a fused loss also keeps its gradients."""
+    if term.op in _VIEWS:
+        return 0
+    arrays = [term, *term.inputs[: _FOUND_FORWARD.get(term.op, 0)]]
+    return sum(x.size * x.dtype.itemsize for x in arrays if x.dtype is not None)
 
 
 def _matched(
@@ -294,7 +221,10 @@ def _carried_out(instruction: Instruction, snapshot: Snapshot, results: list[Ten
             for place, x in zip(instruction.inputs, old._operands, strict=True)
         )
         assert old._op is not None
-        new = record(old._op, args, old._params)
+        params = dict(old._params)
+        if "saved" in params:  # what a node notes for its own backward
+            params["saved"] = copy(params["saved"])
+        new = record(old._op, args, params)
         _take_over(new, old)
         return new
     inputs = [
@@ -304,6 +234,10 @@ def _carried_out(instruction: Instruction, snapshot: Snapshot, results: list[Ten
     if instruction.stands_for is not None:
         _take_over(made, snapshot.tensors[instruction.stands_for])
     return made
+
+
+def _called(t: Tensor) -> str:
+    return " ".join([t.op or "leaf", *([repr(t.name)] if t.name else []), f"of shape {t.shape}"])
 
 
 def _take_over(new: Tensor, old: Tensor) -> None:
@@ -329,19 +263,3 @@ def _filled(value: Any, slots: list[Any]) -> Any:
     if type(value) is tuple:
         return tuple(_filled(part, slots) for part in value)
     return value
-
-
-def bytes_of(term: Term | Row) -> int:
-    """The bytes that an operation keeps for backward; the fused loss also keeps its gradient."""
-    if term.dtype is None:
-        return 0
-    own = math.prod(term.shape) * term.dtype.itemsize
-    if isinstance(term, Term) and term.op == LOSS:
-        own += bytes_of(term.inputs[0])
-    return own
-
-
-def main_of(terms: Iterable[Term]) -> Term:
-    """Return the term that a replacement is about: the fused node, not what carries it."""
-    candidates = [term for term in terms if term.op not in _CARRIERS and term.op != NUMBER]
-    return candidates[-1]

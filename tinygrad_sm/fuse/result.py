@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from tinygrad_sm.fuse.extraction import Make
 from tinygrad_sm.fuse.patterns import AlmostRule, Rule
-from tinygrad_sm.fuse.plan import Found, Make, Plan, bytes_of, main_of
-from tinygrad_sm.fuse.terms import Numbers, Snapshot
-from tinygrad_sm.fuse.vocabulary import LOSS, LOSS_NODE
+from tinygrad_sm.fuse.plan import Found, Plan
+from tinygrad_sm.fuse.snapshot import Snapshot
+from tinygrad_sm.fuse.terms import Numbers
+from tinygrad_sm.fuse.vocabulary import PRIMITIVE
 from tinygrad_sm.graph import Graph, Node, graph
 from tinygrad_sm.tensor import Tensor
 
@@ -135,42 +137,21 @@ class FuseResult:
         return self.before.node_of(self._snapshot.tensors[row])
 
     def _node_with(self, op: str, node: Node) -> Node:
-        """Return the node of an operation that was computed by way of several."""
-        op = LOSS_NODE if op == LOSS else op
-        while node.op != op and len(node.inputs) == 1:
+        """Return the node of an operation that may have been computed by way of several."""
+        while op in PRIMITIVE and node.op != PRIMITIVE[op]:
             node = self.after.nodes[node.inputs[0]]
         return node
 
     def _rewrite(self, found: Found) -> Rewrite:
-        made = [self._plan.instructions[place] for place in found.made]
-        terms = [instruction.term for instruction in made if isinstance(instruction, Make)]
-        main = main_of(terms)
-        place = next(
-            place for place in found.made
-            if (i := self._plan.instructions[place]) and isinstance(i, Make) and i.term is main
-        )  # fmt: skip
-        fusing = [step for step in found.steps if not step.rule.helps]
-        rule = next((s.rule for s in fusing if _makes(s.after, main.op)), fusing[-1].rule)
-        rows = self._snapshot.key[0]
         return Rewrite(
-            rule.name,
-            rule.because,
+            found.rule.name,
+            found.rule.because,
             tuple(step.rule.name for step in found.steps),
             tuple(self._node(row) for row in found.matched),
-            self._node_with(main.op, self.after.node_of(self._results[place])),
-            len(found.gone) - len(found.made),
-            sum(bytes_of(rows[row]) for row in found.gone) - sum(map(bytes_of, terms)),
+            self._node_with(found.op, self.after.node_of(self._results[found.made])),
+            found.operations_saved,
+            found.bytes_saved,
         )
-
-
-def _makes(term: object, op: str) -> bool:
-    pending = [term]
-    while pending:
-        at = pending.pop()
-        if getattr(at, "op", None) == op:
-            return True
-        pending += getattr(at, "inputs", ())
-    return False
 
 
 def _operations(g: Graph) -> int:

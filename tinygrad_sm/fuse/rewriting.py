@@ -7,7 +7,7 @@ application must lower the cost of what it replaces (see `vocabulary.cost`), and
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from tinygrad_sm.errors import InvalidValueError
@@ -29,13 +29,22 @@ class Step(NamedTuple):
 class Rewriting:
     """The normal forms of terms under a list of rules.
 
+    Rules that fit only what is needed `alone` are applied to the terms whose ids are given.
+
     Attributes:
         steps: by id of the term that a rule replaced, the step that did.
         fused: ids of the terms that rules made which do more than help others.
     """
 
-    def __init__(self, terms: Terms, rules: Iterable[Rule], numbers: Numbers) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        rules: Iterable[Rule],
+        numbers: Numbers,
+        alone: Collection[int] = (),
+    ) -> None:
         self._terms = terms
+        self._alone = alone
         self._numbers = numbers
         self._normal: dict[int, Term] = {}
         self._by_op: dict[str, list[Rule]] = defaultdict(list)
@@ -62,9 +71,11 @@ class Rewriting:
                 continue
             inputs = tuple(self._normal[x.id] for x in now.inputs)
             if inputs != now.inputs:
-                given = now
+                given, known = now, len(self._terms)
                 now = self._terms.one(now.op, inputs, now.params, now.shape, now.dtype)
                 self._rebuilt[given.id] = now
+                if given.id in self.fused and now.id >= known:
+                    self.fused.add(now.id)
             after = None if now.id in self._normal else self._applied(now)
             if after is not None:
                 pending += [(asked, now), (now, after)]
@@ -76,6 +87,8 @@ class Rewriting:
     def _applied(self, term: Term) -> Term | None:
         """Return what the first rule that fits makes of a term whose inputs are normal."""
         for rule in self._by_op.get(term.op, ()):
+            if rule.alone and term.id not in self._alone:
+                continue
             applied = rule.apply(term, self._numbers)
             if applied is None:
                 continue

@@ -22,8 +22,9 @@ from tinygrad_sm.fuse.patterns import (
     Rule,
     Var,
 )
-from tinygrad_sm.fuse.terms import LEAF, Term, walk
+from tinygrad_sm.fuse.terms import LEAF, LOSS_NODE, Term, walk
 from tinygrad_sm.fuse.vocabulary import (
+    LINEAR_LOSS,
     LOSS,
     cast,
     changed,
@@ -35,6 +36,7 @@ from tinygrad_sm.fuse.vocabulary import (
     reshape,
     scale,
     total,
+    transposed,
 )
 
 x, m_, y, t, w = Var("x"), Var("m"), Const("y"), Const("t"), Const("w")
@@ -360,13 +362,62 @@ LOSSES = [
     ),
 ]  # fmt: skip
 
-# The place of the rule "matmul (+ bias) that feeds the loss → linear_cross_entropy": its pattern is
-# Op(LOSS, Op("matmul", h, W)) and the same with Op("add", …, bias). It waits for that function.
-LINEAR: list[Rule] = []
+# The linear layer before the loss -----------------------------------------------------------------
+
+_product = Maybe("reshape", Op("matmul", Var("h"), Var("W"), name="product"), "inner")
+_logits = Maybe(
+    "reshape", Either(Op("add", _product, Var("b"), name="sum", any_order=True), _product), "outer"
+)
+
+
+def _layer(m: Match) -> tuple[Term, Term]:
+    """The features and the weight of shape (V, D); a matrix times one row has it as it is."""
+    return (m.W, m.h) if m.W.ndim == 1 else (m.h, transposed(m.W))
+
+
+def _one_matrix(m: Match) -> bool:
+    return bool(m.W.ndim == 2 or (m.W.ndim == 1 and m.h.ndim == 2))
+
+
+def _classes_last(m: Match) -> bool:
+    logits = m.loss.inputs[0]
+    last: bool = m.loss.params["axis"] == logits.ndim - 1
+    return last and logits.shape[-1] == m.product.shape[-1]
+
+
+def _bias_by_class(m: Match) -> bool:
+    classes = m.product.shape[-1:]
+    return not m.has("b") or (m.b.size == classes[0] and m.b.shape[-1:] == classes)
+
+
+def _linear(m: Match) -> Term:
+    logits, *targets = m.loss.inputs
+    features, weight = _layer(m)
+    x = reshape(features, (*logits.shape[:-1], weight.shape[1]))
+    bias = reshape(m.b, weight.shape[:1]) if m.has("b") else number(0)
+    return like(m.loss, LINEAR_LOSS, x, weight, bias, *targets, **m.loss.params)
+
+
+LINEAR = [
+    Rule(
+        "linear layer",
+        "Logits x·Wᵀ + b that only the loss needs can be had and forgotten a few rows at a time.",
+        Op(f"{LOSS} {LOSS_NODE}", _logits, name="loss", more=True),
+        _linear,
+        (
+            (_one_matrix, "the weight is not one matrix for all rows"),
+            (_classes_last, "the classes are not the last axis of the product"),
+            (_bias_by_class, "the bias is not one number per class"),
+        ),
+        alone="the logits are used elsewhere, too",
+    ),
+]
 
 FUSIONS = [*PARTS, *LOSSES, *LINEAR]
 RULES = (*ALGEBRA, *FUSIONS)
 """All rules, in the order in which they are tried at each node."""
+RULES_FOR_BACKWARD = tuple(rule for rule in RULES if not rule.alone)
+"""Those that pay when backward is next: logits that are there already are not computed anew."""
 
 # What is often meant ------------------------------------------------------------------------------
 

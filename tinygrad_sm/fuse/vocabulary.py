@@ -7,6 +7,8 @@ Beside the primitives there are a few words of the search's own:
     @masked(x, mask)      the elements of x where the mask holds, in a row
     @loss(x, q, w…; axis, parts, reduction, temperature)
                           the fused loss of one or several targets, as `Part`s say
+    @linear_loss(x, weight, bias, q, …)
+                          the same of the logits x weightᵀ + bias, which it does not hold
 
 The sign @ keeps them apart from primitives, which anybody may add.
 """
@@ -21,12 +23,13 @@ import numpy as np
 
 from tinygrad_sm import primitives as p
 from tinygrad_sm.dispatch import TABLE
-from tinygrad_sm.fuse.loss_node import Part, build_loss
-from tinygrad_sm.fuse.terms import CONSTANT, HERE, NUMBER, Shape, Term
+from tinygrad_sm.fuse.loss_node import Part, build_linear_loss, build_loss
+from tinygrad_sm.fuse.terms import CONSTANT, HERE, LOSS_NODE, NUMBER, Shape, Term
 
 LOSS = "@loss"
-LOSS_NODE = "SoftmaxWithLoss"
-"""The primitive that a loss is computed by."""
+LINEAR_LOSS = "@linear_loss"
+PRIMITIVE = {LOSS: LOSS_NODE, LINEAR_LOSS: "LinearSoftmaxWithLoss"}
+"""The primitives that words of the search's own are computed by."""
 
 # Makers of terms ----------------------------------------------------------------------------------
 
@@ -53,6 +56,8 @@ def scale(x: Term, by: Fraction | int) -> Term:
 
 def reshape(x: Term, shape: Shape) -> Term:
     """Return x in another shape; of a constant, a constant."""
+    if x.shape == shape:
+        return x
     if x.op == CONSTANT:
         return make(
             CONSTANT if shape else NUMBER, shape=shape, dtype=x.dtype, content=x.params["content"]
@@ -80,6 +85,11 @@ def kept(shape: Shape, axes: tuple[int, ...]) -> Shape:
 def without(shape: Shape, axis: int) -> Shape:
     """Return a shape without one axis."""
     return shape[:axis] + shape[axis + 1 :]
+
+
+def transposed(x: Term) -> Term:
+    """Return the transpose of a matrix."""
+    return make("transpose", x, shape=x.shape[::-1], dtype=x.dtype, axes=None)
 
 
 def total(x: Term, axes: tuple[int, ...]) -> Term:
@@ -189,6 +199,7 @@ BUILD: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "@pick": _picked,
     "@masked": lambda args, params: args[0][args[1]],
     LOSS: build_loss,
+    LINEAR_LOSS: build_linear_loss,
     "getitem": _indexed,
 }
 """How a word of the search's own is computed from arrays and Tensors; primitives need no entry."""

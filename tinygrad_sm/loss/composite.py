@@ -51,7 +51,7 @@ def composite_cross_entropy(
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
     """
-    if form not in FORMS:
+    if not isinstance(form, str) or form not in FORMS:
         raise InvalidValueError(f"form must be one of {', '.join(map(repr, FORMS))}; got {form!r}")
     plain = not isinstance(logits, Tensor)
     a = Tensor(logits, requires_grad=False) if plain else logits

@@ -39,7 +39,6 @@ from tinygrad_sm.loss.exponentials import (
     row_sums,
 )
 from tinygrad_sm.loss.rows import (
-    LARGEST_RATIO,
     Choice,
     Indices,
     PerRow,
@@ -64,6 +63,8 @@ WIDE_BYTES = 1 << 22  # a longer row is cut into segments
 SEGMENT_BYTES = 1 << 19
 SAMPLE = 64  # one column of so many
 NARROW_CLASSES = CHUNK  # float32 rows this short are computed in float64, at little cost
+SHORT = 64  # classes of a row whose sum needs no care
+ONES = np.ones(SHORT)
 BUFFER_ELEMENTS = 512  # of a ufunc: longer inner loops broadcast a column without copying it
 
 
@@ -117,7 +118,7 @@ def softmax_cross_entropy(
         return np.zeros(len(logits), logits.dtype), gradient
     few = logits.size < SERIAL_ELEMENTS
     with np.errstate(all="ignore"):  # overflow and underflow are part of the plan
-        if few and classes <= CHUNK and temperature == 1.0 and smooth is None and index is not None:
+        if few and classes <= SHORT and temperature == 1.0 and smooth is None and index is not None:
             small = _small(logits, index, coefficient, scale, gradient)
             if small is not None:
                 return small, gradient
@@ -150,26 +151,33 @@ def _small(
 ) -> Floats | None:
     """The losses of a small input, and its gradient, in as few calls as will do.
 
-    Where a call costs more than the elements do, these are the formulas of `rows` and no more.
+    Where a call costs more than the elements do, these are the formulas of `rows` and no more:
+    one index into flat arrays instead of pairs, and sums of squares as the test for overflow.
     None, before anything is written, if a row needs more care than that.
     """
+    classes = logits.shape[1]
     at_index: PerRow = 1.0 if coefficient is None else per_row(coefficient)
     weight = per_row(scale) * at_index
     floor, ceiling = safe_range(weight, DOUBLE, logits.dtype)
-    apart = np.arange(len(logits)), index
-    exps = np.exp(logits, dtype=DOUBLE)
-    peak = exps[apart]
-    exps[apart] = 0.0
-    rest = careful_row_sums(exps) if logits.dtype == DOUBLE else row_sums(exps)
+    exps = np.exp(logits, dtype=DOUBLE, order="C")
+    apart = index + np.arange(0, logits.size, classes)
+    flat = exps.reshape(-1)
+    peak = flat[apart]
+    flat[apart] = 0.0
+    # float64 is added pairwise; for results in float32 the quickest sum has digits enough
+    rest = np.add.reduce(exps, 1) if logits.dtype == DOUBLE else exps.dot(ONES[:classes])
     total = rest + peak
-    if not (np.minimum.reduce(total) >= floor and np.maximum.reduce(total) <= ceiling):
-        return None
     ratio = rest / peak
-    if not np.maximum.reduce(ratio) < LARGEST_RATIO:
+    if not (
+        np.minimum.reduce(total) >= floor
+        and total.dot(total) <= ceiling
+        and ratio.dot(ratio) <= ceiling
+    ):
         return None
     if gradient is not None:
-        np.multiply(exps, (weight / total)[:, None], out=gradient, casting="same_kind")
-        gradient[apart] = -weight * (rest / total)
+        rate = weight / total
+        np.multiply(exps, rate[:, None], out=gradient, casting="same_kind")
+        gradient.put(apart, -rate * rest)
     losses: Floats = times(at_index, np.log1p(ratio)).astype(logits.dtype)
     return losses
 

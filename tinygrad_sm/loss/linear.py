@@ -239,18 +239,35 @@ def linear_cross_entropy(
         temperature=temperature,
     )
     chunk = _checked_chunk(chunk_rows, shape)
+    loss = linear_loss_node(x, weight, 0.0 if bias is None else bias, task, chunk_rows=chunk)
+    return loss.numpy() if plain and not loss.requires_grad else loss.named("L")
+
+
+def linear_loss_node(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    task: Task,
+    *,
+    target: Any = None,
+    chunk_rows: int | None = None,
+) -> Any:
+    """Return the fused node of a linear layer and a task that was checked against its logits.
+
+    `bias` is 0.0 where there is none; `target` stands for the task's own, if it is given.
+    """
     named = {"x": x, "weight": weight, "bias": bias}
-    wanted = frozenset(n for n, t in named.items() if t is not None and t.requires_grad)
-    loss = linear_softmax_with_loss(
+    wanted = {n for n, t in named.items() if isinstance(t, Tensor) and t.requires_grad}
+    own = task.soft if task.index is None else task.index
+    return linear_softmax_with_loss(
         x,
         weight,
-        0.0 if bias is None else bias,
-        task.soft if task.index is None else task.index,
+        bias,
+        own if target is None else target,
         task=task,
-        saved=_Saved(wanted if is_recording() else frozenset()),
-        chunk_rows=chunk,
+        saved=_Saved(frozenset(wanted) if is_recording() else frozenset()),
+        chunk_rows=_checked_chunk(chunk_rows, task.shape),
     )
-    return loss.numpy() if plain and not loss.requires_grad else loss
 
 
 def _as_tensor(x: Any) -> Tensor:

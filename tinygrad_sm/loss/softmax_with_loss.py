@@ -44,10 +44,13 @@ def kernel_target(target: Any, task: Task, rows: slice = slice(None)) -> dict[st
     """The target of some rows in the kernel's terms; all of them by default."""
     if task.index is None:
         return {"soft": _as_rows(target, task.axis)[rows]}
-    per_row = {"index": task.index, "coefficient": task.coefficient, "active": task.active}
+    index, coefficient, active = task.index, task.coefficient, task.active
     return {
-        name: None if value is None else value.reshape(-1)[rows] for name, value in per_row.items()
-    } | {"smooth": task.smooth}
+        "index": index.reshape(-1)[rows],
+        "coefficient": None if coefficient is None else coefficient.reshape(-1)[rows],
+        "active": None if active is None else active.reshape(-1)[rows],
+        "smooth": task.smooth,
+    }
 
 
 def _run_kernel(
@@ -76,7 +79,7 @@ def _run_kernel(
 def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
     """The loss in the shape that `reduction` asks for; warns of a masked right class."""
     # in extended precision the sum costs no digits of its own; it is inf if any loss is
-    total = losses.sum(dtype=np.longdouble)
+    total = np.add.reduce(losses, dtype=np.longdouble)
     if total == math.inf:
         warn(
             "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
@@ -85,7 +88,7 @@ def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
     if task.reduction == "none":
         per_row = task.shape[: task.axis] + task.shape[task.axis + 1 :]
         return losses.reshape(per_row).astype(dtype, copy=False)
-    return np.asarray(total / task.divisor).astype(dtype)
+    return np.array(total / task.divisor, dtype)
 
 
 def _forward(logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
@@ -130,7 +133,7 @@ def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: 
         return _run_kernel(logits, target, task, scale, want_grad=True)[1]
     if task.reduction == "none":
         gradient *= np.expand_dims(g, task.axis)
-    elif g != 1:
+    elif float(g) != 1.0:
         gradient *= g
     return gradient
 

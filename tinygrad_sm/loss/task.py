@@ -174,7 +174,7 @@ def non_finite(row: int, shape: tuple[int, ...], axis: int) -> InvalidValueError
 
 
 def _checked_axis(axis: Any, shape: tuple[int, ...]) -> int:
-    if not isinstance(axis, Integral) or isinstance(axis, bool):
+    if not _is_integer(axis):
         raise InvalidTypeError(f"axis must be an integer; got {type(axis).__name__}")
     if not shape:
         raise InvalidValueError("logits must have a class axis; got a single number")
@@ -190,8 +190,12 @@ def _checked_axis(axis: Any, shape: tuple[int, ...]) -> int:
     return number
 
 
+def _is_integer(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+
+
 def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> None:
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise InvalidValueError(
             f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}; got {reduction!r}"
         )
@@ -263,7 +267,7 @@ def _checked_index(
     given: Any, classes: int, ignore_index: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return valid class indices, and which rows count (None: all of them)."""
-    if not isinstance(ignore_index, Integral) or isinstance(ignore_index, bool):
+    if not _is_integer(ignore_index):
         raise InvalidTypeError(f"ignore_index must be an integer; got {ignore_index!r}")
     if given.size == 0:
         return np.zeros(given.shape, np.intp), None
@@ -274,8 +278,9 @@ def _checked_index(
         )
     index = np.array(given, np.intp)  # our own: the owner may change it before backward
     index.setflags(write=False)
-    # one comparison finds all that needs a closer look: seen unsigned, negative ones are large
-    if ignore_index < 0 and not (index.view(np.uintp) >= classes).any():
+    # the largest tells whether any needs a closer look: seen unsigned, negative ones are large
+    unsigned = index.view(np.uintp)
+    if ignore_index < 0 and unsigned.item(unsigned.argmax()) < classes:
         return index, None
     ignored = index == ignore_index
     wrong = ((index < 0) | (index >= classes)) & ~ignored
