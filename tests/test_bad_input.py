@@ -21,6 +21,13 @@ def define(*args, **kwargs):
 
 ENGINE = [
     # what a Tensor is made of
+    ("a name that is no text", lambda: tg.Tensor(1.0, name=5), TypeError, "name must be text"),
+    ("a group that is no text", lambda: tg.group(3).__enter__(), TypeError, "name must be text"),
+    ("jacobian of no function", lambda: tg.jacobian(3, 1.0), TypeError, "f must be a function"),
+    ("hessian of no function", lambda: tg.hessian(3, 1.0), TypeError, "f must be a function"),
+    ("concatenate a number", lambda: tg.concatenate(3), TypeError, "must be a sequence"),
+    ("concatenate a scalar", lambda: tg.concatenate(tg.Tensor(1.0)), TypeError, "be a sequence"),
+    ("layer option", lambda: tg.SoftmaxWithLoss(foo=1), TypeError, "'foo' is none of them"),
     ("ragged lists", lambda: tg.Tensor([[1, 2], [3]]), ValueError, "data must be rectangular"),
     ("text", lambda: tg.Tensor("abc"), TypeError, "data must be real numbers; got str 'abc'"),
     ("list of text", lambda: tg.Tensor(["1", "2"]), TypeError, "data must be real numbers"),

@@ -347,9 +347,7 @@ def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
     Raises:
         InvalidTypeError: `f` does not return a Tensor that depends on its argument.
     """
-    at = Tensor(x, requires_grad=True)
-    y = f(at)
-    _require_tensor("jacobian", y)
+    at, y = _evaluated("jacobian", f, x)
     rows = [grad(y, at, unit) for unit in _units(y)]
     return np.array(rows, dtype=at.dtype).reshape(y.shape + at.shape)
 
@@ -367,9 +365,7 @@ def hessian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
         InvalidTypeError: `f` does not return a Tensor that depends on its argument.
         InvalidValueError: `f` does not return one element.
     """
-    at = Tensor(x, requires_grad=True)
-    y = f(at)
-    _require_tensor("hessian", y)
+    at, y = _evaluated("hessian", f, x)
     g = grad(y, at, create_graph=True)
     if not g.requires_grad:  # f is linear in x
         return np.zeros(at.shape + at.shape, at.dtype)
@@ -377,11 +373,17 @@ def hessian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
     return np.array(rows, dtype=at.dtype).reshape(at.shape + at.shape)
 
 
-def _require_tensor(caller: str, y: Any) -> None:
+def _evaluated(caller: str, f: Callable[[Tensor], Tensor], x: Any) -> tuple[Tensor, Tensor]:
+    """The point as a leaf, and the value of f there."""
+    if not callable(f):
+        raise InvalidTypeError(f"{caller}: f must be a function; got {type(f).__name__}")
+    at = Tensor(x, requires_grad=True)
+    y = f(at)
     if not isinstance(y, Tensor) or not y.requires_grad:
         raise InvalidTypeError(
             f"{caller}: f must return a Tensor that depends on its argument; got {type(y).__name__}"
         )
+    return at, y
 
 
 def _units(y: Tensor) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ from tinygrad_sm.loss.task import Task, task_of
 from tinygrad_sm.tensor import Tensor
 from tinygrad_sm.ulp import ULP_SIZES, ulp_distance
 
+_MANY_ULPS = 1000  # from here on the number asks for a word
 _ROUNDINGS = 16  # of each term in the composite, each at most half a unit
 
 
@@ -206,7 +207,8 @@ def _verdict(agree: bool, same_grad: bool, max_abs: float, max_ulp: float) -> st
         return "agree: the two gradients are the same to the last bit"
     measure = f"{max_abs:.3g} ({ulp_text(max_ulp)} ULP)"
     if agree:
-        return f"agree: the gradients differ by at most {measure}, which is rounding"
+        said = f"agree: the gradients differ by at most {measure}, which is rounding"
+        return said + (" where −y and +p·Σy cancel" if max_ulp > _MANY_ULPS else "")
     if same_grad:
         return "differ: the losses, by more than rounding explains; the gradients agree"
     if math.isnan(max_abs):

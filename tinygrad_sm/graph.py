@@ -235,9 +235,10 @@ def _arrays_in(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
 
 def _node(id: int, t: Tensor, inputs: tuple[int, ...], value: np.ndarray) -> Node:
     op = t.op or (LEAF if t.requires_grad else CONSTANT)
+    name = None if t.name is None else str(t.name)
     params = MappingProxyType(t._params)  # several Tensors may share the one dictionary
     return Node(
-        id, op, t.name, t.shape, str(t.dtype), inputs, params, t._groups, _read_only(value), t
+        id, op, name, t.shape, str(t.dtype), inputs, params, t._groups, _read_only(value), t
     )
 
 

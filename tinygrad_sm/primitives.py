@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.dispatch import NUMPY, Primitive, def_primitive
-from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 
 Axis = int | tuple[int, ...] | None
 
@@ -223,8 +223,13 @@ def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Join a sequence of arrays or Tensors along an axis that they have.
 
     Raises:
+        InvalidTypeError: `arrays` is not a sequence.
         InvalidValueError: `arrays` is empty, or the shapes differ elsewhere than along `axis`.
     """
+    if not hasattr(arrays, "__len__") or getattr(arrays, "ndim", 1) == 0:
+        raise InvalidTypeError(
+            f"concatenate: arrays must be a sequence of arrays; got {type(arrays).__name__}"
+        )
     if len(arrays) == 0:
         raise InvalidValueError("concatenate: arrays is empty; at least one array is needed")
     return _join(*arrays, axis=axis)

@@ -80,7 +80,7 @@ def is_recording() -> bool:
 def group(name: str) -> Iterator[None]:
     """Mark the operations recorded inside as one named stage of the graph; groups may nest."""
     on, groups, defer = _recording.get()
-    token = _recording.set((on, (*groups, name), defer))
+    token = _recording.set((on, (*groups, _text(name)), defer))
     try:
         yield
     finally:
@@ -148,7 +148,7 @@ class Tensor:
         requires_grad: bool = True,
     ) -> None:
         _fill_leaf(self, _float_array(data, dtype), requires_grad)
-        self.name = name
+        self.name = None if name is None else _text(name)
 
     # What it holds --------------------------------------------------------------------------------
 
@@ -288,7 +288,7 @@ class Tensor:
 
     def named(self, name: str) -> Tensor:
         """Give this Tensor a name for graphs and pictures, and return it."""
-        self.name = name
+        self.name = _text(name)
         return self
 
     def __repr__(self) -> str:
@@ -652,6 +652,12 @@ def _owned(parameter: Any) -> Any:
     if type(parameter) in (list, tuple):
         return type(parameter)(_owned(part) for part in parameter)
     return parameter
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"name must be text; got {type(name).__name__}")
+    return name
 
 
 def _plain(x: Any) -> Any:

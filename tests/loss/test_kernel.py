@@ -8,6 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss import kernel, pool
 from tinygrad_sm.loss.exponentials import careful_row_sums, row_sums
 from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
@@ -348,3 +349,41 @@ def test_threads_from_the_environment(monkeypatch):
             pool.default_threads()
     monkeypatch.delenv(pool.THREADS_VARIABLE)
     assert 1 <= pool.default_threads() <= pool.MAX_THREADS
+
+
+@pytest.fixture
+def restored_threads():
+    yield
+    pool.set_threads(None)
+
+
+def test_threads_from_an_argument(monkeypatch, restored_threads):
+    monkeypatch.setenv(pool.THREADS_VARIABLE, "3")
+    pool.set_threads(2)
+    assert pool.default_threads() == 2
+    pool.set_threads(np.int64(100000))
+    assert pool.default_threads() == pool.MAX_THREADS
+    pool.set_threads(None)
+    assert pool.default_threads() == 3
+
+
+@pytest.mark.parametrize(
+    ("n", "error"),
+    [(0, InvalidValueError), (-1, InvalidValueError)]
+    + [(n, InvalidTypeError) for n in (True, 2.0, "2", [2])],
+)
+def test_threads_are_a_positive_integer(restored_threads, n, error):
+    pool.set_threads(2)
+    with pytest.raises(error, match="n must be a positive integer or None; got"):
+        pool.set_threads(n)
+    assert pool.default_threads() == 2
+
+
+def test_the_argument_changes_no_bit(rng, layout, restored_threads):
+    a, index = rng.standard_normal((60, 150)), np.zeros(60, np.intp)
+    expected = softmax_cross_entropy(a, index=index, threads=1)
+    for n in (1, 2, 5):
+        pool.set_threads(n)
+        losses, gradient = softmax_cross_entropy(a, index=index)
+        assert np.array_equal(losses, expected[0])
+        assert np.array_equal(gradient, expected[1])

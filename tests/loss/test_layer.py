@@ -108,3 +108,23 @@ def test_a_forward_that_fails_leaves_no_half_state():
         layer.forward([5.0, 5.0, 5.0], 7)
     assert layer.backward() == pytest.approx(P - [1, 0, 0])
     assert layer.y == pytest.approx(P)
+
+
+def test_a_call_on_tensors_ends_what_backward_belongs_to():
+    layer = tg.SoftmaxWithLoss()
+    layer.forward([2.0, 1.0, 0.1], 0)
+    layer(tg.Tensor([1.0, 2.0]), 1)
+    with pytest.raises(TypeError, match="needs a forward before it"):
+        layer.backward()
+
+
+def test_longdouble_logits_are_computed_in_float64():
+    """More than 128 classes, where the kernel has another path, had raised a KeyError."""
+    logits = np.random.default_rng(0).normal(size=(3, 300))
+    wide = tg.Tensor(logits.astype(np.longdouble))
+    loss = tg.cross_entropy(wide, [0, 1, 2])
+    loss.backward()
+    double = tg.Tensor(logits)
+    tg.cross_entropy(double, [0, 1, 2]).backward()
+    assert loss.dtype == wide.grad.dtype == np.longdouble
+    assert (wide.grad == double.grad).all()

@@ -24,7 +24,7 @@ OF_A_LOSS = ("composite", "fused", "comparison")
 LEVELS = "levels"
 
 
-@click.command("draw")
+@click.command("draw", short_help="Draw one graph with the gradient on every edge.")
 @click.argument("which", default="composite")
 @loss_options
 @click.option(

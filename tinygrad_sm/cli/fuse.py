@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 
 from tinygrad_sm.cli.examples import SPELLINGS, spelled
-from tinygrad_sm.cli.options import output_folder
-from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
+from tinygrad_sm.cli.options import output_folder, picture_options
+from tinygrad_sm.cli.pictures import FORMATS, chosen_formats, write_pictures
 from tinygrad_sm.cli.user_code import output_of
 from tinygrad_sm.fuse import FuseResult, fuse
 from tinygrad_sm.graph import Node
@@ -22,17 +22,9 @@ from tinygrad_sm.tensor import Tensor
 FUSED, NOTHING = 0, 1
 
 
-@click.command("fuse")
+@click.command("fuse", short_help="Find the loss in any graph and make it one node.")
 @click.argument("place", required=False, metavar="[FILE.py:function]")
-@click.option("-o", "--output", metavar="DIR", help="Draw before and after into this folder.")
-@click.option(
-    "--format",
-    "formats",
-    default="svg",
-    show_default=True,
-    metavar="LIST",
-    help="Picture formats: svg, png, pdf, dot, mmd; several with commas.",
-)
+@picture_options("before and after", FORMATS)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON instead.")
 def fuse_command(place: str | None, output: str | None, formats: str, as_json: bool) -> int:
     """Find softmax-cross-entropy in a graph, however it is written, and make it one node.

@@ -73,7 +73,7 @@ def _same_numbers(plan: Plan, snapshot: Snapshot) -> bool:
 _plans = Plans()
 
 
-def fuse(output: Tensor, *, rules: Iterable[Rule] = RULES) -> FuseResult:
+def fuse(output: Tensor, *, rules: Iterable[Rule] | None = None) -> FuseResult:
     """Find softmax-cross-entropy and its parts in a graph, and rewrite them to fused nodes.
 
     The given graph stays as it is. The new one ends in the same leaves, so that a backward through
@@ -82,7 +82,7 @@ def fuse(output: Tensor, *, rules: Iterable[Rule] = RULES) -> FuseResult:
 
     Args:
         output: a Tensor; what it was computed from is looked through.
-        rules: the rules to apply, in the order in which they are tried.
+        rules: the rules to apply, in the order in which they are tried; None: `RULES`.
 
     Returns:
         The new output, with what was rewritten and what almost was.
@@ -95,12 +95,10 @@ def fuse(output: Tensor, *, rules: Iterable[Rule] = RULES) -> FuseResult:
     """
     if not isinstance(output, Tensor):
         raise InvalidTypeError(f"fuse: output must be a Tensor; got {type(output).__name__}")
-    return _fused(output, _checked(rules))
+    return _fused(output, RULES if rules is None else _checked(rules))
 
 
 def _checked(rules: Any) -> tuple[Rule, ...]:
-    if rules is RULES or rules is RULES_FOR_BACKWARD:  # nearly always
-        return rules
     if not isinstance(rules, Iterable):
         raise InvalidTypeError(f"fuse: rules must be a list of Rule; got {type(rules).__name__}")
     found = tuple(rules)
@@ -118,7 +116,7 @@ def _fused(output: Tensor, rules: tuple[Rule, ...]) -> FuseResult:
 
 
 @contextmanager
-def fusing(*, rules: Iterable[Rule] = RULES_FOR_BACKWARD) -> Iterator[None]:
+def fusing(*, rules: Iterable[Rule] | None = None) -> Iterator[None]:
     """Have every `backward` inside fuse its graph before it sweeps.
 
     `.grad` of the leaves is that of the fused graph: finite and accurate where the operations as
@@ -136,7 +134,7 @@ def fusing(*, rules: Iterable[Rule] = RULES_FOR_BACKWARD) -> Iterator[None]:
     Raises:
         InvalidTypeError: `rules` are not `Rule`s.
     """
-    checked = _checked(rules)
+    checked = RULES_FOR_BACKWARD if rules is None else _checked(rules)
     token = before_sweep.set(lambda output: _to_sweep(output, checked))
     try:
         with deferring(deferred):

@@ -45,7 +45,7 @@ class Rewrite:
             f"{_called(self.made)}, of shape {self.made.shape}; "
             f"{_count(self.operations_saved, 'operation')} saved{more}.\n"
             f"  Because: {self.because}\n"
-            f"  Rules applied: {', '.join(self.steps)}."
+            f"  Rules applied: {', '.join(dict.fromkeys(self.steps))}."
         )
 
 

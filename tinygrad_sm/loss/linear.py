@@ -23,6 +23,7 @@ from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.softmax_with_loss import (
     closed_form,
+    kernel_dtype,
     kernel_target,
     reduced,
     target_cotangent,
@@ -117,9 +118,8 @@ def _forward(
 
 
 def _computable(x: Any, weight: Any, bias: Any, target: Any) -> tuple[Any, Any, Any, Any]:
-    """The arrays in one dtype that the kernel computes in: float16 in float32."""
-    dtype = np.result_type(x, weight, bias)
-    dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
+    """The arrays in one dtype that the kernel computes in."""
+    dtype = kernel_dtype(np.result_type(x, weight, bias))
     x, weight = (np.asarray(each, dtype) for each in (x, weight))
     return x, weight, np.asarray(bias, dtype), target
 

@@ -13,21 +13,45 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from numbers import Integral
 
-from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 
 THREADS_VARIABLE = "TINYGRAD_SM_THREADS"
 MAX_THREADS = 16
 
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
+_chosen: int | None = None
+
+
+def set_threads(n: int | None) -> None:
+    """Let large losses use up to n threads, the calling one among them; at most 16 ever work.
+
+    None goes back to what holds without a call: the environment variable TINYGRAD_SM_THREADS, or
+    the usable cores.  Results are the same bits for any number.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: n is neither None nor a positive integer.
+    """
+    global _chosen
+    if n is None:
+        _chosen = None
+        return
+    if isinstance(n, bool) or not isinstance(n, Integral):
+        raise InvalidTypeError(f"n must be a positive integer or None; got {type(n).__name__}")
+    if n < 1:
+        raise InvalidValueError(f"n must be a positive integer or None; got {n}")
+    _chosen = min(int(n), MAX_THREADS)
 
 
 def default_threads() -> int:
-    """Threads to use when the caller names no number: the variable's, or the usable cores.
+    """Threads to use when a call names no number: `set_threads`, the variable, the usable cores.
 
-    Raises InvalidValueError when the environment variable is not a positive integer.
+    Raises InvalidValueError when the environment variable counts and is not a positive integer.
     """
+    if _chosen is not None:
+        return _chosen
     text = os.environ.get(THREADS_VARIABLE)
     if text is None:
         return min(_usable_cores(), MAX_THREADS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,11 @@ def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
     return np.moveaxis(rows.reshape(moved), -1, task.axis)
 
 
+def kernel_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    """What the kernel computes in: float16 in float32, longdouble in float64."""
+    return np.float32 if dtype.itemsize <= 4 else np.float64
+
+
 def kernel_target(target: Any, task: Task, rows: slice = slice(None)) -> dict[str, Any]:
     """The target of some rows in the kernel's terms; all of them by default."""
     if task.index is None:
@@ -59,8 +65,7 @@ def _run_kernel(
     """Return the row losses and, if wanted, the gradient in the logits' shape and dtype."""
     dtype = logits.dtype
     rows = _as_rows(logits, task.axis)
-    if dtype == np.float16:
-        rows = rows.astype(np.float32)
+    rows = rows.astype(kernel_dtype(dtype), copy=False)
     try:
         losses, gradient = softmax_cross_entropy(
             rows,
@@ -164,7 +169,7 @@ def cross_entropy(
 
     Args:
         logits: a Tensor or array with at least one axis, the classes along `axis`. float16 is
-            computed in float32. −inf masks a class: p = 0 and no gradient.
+            computed in float32, longdouble in float64. −inf masks a class: p = 0 and no gradient.
         target: its shape alone decides. The logits' shape: a distribution over the classes
             (one-hot or soft, any row sum s, integers allowed). The logits' shape without `axis`:
             class indices (integers).
@@ -233,6 +238,12 @@ class SoftmaxWithLoss:
     """
 
     def __init__(self, **options: Any) -> None:
+        known = inspect.signature(cross_entropy).parameters
+        for name in options:
+            if name not in known or name in ("logits", "target"):
+                raise InvalidTypeError(
+                    f"SoftmaxWithLoss takes the options of cross_entropy; {name!r} is none of them"
+                )
         self.options = options
         self.loss: Any = None
         self.y: Any = None
@@ -265,6 +276,7 @@ class SoftmaxWithLoss:
     def __call__(self, a: Any, t: Any) -> Any:
         """Return the loss of a Tensor `a` and target `t` as a Tensor of the graph."""
         out = cross_entropy(a, t, **self.options)
+        self._x = self._out = None  # `backward` belongs to the last `forward`
         logits = a.numpy() if isinstance(a, Tensor) else np.asarray(a)
         scaled = logits / self.options.get("temperature", 1.0)
         self.y = softmax(scaled, axis=self.options.get("axis", -1))
