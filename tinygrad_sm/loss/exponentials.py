@@ -20,6 +20,7 @@ Doubles: TypeAlias = NDArray[np.float64]
 Terms: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp]], Doubles]
 
 CHUNK = 128  # columns added in one chain
+DOTTED = 4096  # columns of one scalar product: BLAS adds them in 16 chains or more
 DEEP = -700.0  # exp of less is about to leave the normal numbers
 VANISHED = 800.0  # exp(-800) is 0 in float64
 
@@ -51,6 +52,15 @@ def row_sums(values: NDArray[Any]) -> Doubles:
         values = _chunk_sums(values, CHUNK)
     sums: Doubles = np.einsum("ij->i", values)
     return sums
+
+
+def row_dots(values: NDArray[Any], weights: NDArray[Any]) -> Doubles:
+    """Scalar products of rows, (r, n) and (r, n) or (1, n) -> (r,) float64."""
+    dots = np.zeros(len(values))
+    for first in range(0, values.shape[1], DOTTED):
+        part = slice(first, first + DOTTED)
+        dots += np.vecdot(values[:, part], weights[:, part])
+    return dots
 
 
 def careful_row_sums(values: Floats, terms: Terms | None = None) -> Doubles:

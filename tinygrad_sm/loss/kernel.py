@@ -200,30 +200,50 @@ def _aim_at_classes(
     values = smooth.astype(np.float64)
     counts: PerRow = 1.0 if active is None else per_row(active)
     job.aim(index, at_index + counts * values[index], at_index + counts * float(values.sum()))
-    job.aim_densely(smooth[None, :], counts)
+    job.aim_densely(smooth[None, :].astype(job.logits.dtype), counts)
 
 
 def _aim_at_dense(job: Rows, soft: NDArray[Any], threads: int) -> None:
-    """Take a distribution a row as the target, its largest class set apart.
-
-    A one-hot row is then exactly what its class would be, with the same accuracy.
-    """
+    """Take a distribution a row as the target; where all are one-hot, their classes."""
     dense = soft if soft.dtype.kind == "f" else soft.astype(job.logits.dtype)
-    index, at_index, total = (
-        np.empty(len(dense), np.intp),
-        np.empty(len(dense)),
-        np.empty(len(dense)),
-    )
+    index, at_index = np.empty(len(dense), np.intp), np.empty(len(dense))
+    if _find_only_classes(job, dense, index, at_index, threads):
+        weight: PerRow = 1.0 if np.all(at_index == 1.0) else at_index
+        job.aim(index, weight, weight)
+        return
+    total = np.empty(len(dense))
 
     def task(rows: slice) -> None:
         q = dense[rows]
-        index[rows] = q.argmax(axis=1)
+        index[rows] = job.logits[rows].argmax(axis=1)
         at_index[rows] = q[job.each[: len(q)], index[rows]]
         total[rows] = row_sums(q)
 
     _over_tiles(task, dense, threads)
     job.aim(index, at_index, total)
     job.aim_densely(dense, 1.0)
+    job.leading = True
+
+
+def _find_only_classes(
+    job: Rows, dense: NDArray[Any], index: Indices, values: Doubles, threads: int
+) -> bool:
+    """Whether no row of a target has two classes; fill in each row's only one and its value."""
+    several = np.count_nonzero(dense[0]) > 1  # spares most other targets the search
+
+    def task(rows: slice) -> None:
+        nonlocal several
+        if several:
+            return
+        q = dense[rows]
+        present = np.not_equal(q, 0.0)
+        first = job.each[: len(q)], present.argmax(axis=1)
+        if np.count_nonzero(present) > np.count_nonzero(present[first]):
+            several = True
+        index[rows], values[rows] = first[1], q[first]
+
+    _over_tiles(task, dense, threads)
+    return not several
 
 
 # --- tiles: whole rows -----------------------------------------------------------------------
@@ -342,10 +362,11 @@ def _measure_gaps(job: Rows, rows: slice) -> None:
     """Fill in the maxima and the gaps of some rows, before their logits may be overwritten."""
     a, dense = job.logits[rows], job.dense_at(rows, ALL)
     assert dense is not None
-    maxima = np.maximum.reduce(a, axis=1).astype(np.float64)
+    apart = job.each[: len(a)], job.index[rows]
+    maxima = (a[apart] if job.leading else np.maximum.reduce(a, axis=1)).astype(np.float64)
     maxima[np.isneginf(maxima)] = 0.0  # every class is masked
     job.maxima[rows] = maxima / job.temperature
-    job.gaps[rows] = gaps(job, a, maxima, dense, (job.each[: len(a)], job.index[rows]))
+    job.gaps[rows] = gaps(job, a, maxima, dense, apart)
 
 
 def _write_gradient(job: Rows, rows: Choice, work: Floats) -> None:

@@ -1,7 +1,7 @@
 """What the fused kernel knows of each row, and the formulas that turn it into loss and gradient.
 
-One class t of every row is set apart: the right one, or of a dense target its largest.  With the
-exponentials e_k = exp(a_k/T - shift), R = sum_{k != t} e_k and S = R + e_t,
+One class t of every row is set apart: the right one, or with a dense target the one of the largest
+logit.  With the exponentials e_k = exp(a_k/T - shift), R = sum_{k != t} e_k and S = R + e_t,
 
     lse(a/T) - a_t/T  =  log1p(R/e_t)        the loss of class t
     p_t - 1           =  -R/S                its gradient
@@ -16,12 +16,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_sm.loss.exponentials import Doubles, Floats, Scratch, row_sums
+from tinygrad_sm.loss.exponentials import Doubles, Floats, Scratch, row_dots, row_sums
 
 Indices: TypeAlias = NDArray[np.intp]
 PerRow: TypeAlias = Doubles | float  # (rows,), or one number for all of them
 Choice: TypeAlias = slice | Indices  # which rows of a call
 
+CANCELLING = 2.0  # times a difference: terms no larger than that may be subtracted
 LARGEST_RATIO = 1e280  # where R/e_t is below, e_t is a normal number
 # Smallest normal number, and a quarter of the largest, of either dtype.
 NORMAL = {
@@ -43,6 +44,7 @@ class Rows:
     weight: PerRow  # what multiplies p in the gradient: s*scale/T
     dense: NDArray[Any] | None = None  # (rows, n) or (1, n): q_j for j != t; None: zeros
     active: PerRow = 1.0  # multiplies `dense`
+    leading: bool = False  # whether every row's t is the class of its largest logit
     logit: Doubles  # (rows,) a_t/T
     peak: Doubles  # (rows,) e_t
     rest: Doubles  # (rows,) R
@@ -125,6 +127,8 @@ def losses(rows: Rows) -> Doubles:
     negative, so that none cancels.
     """
     right = _right_losses(rows)
+    if rows.leading:  # a_t = max
+        return times(rows.total, right) + rows.gaps
     weighted = times(rows.at_index, right)
     if rows.dense is None:
         return weighted
@@ -152,7 +156,19 @@ def times(weight: PerRow, values: Doubles) -> Doubles:
 
 
 def gaps(rows: Rows, a: Floats, maxima: Doubles, dense: NDArray[Any], apart: Any) -> Doubles:
-    """sum_{j != t} q_j (max(a) - a_j)/T of a block a, (r, n) -> (r,), its class t `apart`."""
+    """sum_{j != t} q_j (max(a) - a_j)/T of a block a, (r, n) -> (r,), its class t `apart`.
+
+    max*sum(q) - sum(q a) takes fewer passes and is good where it cancels little.
+    """
+    at_maximum = row_sums(dense) * maxima
+    sums = at_maximum - row_dots(a, dense)
+    size = np.abs(at_maximum)
+    if apart is not None:
+        at_index = np.broadcast_to(dense, a.shape)[apart] * (maxima - a[apart])
+        sums -= at_index
+        size += at_index
+    if np.all(size <= CANCELLING * sums):  # not if NaN
+        return sums / rows.temperature
     block = scratch.take("block", a.shape, a.dtype)
     np.subtract(maxima.astype(a.dtype)[:, None], a, out=block)
     if apart is not None:
@@ -181,7 +197,7 @@ def write_scaled(
     factor = np.multiply(some(rows.factor, chosen), some(rows.active, chosen))
     if factor.ndim:
         factor = factor[:, None]
-    pull = scratch.take("block", out.shape, out.dtype)
+    pull = scratch.take("block", out.shape if factor.ndim else dense.shape, out.dtype)
     np.multiply(dense, factor.astype(out.dtype), out=pull, casting="same_kind")
     np.subtract(out, pull, out=out)
 
