@@ -10,7 +10,7 @@ import pytest
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss import kernel, pool
-from tinygrad_sm.loss.exponentials import careful_row_sums, row_sums
+from tinygrad_sm.loss.exponentials import careful_row_sums, row_dots, row_sums
 from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
 
 DTYPES = [np.float32, np.float64]
@@ -186,7 +186,60 @@ def test_one_hot_is_the_index(rng, layout):
     by_index = softmax_cross_entropy(a, index=index, scale=0.25)
     by_rows = softmax_cross_entropy(a, soft=np.eye(90)[index], scale=0.25)
     assert np.array_equal(by_index[1], by_rows[1])
-    assert by_rows[0] == pytest.approx(by_index[0], rel=4e-16)
+    assert np.array_equal(by_index[0], by_rows[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_class_a_row_is_the_index_with_a_coefficient(rng, layout, dtype):
+    a = (3 * rng.standard_normal((20, 700))).astype(dtype)
+    index, coefficient = rng.integers(0, 700, 20), rng.random(20).astype(dtype)
+    coefficient[::3] = 0.0
+    q = np.zeros((20, 700), dtype)
+    q[np.arange(20), index] = coefficient
+    by_index = softmax_cross_entropy(a, index=index, coefficient=coefficient)
+    by_rows = softmax_cross_entropy(a, soft=q, threads=2)
+    assert np.array_equal(by_index[0], by_rows[0])
+    assert np.array_equal(by_index[1], by_rows[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("classes", [10, 300])
+def test_one_hot_rows_among_soft_ones_keep_the_promise(rng, family, dtype, classes):
+    a = FAMILIES[family](rng, (12, classes)).astype(dtype)
+    index = rng.integers(0, classes, 12)
+    index[::2] = a[::2].argmax(axis=1)
+    q = np.zeros((12, classes), dtype)
+    q[np.arange(12), index] = 1.0
+    q[0] = 1.0 / classes  # none of them takes the way of class indices
+    losses, gradient = softmax_cross_entropy(a, soft=q)
+    assert worst_ulp(a[1:], index[1:], losses[1:], gradient[1:]) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("center", [0.0, 0.5, -7.0, 40.0])
+def test_losses_of_soft_rows_do_not_depend_on_where_the_logits_lie(rng, layout, dtype, center):
+    a = (center + rng.standard_normal((12, 300))).astype(dtype)
+    a[:4] = center + 1e-3 * rng.standard_normal((4, 300))
+    q = rng.random((12, 300)).astype(dtype)
+    losses, _ = softmax_cross_entropy(a, soft=q)
+    smoothed, _ = softmax_cross_entropy(
+        a, index=np.arange(12), coefficient=np.full(12, 0.5), smooth=q[0]
+    )
+    exact = definition(a, q.astype(np.float64), 1.0, 1.0)[0]
+    q = np.repeat(q[:1].astype(np.float64), 12, axis=0) + 0.5 * np.eye(12, 300)
+    tolerance = 3 * float(np.finfo(dtype).eps)
+    assert losses == pytest.approx(exact, rel=tolerance)
+    assert smoothed == pytest.approx(definition(a, q, 1.0, 1.0)[0], rel=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scalar_products_of_long_rows(rng, dtype):
+    values, weights = rng.random((2, 3, 9000)).astype(dtype)
+    exact = (values.astype(np.float64) * weights).sum(axis=1)
+    tolerance = 4 * float(np.finfo(dtype).eps)
+    assert row_dots(values, weights) == pytest.approx(exact, rel=tolerance)
+    assert row_dots(values, weights[:1])[0] == pytest.approx(exact[0], rel=tolerance)
 
 
 def test_one_kind_of_target_is_asked_for():

@@ -20,7 +20,7 @@ Doubles: TypeAlias = NDArray[np.float64]
 Terms: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp]], Doubles]
 
 CHUNK = 128  # columns added in one chain
-DOTTED = 4096  # columns of one scalar product: BLAS adds them in 16 chains or more
+DOTTED = 1024  # columns of one scalar product: BLAS adds them in 16 chains or more
 DEEP = -700.0  # exp of less is about to leave the normal numbers
 VANISHED = 800.0  # exp(-800) is 0 in float64
 
@@ -46,8 +46,12 @@ def row_sums(values: NDArray[Any]) -> Doubles:
 
     Enough where the terms have fewer digits than float64, or the sum has no digits to spare.
     """
+    width = values.shape[1]
+    chunk = -(-width // -(-width // CHUNK))  # as even as can be: a short one is a second visit
     if values.dtype != np.float64:
-        values = _chunk_sums(values, CHUNK).astype(np.float64)
+        values = _chunk_sums(values, chunk).astype(np.float64)
+    elif width > CHUNK:
+        values = _chunk_sums(values, chunk)
     while values.shape[1] > CHUNK:
         values = _chunk_sums(values, CHUNK)
     sums: Doubles = np.einsum("ij->i", values)
@@ -56,10 +60,11 @@ def row_sums(values: NDArray[Any]) -> Doubles:
 
 def row_dots(values: NDArray[Any], weights: NDArray[Any]) -> Doubles:
     """Scalar products of rows, (r, n) and (r, n) or (1, n) -> (r,) float64."""
-    dots = np.zeros(len(values))
-    for first in range(0, values.shape[1], DOTTED):
-        part = slice(first, first + DOTTED)
-        dots += np.vecdot(values[:, part], weights[:, part])
+    even = values.shape[1] // DOTTED * DOTTED
+    dots: Doubles = np.vecdot(values[:, even:], weights[:, even:]).astype(np.float64)
+    if even:
+        parts = [x[:, :even].reshape(len(x), -1, DOTTED) for x in (values, weights)]
+        dots += np.vecdot(*parts).sum(axis=1, dtype=np.float64)
     return dots
 
 

@@ -206,41 +206,51 @@ def _aim_at_classes(
 def _aim_at_dense(job: Rows, soft: NDArray[Any], threads: int) -> None:
     """Take a distribution a row as the target; where all are one-hot, their classes."""
     dense = soft if soft.dtype.kind == "f" else soft.astype(job.logits.dtype)
-    index, at_index = np.empty(len(dense), np.intp), np.empty(len(dense))
+    index, at_index = np.zeros(len(dense), np.intp), np.zeros(len(dense))
     if _find_only_classes(job, dense, index, at_index, threads):
         weight: PerRow = 1.0 if np.all(at_index == 1.0) else at_index
         job.aim(index, weight, weight)
         return
-    total = np.empty(len(dense))
-
-    def task(rows: slice) -> None:
-        q = dense[rows]
-        index[rows] = job.logits[rows].argmax(axis=1)
-        at_index[rows] = q[job.each[: len(q)], index[rows]]
-        total[rows] = row_sums(q)
-
-    _over_tiles(task, dense, threads)
+    total, weight = np.ones(len(dense)), np.empty(len(dense))
     job.aim(index, at_index, total)
     job.aim_densely(dense, 1.0)
-    job.leading = True
+    job.weight = weight
+
+    def lead(rows: slice) -> None:
+        a, q = job.logits[rows], dense[rows]
+        apart = job.each[: len(a)], a.argmax(axis=1)
+        index[rows], at_index[rows], total[rows] = apart[1], q[apart], row_sums(q)
+        weight[rows] = some(job.factor, rows) * total[rows]
+        job.logit[rows] = a[apart].astype(np.float64) / job.temperature
+        job.peak[rows] = np.exp(job.logit[rows])
+
+    job.lead = lead  # when a tile is in the cache
 
 
 def _find_only_classes(
     job: Rows, dense: NDArray[Any], index: Indices, values: Doubles, threads: int
 ) -> bool:
-    """Whether no row of a target has two classes; fill in each row's only one and its value."""
-    several = np.count_nonzero(dense[0]) > 1  # spares most other targets the search
+    """Whether no row of a target has two classes; fill in each row's only one and its value.
+
+    `index` and `values` are zeros so far, which is right for a row without a class.
+    """
+    several = bool(np.count_nonzero(dense[0]) > 1)  # spares most other targets the search
 
     def task(rows: slice) -> None:
         nonlocal several
         if several:
             return
-        q = dense[rows]
-        present = np.not_equal(q, 0.0)
-        first = job.each[: len(q)], present.argmax(axis=1)
-        if np.count_nonzero(present) > np.count_nonzero(present[first]):
-            several = True
-        index[rows], values[rows] = first[1], q[first]
+        for start in range(0, dense.shape[1], SEGMENT_BYTES):
+            q = dense[rows, start : start + SEGMENT_BYTES]
+            present: NDArray[Any] = scratch.take("present", q.shape, np.bool_)
+            np.not_equal(q, 0.0, out=present)
+            first = present.argmax(axis=1)
+            found = np.flatnonzero(present[job.each[: len(q)], first])
+            if np.count_nonzero(present) > len(found) or values[rows][found].any():
+                several = True
+                return
+            index[rows][found] = start + first[found]
+            values[rows][found] = q[found, first[found]]
 
     _over_tiles(task, dense, threads)
     return not several
@@ -264,8 +274,7 @@ def _over_tiles(task: Callable[[slice], None], block: Floats, threads: int) -> N
 def _run_tiles(job: Rows, threads: int) -> None:
     a = job.logits
     dtype = _unshifted_dtype(a, job.temperature)
-    safe = safe_range(job.weight, dtype, a.dtype)
-    _over_tiles(lambda rows: _tile(job, rows, dtype, safe), a, threads)
+    _over_tiles(lambda rows: _tile(job, rows, dtype), a, threads)
 
 
 def _unshifted_dtype(a: Floats, temperature: float) -> np.dtype[Any]:
@@ -274,9 +283,11 @@ def _unshifted_dtype(a: Floats, temperature: float) -> np.dtype[Any]:
     return a.dtype if exact and a.shape[1] > NARROW_CLASSES else DOUBLE
 
 
-def _tile(job: Rows, rows: slice, dtype: np.dtype[Any], safe: tuple[float, float]) -> None:
+def _tile(job: Rows, rows: slice, dtype: np.dtype[Any]) -> None:
     """Do some rows without a shift, and again with one those whose sums are not safe."""
     a = job.logits[rows]
+    if job.lead is not None:
+        job.lead(rows)
     if job.dense is not None:
         _measure_gaps(job, rows)
     if _is_hopeless(a, dtype, job.temperature):
@@ -287,6 +298,7 @@ def _tile(job: Rows, rows: slice, dtype: np.dtype[Any], safe: tuple[float, float
     work[job.each[: len(a)], job.index[rows]] = 0.0
     rest = job.rest[rows] = _rest(job, a, work, job.index[rows])
     total = rest + job.peak[rows]
+    safe = safe_range(some(job.weight, rows), dtype, a.dtype)
     if np.minimum.reduce(total) >= safe[0] and np.maximum.reduce(total) <= safe[1]:
         _write_gradient(job, rows, work)
         return
@@ -363,10 +375,15 @@ def _measure_gaps(job: Rows, rows: slice) -> None:
     a, dense = job.logits[rows], job.dense_at(rows, ALL)
     assert dense is not None
     apart = job.each[: len(a)], job.index[rows]
-    maxima = (a[apart] if job.leading else np.maximum.reduce(a, axis=1)).astype(np.float64)
+    leading = job.lead is not None
+    maxima = (a[apart] if leading else np.maximum.reduce(a, axis=1)).astype(np.float64)
     maxima[np.isneginf(maxima)] = 0.0  # every class is masked
     job.maxima[rows] = maxima / job.temperature
-    job.gaps[rows] = gaps(job, a, maxima, dense, apart)
+    if leading:
+        mass = np.asarray(job.total)[rows]
+        job.gaps[rows] = gaps(job, a, maxima, dense, mass, None)
+    else:
+        job.gaps[rows] = gaps(job, a, maxima, dense, row_sums(dense), apart)
 
 
 def _write_gradient(job: Rows, rows: Choice, work: Floats) -> None:
@@ -399,6 +416,8 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
     """Three rounds over a row's segments: maximum, exponentials and their sum, gradient."""
     rows = slice(row, row + 1)
     a = job.logits[rows]
+    if job.lead is not None:
+        job.lead(rows)
     gradient = None if job.gradient is None else job.gradient[rows]
     width = SEGMENT_BYTES // a.itemsize
     parts = [slice(at, at + width) for at in range(0, a.shape[1], width)]
@@ -417,7 +436,9 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
         apart = (0, t) if 0 <= t < segment.shape[1] else None
         dense = job.dense_at(rows, part)
         if dense is not None:
-            weighted[0, number] = gaps(job, segment, maximum, dense, apart)[0]
+            weighted[0, number] = gaps(
+                job, segment, maximum, dense, row_sums(dense), None if job.lead else apart
+            )[0]
         work = scratch.take("work", segment.shape, dtype)
         exponentials(segment, shift, job.temperature, work, scratch)
         if apart is not None:

@@ -1,6 +1,6 @@
 """What the fused kernel knows of each row, and the formulas that turn it into loss and gradient.
 
-One class t of every row is set apart: the right one, or with a dense target the one of the largest
+One class t of every row is set apart: the right one, or of a distribution the one of the largest
 logit.  With the exponentials e_k = exp(a_k/T - shift), R = sum_{k != t} e_k and S = R + e_t,
 
     lse(a/T) - a_t/T  =  log1p(R/e_t)        the loss of class t
@@ -11,6 +11,7 @@ in which nothing cancels, however sure the prediction is.  q is the effective ta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +23,6 @@ Indices: TypeAlias = NDArray[np.intp]
 PerRow: TypeAlias = Doubles | float  # (rows,), or one number for all of them
 Choice: TypeAlias = slice | Indices  # which rows of a call
 
-CANCELLING = 2.0  # times a difference: terms no larger than that may be subtracted
 LARGEST_RATIO = 1e280  # where R/e_t is below, e_t is a normal number
 # Smallest normal number, and a quarter of the largest, of either dtype.
 NORMAL = {
@@ -44,7 +44,7 @@ class Rows:
     weight: PerRow  # what multiplies p in the gradient: s*scale/T
     dense: NDArray[Any] | None = None  # (rows, n) or (1, n): q_j for j != t; None: zeros
     active: PerRow = 1.0  # multiplies `dense`
-    leading: bool = False  # whether every row's t is the class of its largest logit
+    lead: Callable[[slice], None] | None = None  # aims some rows at their largest logits
     logit: Doubles  # (rows,) a_t/T
     peak: Doubles  # (rows,) e_t
     rest: Doubles  # (rows,) R
@@ -127,7 +127,7 @@ def losses(rows: Rows) -> Doubles:
     negative, so that none cancels.
     """
     right = _right_losses(rows)
-    if rows.leading:  # a_t = max
+    if rows.lead is not None:  # a_t = max
         return times(rows.total, right) + rows.gaps
     weighted = times(rows.at_index, right)
     if rows.dense is None:
@@ -155,19 +155,23 @@ def times(weight: PerRow, values: Doubles) -> Doubles:
     return np.multiply(weight, values, out=np.zeros(len(values)), where=weight != 0.0)
 
 
-def gaps(rows: Rows, a: Floats, maxima: Doubles, dense: NDArray[Any], apart: Any) -> Doubles:
-    """sum_{j != t} q_j (max(a) - a_j)/T of a block a, (r, n) -> (r,), its class t `apart`.
+def gaps(
+    rows: Rows, a: Floats, maxima: Doubles, dense: NDArray[Any], mass: Doubles, apart: Any
+) -> Doubles:
+    """sum_{j != t} q_j (max(a) - a_j)/T of a block a, (r, n) -> (r,).
 
-    max*sum(q) - sum(q a) takes fewer passes and is good where it cancels little.
+    `mass` is sum(q); `apart` is where t stands, None if it is not here or a_t is the maximum.
+    mass*max - sum(q a) takes fewer passes, and will do where what is subtracted is no larger than
+    the difference.
     """
-    at_maximum = row_sums(dense) * maxima
-    sums = at_maximum - row_dots(a, dense)
-    size = np.abs(at_maximum)
+    dots = row_dots(a, dense)
+    sums = mass * maxima - dots
+    subtracted = np.abs(dots)
     if apart is not None:
         at_index = np.broadcast_to(dense, a.shape)[apart] * (maxima - a[apart])
         sums -= at_index
-        size += at_index
-    if np.all(size <= CANCELLING * sums):  # not if NaN
+        subtracted += at_index
+    if np.all(subtracted <= sums):  # not if NaN
         return sums / rows.temperature
     block = scratch.take("block", a.shape, a.dtype)
     np.subtract(maxima.astype(a.dtype)[:, None], a, out=block)

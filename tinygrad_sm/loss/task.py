@@ -247,8 +247,8 @@ def _checked_distribution(given: Any, dtype: Any) -> Any:
         raise InvalidTypeError(f"target must be real numbers; got dtype {values.dtype}")
     if values.dtype.kind != "f":
         return values.astype(dtype)
-    wrong = ~np.isfinite(values)
-    if wrong.any():
+    if not np.isfinite(values).all():
+        wrong = ~np.isfinite(values)
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise InvalidValueError(f"target must be finite; got {values[at]} at {at}")
     return given
