@@ -440,3 +440,21 @@ def test_the_argument_changes_no_bit(rng, layout, restored_threads):
         losses, gradient = softmax_cross_entropy(a, index=index)
         assert np.array_equal(losses, expected[0])
         assert np.array_equal(gradient, expected[1])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])  # the second is more than the small path takes
+def test_a_small_target_of_single_classes_is_its_classes(scale):
+    logits = scale * np.random.default_rng(0).normal(size=(5, 7))
+    index, values = np.array([0, 3, 6, 2, 0]), np.array([1.0, 2.5, 1.0, 0.5, 0.0])
+    dense = np.zeros((5, 7))
+    dense[np.arange(5), index] = values
+    loss, gradient = softmax_cross_entropy(logits, soft=dense)
+    same_loss, same_gradient = softmax_cross_entropy(logits, index=index, coefficient=values)
+    assert (loss == same_loss).all()
+    assert (gradient == same_gradient).all()
+    dense[4, 1:3] = 0.5  # and a row of two classes has the loss of both
+    loss, _ = softmax_cross_entropy(logits, soft=dense)
+    top = logits[4].max()
+    lse = top + np.log(np.exp(logits[4] - top).sum())
+    assert loss[:4] == pytest.approx(same_loss[:4], rel=1e-15)
+    assert loss[4] == pytest.approx(lse - logits[4, 1:3].mean(), rel=1e-13)

@@ -118,10 +118,14 @@ def softmax_cross_entropy(
         return np.zeros(len(logits), logits.dtype), gradient
     few = logits.size < SERIAL_ELEMENTS
     with np.errstate(all="ignore"):  # overflow and underflow are part of the plan
-        if few and classes <= SHORT and temperature == 1.0 and smooth is None and index is not None:
-            small = _small(logits, index, coefficient, scale, gradient)
-            if small is not None:
-                return small, gradient
+        if few and classes <= SHORT and temperature == 1.0 and smooth is None:
+            if soft is not None:
+                index, coefficient = _only_classes(soft)
+            if index is not None:
+                small = _small(logits, index, coefficient, scale, gradient)
+                if small is not None:
+                    return small, gradient
+                soft = None  # the classes that were found say the same
         if threads is None:
             threads = 1 if few else pool.default_threads()
         if not few:
@@ -140,6 +144,15 @@ def softmax_cross_entropy(
         if gradient is not None:
             gradient[job.each, job.index] = gradient_at_index(job)
         return losses(job).astype(logits.dtype, copy=False), gradient
+
+
+def _only_classes(soft: NDArray[Any]) -> tuple[Indices | None, Floats | None]:
+    """Each row's only class and its value, of a small target; None if a row has two classes."""
+    there = soft != 0.0
+    if np.count_nonzero(there) > len(soft) or (np.add.reduce(there, axis=1) > 1).any():
+        return None, None
+    index = there.argmax(axis=1)
+    return index, soft[np.arange(len(soft)), index].astype(DOUBLE)
 
 
 def _small(
