@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.command import DEFAULT_FOLDER, folder_for_output, run, write_all
+from benchmarks.command import output_option, run, write_files
 from benchmarks.machine import Others, claim_threads, describe
 
 if TYPE_CHECKING:
@@ -41,16 +41,7 @@ def chosen_sections(
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    metavar="DIR",
-    callback=folder_for_output,
-    help="Where the files go.",
-)
+@output_option
 @click.option("--quick", is_flag=True, help="A rough run in less than a minute.")
 @click.option(
     "--only",
@@ -109,7 +100,7 @@ def command(
         from benchmarks.picture import draw  # noqa: PLC0415
 
         files |= draw(rows, machine)
-    for path in write_all(folder, files):
+    for path in write_files(folder, files):
         click.echo(path)
     return 0
 

@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.command import DEFAULT_FOLDER, folder_for_output, run, write_all
+from benchmarks.command import output_option, run, write_files
 from benchmarks.exact import FAMILIES, Errors, Family, exact_cross_entropy
 from benchmarks.peers import Ours, Peer, contestants
 from benchmarks.report import console, markdown_table
@@ -200,16 +200,7 @@ def _finite(errors: Mapping[str, float]) -> dict[str, float | str]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    metavar="DIR",
-    callback=folder_for_output,
-    help="Where the files go.",
-)
+@output_option
 @click.option("--quick", is_flag=True, help="Fewer rows, and at most 1000 classes.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the logits.")
 def command(folder: Path, quick: bool, seed: int) -> int:
@@ -228,7 +219,7 @@ def command(folder: Path, quick: bool, seed: int) -> int:
         "accuracy.json": as_json(results, versions, sizes),
         "accuracy.md": as_markdown(results),
     }
-    for path in write_all(folder, files):
+    for path in write_files(folder, files):
         click.echo(path)
     return 1 if "NOT" in verdict(results) else 0
 

@@ -43,22 +43,31 @@ def folder_for_output(context: click.Context, parameter: click.Parameter, value:
     return folder
 
 
-def write_all(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write every file beside its place, then move all into place; return their paths.
 
     Raises:
         click.ClickException: one cannot be written; what stood there before still does.
     """
-    drafts = {folder / f".{name}.{os.getpid()}.part": folder / name for name in files}
+    from viz.picture import SaveError, write_all  # noqa: PLC0415  it brings NumPy, which has to wait
+
+    paths = {folder / name: content for name, content in files.items()}
     try:
-        for draft, content in zip(drafts, files.values(), strict=True):
-            draft.write_bytes(content)
-        for draft, target in drafts.items():
-            draft.replace(target)
-    except OSError as error:
-        why = error.strerror or str(error)
+        write_all(paths)
+    except SaveError as error:
+        why = getattr(error.__cause__, "strerror", None) or error.__cause__
         raise click.ClickException(f"{folder} cannot be written to: {why}") from None
-    finally:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
-    return list(drafts.values())
+    return list(paths)
+
+
+output_option = click.option(
+    "-o",
+    "--output",
+    "folder",
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    metavar="DIR",
+    callback=folder_for_output,
+    help="Where the files go.",
+)
+"""Where a run leaves its files, for both command lines."""

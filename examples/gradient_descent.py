@@ -22,6 +22,7 @@ import numpy as np
 
 import tinygrad_sm as tg
 import viz
+from viz.picture import write_whole
 
 Loss = Callable[[tg.Tensor, np.ndarray], tg.Tensor]
 
@@ -96,16 +97,6 @@ def logits_as_csv(logits: np.ndarray, target: np.ndarray, names: list[str]) -> s
     for row, right in zip(logits, target, strict=True):
         lines.append(",".join([*(f"{a:.6f}" for a in row), str(right)]))
     return "\n".join(lines) + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is complete or, if that fails, as it was."""
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -184,7 +175,7 @@ def main() -> None:
         for name, trace in (("composite", composite_trace), ("fused", fused_trace)):
             print("wrote", viz.draw(trace).save(options.output / f"gradient_descent_{name}.svg"))
         if options.write_logits is not None:
-            write_whole(options.write_logits, logits_as_csv(logits.numpy(), y, names))
+            write_whole(options.write_logits, logits_as_csv(logits.numpy(), y, names).encode())
             print("wrote", options.write_logits)
     except OSError as error:
         print(error, file=sys.stderr)

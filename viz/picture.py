@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,18 +73,29 @@ class Picture(ABC):
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the file and move into its place, or leave everything as it was.
+    """Write one file as `write_all` does."""
+    write_all({path: content})
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write every file beside its place, then move all into place, or leave all as it was.
 
     Raises:
-        SaveError: the file cannot be written there.
+        SaveError: a file cannot be written; the cause is the system's error.
     """
-    target = Path(os.path.realpath(path))  # a link stays a link
-    draft = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
+    path = Path()
+    drafts: dict[Path, Path] = {}
     try:
         try:
-            draft.write_bytes(content)
-            os.replace(draft, target)
+            for path, content in files.items():
+                target = Path(os.path.realpath(path))  # a link stays a link
+                draft = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
+                drafts[draft] = target
+                draft.write_bytes(content)
+            for draft, target in drafts.items():
+                os.replace(draft, target)
         finally:
-            draft.unlink(missing_ok=True)
+            for draft in drafts:
+                draft.unlink(missing_ok=True)
     except OSError as error:
         raise SaveError(f"{path} cannot be written: {error.strerror or error}") from error

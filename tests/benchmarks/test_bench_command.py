@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import accuracy
 from benchmarks.__main__ import command
-from benchmarks.command import run, write_all
+from benchmarks.command import run, write_files
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -90,7 +90,7 @@ def test_all_files_or_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(click.ClickException, match="No space left"):
-        write_all(tmp_path, {"a": b"new", "b": b"new"})
+        write_files(tmp_path, {"a": b"new", "b": b"new"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +40,8 @@ def write_pictures(
         RenderError: a picture cannot be drawn; nothing was written.
         InvalidValueError: a file cannot be written.
     """
+    from viz.picture import SaveError, write_all  # noqa: PLC0415  only for pictures
+
     rendered = {
         folder / f"{name}.{suffix}": drawing.render(suffix)
         for name, drawing in drawings.items()
@@ -49,13 +49,10 @@ def write_pictures(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as drafts:
-            for path, content in rendered.items():
-                Path(drafts, path.name).write_bytes(content)
-            for path in rendered:
-                os.replace(Path(drafts, path.name), path)
-    except OSError as error:
+        write_all(rendered)
+    except OSError as error:  # a SaveError is one, too
+        why = error.__cause__ if isinstance(error, SaveError) else error
         raise InvalidValueError(
-            f"--output {folder}: cannot be written to ({error.strerror or error})"
+            f"--output {folder}: cannot be written to ({getattr(why, 'strerror', None) or why})"
         ) from None
     return list(rendered)
