@@ -24,8 +24,8 @@ from tinygrad_sm.fuse.vocabulary import (
     reshape,
     scale,
     total,
-    without,
 )
+from tinygrad_sm.loss.task import without_axis
 
 UNARY = "exp log log1p sqrt tanh sigmoid relu abs"
 BINARY = "add sub mul div maximum minimum"
@@ -431,7 +431,7 @@ def _picks_by_rows(m: Match, axis: int) -> bool:
         m.x.ndim == 2
         and m.whole.params["index"] == (HERE, HERE)
         and "counts_up" in m.i.params
-        and m.i.shape == m.whole.shape == without(m.x.shape, axis)
+        and m.i.shape == m.whole.shape == without_axis(m.x.shape, axis)
         and m.t.dtype.kind in "iu"
         and m.t.shape in (m.i.shape, ())
     )
@@ -458,7 +458,7 @@ def _masks(m: Match) -> bool:
 
 def _taken(m: Match) -> Term:
     axis = m.whole.params["axis"]
-    return reshape(pick(m.x, reshape(m.t, without(m.x.shape, axis)), axis), m.whole.shape)
+    return reshape(pick(m.x, reshape(m.t, without_axis(m.x.shape, axis)), axis), m.whole.shape)
 
 
 def _per_row(m: Match, shape: Shape) -> bool:

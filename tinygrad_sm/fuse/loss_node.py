@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_sm.loss.linear import linear_loss_node
 from tinygrad_sm.loss.softmax_with_loss import loss_node
-from tinygrad_sm.loss.task import Task
+from tinygrad_sm.loss.task import Task, without_axis
 from tinygrad_sm.tensor import Tensor
 
 ONE = Fraction(1)
@@ -66,7 +66,7 @@ class _Asked:
         self.parts: tuple[Part, ...] = params["parts"]
         self.reduction: str = params["reduction"]
         self.temperature: Fraction = params["temperature"]
-        self.rows = shape[: self.axis] + shape[self.axis + 1 :]
+        self.rows = without_axis(shape, self.axis)
 
     def node_of(self, targets: Sequence[Any], make: Callable[[Task], Tensor]) -> Tensor:
         """Return what `make` makes of the task, once the targets are in it."""

@@ -25,6 +25,7 @@ from tinygrad_sm import primitives as p
 from tinygrad_sm.dispatch import TABLE
 from tinygrad_sm.fuse.loss_node import Part, build_linear_loss, build_loss
 from tinygrad_sm.fuse.terms import CONSTANT, HERE, LOSS_NODE, NUMBER, Shape, Term
+from tinygrad_sm.loss.task import without_axis
 
 LOSS = "@loss"
 LINEAR_LOSS = "@linear_loss"
@@ -82,11 +83,6 @@ def kept(shape: Shape, axes: tuple[int, ...]) -> Shape:
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
-def without(shape: Shape, axis: int) -> Shape:
-    """Return a shape without one axis."""
-    return shape[:axis] + shape[axis + 1 :]
-
-
 def transposed(x: Term) -> Term:
     """Return the transpose of a matrix."""
     return make("transpose", x, shape=x.shape[::-1], dtype=x.dtype, axes=None)
@@ -106,12 +102,12 @@ def logsumexp(x: Term, axis: int) -> Term:
 
 def pick(x: Term, t: Term, axis: int) -> Term:
     """Return x at the classes t, whose shape is that of x without `axis`."""
-    return make("@pick", x, t, shape=without(x.shape, axis), dtype=x.dtype, axis=axis)
+    return make("@pick", x, t, shape=without_axis(x.shape, axis), dtype=x.dtype, axis=axis)
 
 
 def loss(x: Term, target: Term, axis: int, kind: str) -> Term:
     """Return the loss of each row, of shape x.shape without `axis`; summed if there is one row."""
-    rows = without(x.shape, axis)
+    rows = without_axis(x.shape, axis)
     one = all(n == 1 for n in rows)
     node = make(
         LOSS, x, target, shape=() if one else rows, dtype=x.dtype, axis=axis,
@@ -178,7 +174,7 @@ def _scaled(args: Any, params: Mapping[str, Any]) -> Any:
 def _picked(args: Any, params: Mapping[str, Any]) -> Any:
     x, t = args
     axis = params["axis"]
-    rows = without(x.shape, axis)
+    rows = without_axis(x.shape, axis)
     index = np.expand_dims(np.broadcast_to(t, rows), axis)
     return p.reshape(p.take_along_axis(x, index, axis=axis), shape=rows)
 

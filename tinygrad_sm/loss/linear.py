@@ -238,8 +238,7 @@ def linear_cross_entropy(
         label_smoothing=label_smoothing,
         temperature=temperature,
     )
-    chunk = _checked_chunk(chunk_rows, shape)
-    loss = linear_loss_node(x, weight, 0.0 if bias is None else bias, task, chunk_rows=chunk)
+    loss = linear_loss_node(x, weight, 0.0 if bias is None else bias, task, chunk_rows=chunk_rows)
     return loss.numpy() if plain and not loss.requires_grad else loss.named("L")
 
 

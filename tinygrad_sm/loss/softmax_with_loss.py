@@ -37,8 +37,7 @@ def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
     """Undo `_as_rows`."""
     if len(task.shape) == 2 and task.axis == 1:
         return rows
-    moved = task.shape[: task.axis] + task.shape[task.axis + 1 :] + (task.classes,)
-    return np.moveaxis(rows.reshape(moved), -1, task.axis)
+    return np.moveaxis(rows.reshape(*task.rows, task.classes), -1, task.axis)
 
 
 def kernel_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
@@ -91,8 +90,7 @@ def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
             "the others; its gradient is finite"
         )
     if task.reduction == "none":
-        per_row = task.shape[: task.axis] + task.shape[task.axis + 1 :]
-        return losses.reshape(per_row).astype(dtype, copy=False)
+        return losses.reshape(task.rows).astype(dtype, copy=False)
     return np.array(total / task.divisor, dtype)
 
 

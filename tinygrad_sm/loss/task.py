@@ -62,9 +62,9 @@ class Task:
         return self.shape[self.axis]
 
     @property
-    def plain(self) -> bool:
-        """Whether the target is class indices and nothing else."""
-        return self.index is not None and self.coefficient is None and self.smooth is None
+    def rows(self) -> tuple[int, ...]:
+        """The logits' shape without the class axis."""
+        return without_axis(self.shape, self.axis)
 
     def dense(self, dtype: Any) -> Any:
         """Return the effective target q in the logits' shape, also where indices were given."""
@@ -81,6 +81,11 @@ class Task:
     def by_class(self, per_row: Any) -> Any:
         """Give an array of one number per row the class axis back, with length 1."""
         return np.expand_dims(per_row, self.axis)
+
+
+def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape without one axis, counted from the front."""
+    return shape[:axis] + shape[axis + 1 :]
 
 
 def task_of(
@@ -108,6 +113,7 @@ def task_of(
         LabelError: a class index is out of range.
     """
     axis = _checked_axis(axis, shape)
+    rows = without_axis(shape, axis)
     _check_choices(reduction, label_smoothing, temperature)
     weight = _checked_weight(weight, shape[axis])
     if isinstance(target, Tensor):
@@ -121,15 +127,15 @@ def task_of(
                 f"since it has the logits' shape {shape}"
             )
         soft = _effective(_checked_distribution(given, dtype), weight, label_smoothing, axis)
-        rows = float(np.prod(shape[:axis] + shape[axis + 1 :], dtype=np.intp))
-        divisor = _checked_divisor(rows) if reduction == "mean" else 1.0
+        count = float(np.prod(rows, dtype=np.intp))
+        divisor = _checked_divisor(count) if reduction == "mean" else 1.0
         return Task(
             shape, axis, None, soft, None, None, None, reduction, divisor, float(temperature)
         )
-    if given.shape != shape[:axis] + shape[axis + 1 :]:
+    if given.shape != rows:
         raise InvalidValueError(
             f"target must have the logits' shape {shape} (a distribution) or "
-            f"{shape[:axis] + shape[axis + 1 :]} (class indices); got {given.shape}"
+            f"{rows} (class indices); got {given.shape}"
         )
     index, active = _checked_index(given, shape[axis], ignore_index)
     coefficient, smooth = _coefficients(index, active, weight, label_smoothing, shape[axis])
@@ -167,7 +173,7 @@ def non_finite(row: int, shape: tuple[int, ...], axis: int) -> InvalidValueError
 
     −inf is allowed: it masks a class.
     """
-    rows = shape[:axis] + shape[axis + 1 :]
+    rows = without_axis(shape, axis)
     at = tuple(int(i) for i in np.unravel_index(row, rows)) if rows else ()
     where = f"row {at[0] if len(at) == 1 else at} of the logits holds" if at else "they hold"
     return InvalidValueError(f"logits must be finite, or -inf to mask a class; {where} NaN or +inf")
