@@ -156,6 +156,15 @@ def test_new_primitive(tmp_path):
     assert "2 wrong" in output
 
 
+def test_write_a_rule(tmp_path):
+    done = run("write_a_rule", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "became one node, softplus_of_a_rule" in done.stdout
+    assert "the added number is not 1" in done.stdout
+    assert "does not lower the cost" in done.stdout
+
+
 class TestData:
     def test_fifty_of_each_species(self, flowers):
         species = [flower["species"] for flower in flowers]
