@@ -108,6 +108,16 @@ def test_within_the_promised_ulp(rng, family, dtype, rows, classes):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", FAMILIES)
+def test_single_rows_keep_the_promise(rng, family, dtype):
+    for classes in (1, 2, 3, 10, 24, 25):
+        a = FAMILIES[family](rng, (1, classes)).astype(dtype)
+        for t in {0, int(a.argmax()), classes - 1}:
+            losses, gradient = softmax_cross_entropy(a, index=np.array([t]))
+            assert worst_ulp(a, [t], losses, gradient) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_segments_keep_the_promise(rng, family, dtype, layout):
     a = FAMILIES[family](rng, (3, 300)).astype(dtype)
     index = rng.integers(0, 300, 3)
@@ -214,6 +224,20 @@ def test_one_hot_rows_among_soft_ones_keep_the_promise(rng, family, dtype, class
     q[0] = 1.0 / classes  # none of them takes the way of class indices
     losses, gradient = softmax_cross_entropy(a, soft=q)
     assert worst_ulp(a[1:], index[1:], losses[1:], gradient[1:]) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("mass", [1.0, 0.01, 30.0])
+@pytest.mark.parametrize("scale", [1.0, 1 / 128, 1e-30])
+def test_few_soft_rows_are_those_of_many(rng, monkeypatch, family, mass, scale):
+    a = FAMILIES[family](rng, (40, 10)).astype(np.float32)
+    q = (mass * rng.dirichlet(np.ones(10), 40) * np.isfinite(a)).astype(np.float32)
+    losses, gradient = softmax_cross_entropy(a, soft=q, scale=scale)
+    monkeypatch.setattr(kernel, "SHORT", 0)
+    expected_losses, expected = softmax_cross_entropy(a, soft=q, scale=scale)
+    assert losses == pytest.approx(expected_losses, rel=4e-7)
+    assert gradient == pytest.approx(expected, rel=4e-7, abs=2e-7 * scale * mass)
+    assert softmax_cross_entropy(a, soft=q, want_grad=False)[1] is None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -15,8 +15,10 @@ softmax functions", IMA Journal of Numerical Analysis, 2021):
 - exp(a) is taken without a shift first.  The row's sum tells whether that was safe; where it was
   not, the row is done again, shifted by its maximum without the shift's rounding error.
 
-Rows are taken in tiles that stay in the cache.  Tiles and the order of every sum depend on shape
-and dtype alone: the results are the same bits for any number of threads.
+Rows are taken in tiles, few enough that NumPy's calls cost little and small enough for the cache;
+a tile's exponentials stand where its gradient will.  What a row's result is depends on that row
+alone, in which order it is added up on its length: results are the same bits for any number of
+threads.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from tinygrad_sm.loss.exponentials import (
     exponentials,
     row_sums,
 )
+from tinygrad_sm.loss.few import SHORT, few_rows
 from tinygrad_sm.loss.rows import (
     Choice,
     Indices,
@@ -50,21 +53,17 @@ from tinygrad_sm.loss.rows import (
     safe_range,
     scratch,
     some,
-    times,
     write_scaled,
 )
 
 ALL = slice(None)
 DOUBLE = np.dtype(np.float64)
 TILE_BYTES = 1 << 21  # of logits: a few such blocks fit the last-level cache, and calls stay few
-TILES = 4  # at least, as long as each is worth a thread
+SCRATCH_BYTES = 1 << 20  # of a thread's buffer, where a tile needs one
 SERIAL_ELEMENTS = 1 << 15  # fewer are not worth waking a thread
 WIDE_BYTES = 1 << 22  # a longer row is cut into segments
 SEGMENT_BYTES = 1 << 19
-SAMPLE = 64  # one column of so many
 NARROW_CLASSES = CHUNK  # float32 rows this short are computed in float64, at little cost
-SHORT = 64  # classes of a row whose sum needs no care
-ONES = np.ones(SHORT)
 BUFFER_ELEMENTS = 512  # of a ufunc: longer inner loops broadcast a column without copying it
 
 
@@ -119,18 +118,15 @@ def softmax_cross_entropy(
     few = logits.size < SERIAL_ELEMENTS
     with np.errstate(all="ignore"):  # overflow and underflow are part of the plan
         if few and classes <= SHORT and temperature == 1.0 and smooth is None:
-            if soft is not None:
-                index, coefficient = _only_classes(soft)
-            if index is not None:
-                small = _small(logits, index, coefficient, scale, gradient)
-                if small is not None:
-                    return small, gradient
-                soft = None  # the classes that were found say the same
+            found = few_rows(logits, index, coefficient, soft, scale, gradient)
+            if found is not None:
+                return found, gradient
         if threads is None:
             threads = 1 if few else pool.default_threads()
         if not few:
             np.setbufsize(BUFFER_ELEMENTS)  # until errstate puts it back
         job = Rows(logits, gradient, temperature, scale)
+        job.in_place = _holds_exponentials(job, given=out is not None)
         if soft is not None:
             _aim_at_dense(job, soft, threads)
         elif index is not None:
@@ -144,55 +140,6 @@ def softmax_cross_entropy(
         if gradient is not None:
             gradient[job.each, job.index] = gradient_at_index(job)
         return losses(job).astype(logits.dtype, copy=False), gradient
-
-
-def _only_classes(soft: NDArray[Any]) -> tuple[Indices | None, Floats | None]:
-    """Each row's only class and its value, of a small target; None if a row has two classes."""
-    there = soft != 0.0
-    if np.count_nonzero(there) > len(soft) or (np.add.reduce(there, axis=1) > 1).any():
-        return None, None
-    index = there.argmax(axis=1)
-    return index, soft[np.arange(len(soft)), index].astype(DOUBLE)
-
-
-def _small(
-    logits: Floats,
-    index: Indices,
-    coefficient: Floats | None,
-    scale: float | Floats,
-    gradient: Floats | None,
-) -> Floats | None:
-    """The losses of a small input, and its gradient, in as few calls as will do.
-
-    Where a call costs more than the elements do, these are the formulas of `rows` and no more:
-    one index into flat arrays instead of pairs, and sums of squares as the test for overflow.
-    None, before anything is written, if a row needs more care than that.
-    """
-    classes = logits.shape[1]
-    at_index: PerRow = 1.0 if coefficient is None else per_row(coefficient)
-    weight = per_row(scale) * at_index
-    floor, ceiling = safe_range(weight, DOUBLE, logits.dtype)
-    exps = np.exp(logits, dtype=DOUBLE, order="C")
-    apart = index + np.arange(0, logits.size, classes)
-    flat = exps.reshape(-1)
-    peak = flat[apart]
-    flat[apart] = 0.0
-    # float64 is added pairwise; for results in float32 the quickest sum has digits enough
-    rest = np.add.reduce(exps, 1) if logits.dtype == DOUBLE else exps.dot(ONES[:classes])
-    total = rest + peak
-    ratio = rest / peak
-    if not (
-        np.minimum.reduce(total) >= floor
-        and total.dot(total) <= ceiling
-        and ratio.dot(ratio) <= ceiling
-    ):
-        return None
-    if gradient is not None:
-        rate = weight / total
-        np.multiply(exps, rate[:, None], out=gradient, casting="same_kind")
-        gradient.put(apart, -rate * rest)
-    losses: Floats = times(at_index, np.log1p(ratio)).astype(logits.dtype)
-    return losses
 
 
 # --- targets ---------------------------------------------------------------------------------
@@ -265,18 +212,18 @@ def _find_only_classes(
             index[rows][found] = start + first[found]
             values[rows][found] = q[found, first[found]]
 
-    _over_tiles(task, dense, threads)
+    _over_tiles(task, dense, threads, SCRATCH_BYTES * dense.itemsize)
     return not several
 
 
 # --- tiles: whole rows -----------------------------------------------------------------------
 
 
-def _over_tiles(task: Callable[[slice], None], block: Floats, threads: int) -> None:
-    """Call task with every tile of rows; which they are depends on shape and dtype alone."""
-    rows, classes = block.shape
-    elements = min(TILE_BYTES // block.itemsize, max(block.size // TILES, SERIAL_ELEMENTS))
-    height = max(1, elements // classes)
+def _over_tiles(task: Callable[[slice], None], block: Floats, threads: int, limit: int) -> None:
+    """Call task with every tile of rows, of at most `limit` bytes of the block if rows allow."""
+    rows = len(block)
+    tiles = min(rows, max(threads, -(-block.nbytes // limit)))
+    height = -(-rows // tiles)
 
     def numbered(number: int) -> None:
         task(slice(number * height, min((number + 1) * height, rows)))
@@ -287,13 +234,25 @@ def _over_tiles(task: Callable[[slice], None], block: Floats, threads: int) -> N
 def _run_tiles(job: Rows, threads: int) -> None:
     a = job.logits
     dtype = _unshifted_dtype(a, job.temperature)
-    _over_tiles(lambda rows: _tile(job, rows, dtype), a, threads)
+    limit = TILE_BYTES if job.in_place else SCRATCH_BYTES * a.itemsize // dtype.itemsize
+    _over_tiles(lambda rows: _tile(job, rows, dtype), a, threads, limit)
 
 
 def _unshifted_dtype(a: Floats, temperature: float) -> np.dtype[Any]:
     """In what exponentials are computed: float32 only where that pays and a/T is exact."""
     exact = math.frexp(temperature)[0] == 0.5  # T is a power of two
     return a.dtype if exact and a.shape[1] > NARROW_CLASSES else DOUBLE
+
+
+def _holds_exponentials(job: Rows, given: bool) -> bool:
+    """Whether the gradient's memory can hold the exponentials until they are scaled."""
+    gradient = job.gradient
+    if gradient is None or _unshifted_dtype(job.logits, job.temperature) != gradient.dtype:
+        return False
+    # logits are needed once more where a row's exponentials turn out to be unsafe
+    return not given or (
+        gradient.flags.c_contiguous and not np.may_share_memory(gradient, job.logits)
+    )
 
 
 def _tile(job: Rows, rows: slice, dtype: np.dtype[Any]) -> None:
@@ -306,7 +265,11 @@ def _tile(job: Rows, rows: slice, dtype: np.dtype[Any]) -> None:
     if _is_hopeless(a, dtype, job.temperature):
         _shift_all(job, job.each[rows], a)
         return
-    work = scratch.take("work", a.shape, dtype)
+    work: Floats
+    if job.in_place and job.gradient is not None:
+        work = job.gradient[rows]
+    else:
+        work = scratch.take("work", a.shape, dtype)
     exponentials(a, None, job.temperature, work, scratch)
     work[job.each[: len(a)], job.index[rows]] = 0.0
     rest = job.rest[rows] = _rest(job, a, work, job.index[rows])
@@ -325,10 +288,10 @@ def _tile(job: Rows, rows: slice, dtype: np.dtype[Any]) -> None:
 def _is_hopeless(a: Floats, dtype: np.dtype[Any], temperature: float) -> bool:
     """Whether exp(a/T) overflows in every row, so that trying would be time lost.
 
-    A sample of the columns tells, at next to no cost, whether the question is worth asking.
+    The first row tells, at next to no cost, whether the question is worth asking.
     """
-    limit = (np.log(np.finfo(dtype).max) + 1.0) * temperature
-    if not np.maximum.reduce(a[:, ::SAMPLE], axis=None) > limit:
+    limit = (math.log(np.finfo(dtype).max) + 1.0) * temperature
+    if not np.maximum.reduce(a[0]) > limit:
         return False
     return bool((np.maximum.reduce(a, axis=1) > limit).all())
 

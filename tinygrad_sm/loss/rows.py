@@ -44,6 +44,7 @@ class Rows:
     weight: PerRow  # what multiplies p in the gradient: s*scale/T
     dense: NDArray[Any] | None = None  # (rows, n) or (1, n): q_j for j != t; None: zeros
     active: PerRow = 1.0  # multiplies `dense`
+    in_place: bool = False  # the gradient's memory holds the exponentials first
     lead: Callable[[slice], None] | None = None  # aims some rows at their largest logits
     logit: Doubles  # (rows,) a_t/T
     peak: Doubles  # (rows,) e_t
@@ -171,8 +172,18 @@ def gaps(
         at_index = np.broadcast_to(dense, a.shape)[apart] * (maxima - a[apart])
         sums -= at_index
         subtracted += at_index
-    if np.all(subtracted <= sums):  # not if NaN
-        return sums / rows.temperature
+    poor = np.flatnonzero(~(subtracted <= sums))  # NaN, too
+    if len(poor) == len(a):
+        sums = _summed_gaps(a, maxima, dense, apart)
+    elif len(poor):
+        own = dense if len(dense) == 1 else dense[poor]
+        at = None if apart is None else (np.arange(len(poor)), apart[1][poor])
+        sums[poor] = _summed_gaps(a[poor], maxima[poor], own, at)
+    return sums / rows.temperature
+
+
+def _summed_gaps(a: Floats, maxima: Doubles, dense: NDArray[Any], apart: Any) -> Doubles:
+    """The same sum term by term, none of which is negative, times T."""
     block = scratch.take("block", a.shape, a.dtype)
     np.subtract(maxima.astype(a.dtype)[:, None], a, out=block)
     if apart is not None:
@@ -182,7 +193,7 @@ def gaps(
     if np.isnan(sums).any():  # 0 * inf, at masked classes without a target
         np.copyto(block, 0.0, where=np.equal(dense, 0.0))
         sums = row_sums(block)
-    return sums / rows.temperature
+    return sums
 
 
 # --- the gradient ----------------------------------------------------------------------------
@@ -192,18 +203,30 @@ def write_scaled(
     rows: Rows, chosen: Choice, exps: Floats, dense: NDArray[Any] | None, out: Floats
 ) -> None:
     """out = scale/T * (s*p - q) from the exponentials of some rows, right but for the class t."""
-    rate = some(rows.weight, chosen) / (rows.rest[chosen] + rows.peak[chosen])
-    if exps.dtype == np.float32:
-        rate = rate * CENTRED
-    np.multiply(exps, rate.astype(exps.dtype)[:, None], out=out, casting="same_kind")
+    total = rows.rest[chosen] + rows.peak[chosen]
     if dense is None:
+        _scale(exps, some(rows.weight, chosen) / total, out)
         return
+    if rows.lead is not None and isinstance(rows.factor, float):  # a distribution a row
+        _scale(exps, some(rows.total, chosen) / total, out)  # no buffer for q * scale/T
+        np.subtract(out, dense, out=out, casting="same_kind")
+        if rows.factor != 1.0:
+            np.multiply(out, rows.factor, out=out)
+        return
+    _scale(exps, some(rows.weight, chosen) / total, out)
     factor = np.multiply(some(rows.factor, chosen), some(rows.active, chosen))
     if factor.ndim:
         factor = factor[:, None]
     pull = scratch.take("block", out.shape if factor.ndim else dense.shape, out.dtype)
     np.multiply(dense, factor.astype(out.dtype), out=pull, casting="same_kind")
     np.subtract(out, pull, out=out)
+
+
+def _scale(exps: Floats, rate: Doubles, out: Floats) -> None:
+    """out = rate * exps, row by row."""
+    if exps.dtype == np.float32:
+        rate = rate * CENTRED
+    np.multiply(exps, rate.astype(exps.dtype)[:, None], out=out, casting="same_kind")
 
 
 def gradient_at_index(rows: Rows) -> Doubles:

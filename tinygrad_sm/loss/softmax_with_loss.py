@@ -40,6 +40,9 @@ def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
     return np.moveaxis(rows.reshape(*task.rows, task.classes), -1, task.axis)
 
 
+KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
 def kernel_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
     """What the kernel computes in: float16 in float32, longdouble in float64."""
     return np.float32 if dtype.itemsize <= 4 else np.float64
@@ -49,11 +52,12 @@ def kernel_target(target: Any, task: Task, rows: slice = slice(None)) -> dict[st
     """The target of some rows in the kernel's terms; all of them by default."""
     if task.index is None:
         return {"soft": _as_rows(target, task.axis)[rows]}
-    index, coefficient, active = task.index, task.coefficient, task.active
+    if task.coefficient is None:
+        return {"index": task.index.reshape(-1)[rows]}
     return {
-        "index": index.reshape(-1)[rows],
-        "coefficient": None if coefficient is None else coefficient.reshape(-1)[rows],
-        "active": None if active is None else active.reshape(-1)[rows],
+        "index": task.index.reshape(-1)[rows],
+        "coefficient": task.coefficient.reshape(-1)[rows],
+        "active": None if task.active is None else task.active.reshape(-1)[rows],
         "smooth": task.smooth,
     }
 
@@ -64,7 +68,8 @@ def _run_kernel(
     """Return the row losses and, if wanted, the gradient in the logits' shape and dtype."""
     dtype = logits.dtype
     rows = _as_rows(logits, task.axis)
-    rows = rows.astype(kernel_dtype(dtype), copy=False)
+    if dtype not in KERNEL_DTYPES:
+        rows = rows.astype(kernel_dtype(dtype))
     try:
         losses, gradient = softmax_cross_entropy(
             rows,
@@ -83,7 +88,7 @@ def _run_kernel(
 def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
     """The loss in the shape that `reduction` asks for; warns of a masked right class."""
     # in extended precision the sum costs no digits of its own; it is inf if any loss is
-    total = np.add.reduce(losses, dtype=np.longdouble)
+    total = losses.item() if losses.size == 1 else np.add.reduce(losses, dtype=np.longdouble)
     if total == math.inf:
         warn(
             "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
@@ -135,7 +140,8 @@ def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: 
         scale = g.reshape(-1) if task.reduction == "none" else float(g) / task.divisor
         return _run_kernel(logits, target, task, scale, want_grad=True)[1]
     if task.reduction == "none":
-        gradient *= np.expand_dims(g, task.axis)
+        if not (g == 1.0).all():
+            gradient *= np.expand_dims(g, task.axis)
     elif float(g) != 1.0:
         gradient *= g
     return gradient
@@ -214,7 +220,9 @@ def loss_node(logits: Tensor, task: Task) -> Tensor:
     """Return the fused node of logits and a task that was checked against them."""
     saved = _Saved(wanted=logits.requires_grad and is_recording())
     target = task.soft if task.index is None else task.index
-    return record(softmax_with_loss, (logits, target), {"task": task, "saved": saved}).named("L")
+    loss = record(softmax_with_loss, (logits, target), {"task": task, "saved": saved})
+    loss.name = "L"
+    return loss
 
 
 class SoftmaxWithLoss:

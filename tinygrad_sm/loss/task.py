@@ -143,9 +143,11 @@ def task_of(
     if reduction == "mean":
         if weight is not None:
             counted = weight[index] if active is None else weight[index] * active
-            divisor = _checked_divisor(float(counted.sum()))
+            divisor = _checked_divisor(float(np.add.reduce(counted, axis=None)))
         else:
-            divisor = _checked_divisor(float(index.size if active is None else active.sum()))
+            divisor = _checked_divisor(
+                float(index.size if active is None else np.count_nonzero(active))
+            )
     return Task(
         shape,
         axis,
@@ -201,12 +203,16 @@ def _is_integer(value: Any) -> bool:
 
 
 def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> None:
+    if type(reduction) is str and type(label_smoothing) is type(temperature) is float:
+        usual = 0.0 <= label_smoothing <= 1.0 and 0.0 < temperature < math.inf
+        if usual and reduction in REDUCTIONS:
+            return
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise InvalidValueError(
             f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}; got {reduction!r}"
         )
     for name, value in (("label_smoothing", label_smoothing), ("temperature", temperature)):
-        if type(value) is not float and not isinstance(value, Real):  # the first test is faster
+        if not isinstance(value, Real):
             raise InvalidTypeError(f"{name} must be a number; got {type(value).__name__}")
     if not 0 <= label_smoothing <= 1:
         raise InvalidValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
@@ -253,8 +259,9 @@ def _checked_distribution(given: Any, dtype: Any) -> Any:
         raise InvalidTypeError(f"target must be real numbers; got dtype {values.dtype}")
     if values.dtype.kind != "f":
         return values.astype(dtype)
-    if not np.isfinite(values).all():
-        wrong = ~np.isfinite(values)
+    with np.errstate(all="ignore"):  # a finite sum has finite terms, and is the quicker test
+        finite = math.isfinite(np.einsum("i->", values.ravel(order="K")))
+    if not finite and (wrong := ~np.isfinite(values)).any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise InvalidValueError(f"target must be finite; got {values[at]} at {at}")
     return given
@@ -284,21 +291,25 @@ def _checked_index(
         )
     index = np.array(given, np.intp)  # our own: the owner may change it before backward
     index.setflags(write=False)
-    # the largest tells whether any needs a closer look: seen unsigned, negative ones are large
-    unsigned = index.view(np.uintp)
-    if ignore_index < 0 and unsigned.item(unsigned.argmax()) < classes:
+    if ignore_index < 0 and _all_below(classes, index):
         return index, None
     ignored = index == ignore_index
-    wrong = ((index < 0) | (index >= classes)) & ~ignored
-    if wrong.any():
+    valid = np.where(ignored, 0, index)
+    if not _all_below(classes, valid):
+        wrong = (valid < 0) | (valid >= classes)
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise LabelError(
             f"target must be class indices from 0 to {classes - 1} (or ignore_index "
             f"{ignore_index}); got {index[at]}" + (f" at {at}" if at else "")
         )
-    if not ignored.any():
-        return index, None
-    return np.where(ignored, 0, index), ~ignored
+    valid.setflags(write=False)
+    return valid, ~ignored if ignored.any() else None
+
+
+def _all_below(classes: int, index: np.ndarray) -> bool:
+    """Whether 0 <= t < classes for all: seen as unsigned numbers, negative ones are large."""
+    unsigned = index.view(np.uintp)
+    return bool(unsigned.item(unsigned.argmax()) < classes)
 
 
 def _coefficients(
@@ -314,9 +325,11 @@ def _coefficients(
         smooth = smoothing / classes * (np.ones(classes) if weight is None else weight)
     if weight is None and active is None and not smoothing:
         return None, smooth
-    coefficient = np.ones(index.shape) if weight is None else weight[index]
-    coefficient = coefficient * (1.0 - smoothing)
-    return coefficient if active is None else coefficient * active, smooth
+    if weight is None:
+        coefficient = np.ones(index.shape) if active is None else active.astype(np.float64)
+    else:
+        coefficient = weight[index] if active is None else weight[index] * active
+    return (coefficient * (1.0 - smoothing) if smoothing else coefficient), smooth
 
 
 def _checked_divisor(total: float) -> float:
