@@ -481,6 +481,23 @@ def test_a_second_derivative_leaves_no_cycle():
 
 
 @pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("operand", [2.0, np.ones(3), tg.Tensor(np.ones(3))], ids=type)
+def test_a_node_is_one_object_to_the_garbage_collector(operand):
+    """Its full collections visit every object, so that long chains cost what these are in number.
+
+    A node of one operand or two counts here; parameters make one with more.
+    """
+    x = tg.Tensor(np.ones(3))
+    y = tg.tanh(x * operand)
+    before = len(gc.get_objects())
+    for _ in range(500):
+        y = tg.tanh(y * operand)
+    assert len(gc.get_objects()) - before < 1010
+    y.backward(np.ones(3))
+    assert len(gc.get_objects()) - before < 1010
+
+
+@pytest.mark.usefixtures("no_collector")
 def test_no_grad_keeps_no_inputs():
     x = tg.Tensor([1.0, 2.0])
     with tg.no_grad():

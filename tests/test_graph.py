@@ -44,6 +44,23 @@ def test_a_repeated_edge_stands_twice():
     assert [(e.source, e.argument) for e in g.edges] == [(0, 0), (0, 1)]
 
 
+def test_the_same_operation_in_different_groups():
+    x = tg.Tensor([1.0, 2.0])
+    made = [x * 2, tg.exp(x)]
+    with tg.group("a"):
+        made += [x * 2, tg.exp(x)]
+        with pytest.raises(KeyError), tg.group("b"), tg.no_grad(), tg.group("unseen"):
+            raise KeyError
+        with tg.group("b"):
+            made += [x * 2, tg.exp(x), x.sum(axis=0), tg.where(x > 1, x, x)]
+        made += [x * 2, tg.exp(x)]
+    with tg.group("b"):
+        made += [x * 2, tg.exp(x)]
+    made += [x * 2, tg.exp(x)]
+    expected = [()] * 2 + [("a",)] * 2 + [("a", "b")] * 4 + [("a",)] * 2 + [("b",)] * 2 + [()] * 2
+    assert [tg.graph(t).nodes[-1].groups for t in made] == expected
+
+
 def test_inputs_come_before_what_is_made_of_them():
     g = tg.graph(article())
     assert all(i < n.id for n in g.nodes for i in n.inputs)

@@ -300,6 +300,30 @@ def test_changed_and_changed_back_is_fine():
     np.testing.assert_array_equal(x.grad, [2, 4, 6])
 
 
+@pytest.mark.parametrize("position", [1, 2])
+def test_the_changed_one_among_several_operands_is_named(position):
+    a, b = tg.Tensor([1.0, 2.0], name="a"), tg.Tensor([3.0, 4.0], name="b")
+    y = tg.where(np.array([True, False]), *((a, b) if position == 1 else (b, a)))
+    z = tg.concatenate([b, b, a, a]) * 2
+    for t in (a, b):
+        t.data  # noqa: B018  gives the array away
+    a.data[0] = 7
+    for out in (y, z):
+        with pytest.raises(RuntimeError, match="'a'"):
+            out.backward(np.ones(out.shape))
+
+
+@pytest.mark.parametrize("op", OPERATORS.values())
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, bool])
+def test_an_operand_changed_after_any_operator_does_not_matter(op, dtype):
+    x, c = tg.Tensor([1.0, 2.0]), np.array([1, 1], dtype)
+    y = op(x, c)
+    expected = tg.grad(y, x, np.ones(2))
+    c[:] = 0
+    np.testing.assert_array_equal(tg.grad(y, x, np.ones(2)), expected)
+    np.testing.assert_array_equal(tg.graph(y).nodes[1].value, [1, 1])
+
+
 def test_nan_is_not_a_change():
     x = tg.Tensor([np.nan, 2.0])
     x.data  # noqa: B018  gives the array away

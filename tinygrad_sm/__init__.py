@@ -12,9 +12,9 @@ from tinygrad_sm.fuse import FuseResult, fuse, fusing
 from tinygrad_sm.graph import Graph, graph
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.linear import linear_cross_entropy
-from tinygrad_sm.loss.pool import set_threads
 from tinygrad_sm.loss.softmax import log_softmax, logsumexp, softmax
 from tinygrad_sm.loss.softmax_with_loss import SoftmaxWithLoss, cross_entropy
+from tinygrad_sm.pool import set_threads
 from tinygrad_sm.primitives import *
 from tinygrad_sm.tensor import Tensor, group, no_grad
 

@@ -7,6 +7,7 @@ recorded Tensors from the newest to the oldest; nothing recurses.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from operator import attrgetter
@@ -15,8 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_sm import primitives as p
+from tinygrad_sm import tensor
 from tinygrad_sm.errors import ChangedDataError, InvalidTypeError, InvalidValueError
 from tinygrad_sm.graph import Graph, Node, graph
+from tinygrad_sm.sharing import LARGE, add_in_place, share, unshared
 from tinygrad_sm.tensor import Tensor, _float_array
 
 _ndarray = np.ndarray
@@ -102,12 +105,13 @@ def backward(
         cotangents[given._id] = seed
         order.append(given)
     for t in order:
-        g = cotangents.get(t._id)
+        key = t._id
+        g = cotangents.get(key)
         if g is None:
             continue
         if t._grad is None:
             t._grad = g
-            t._grad_shared = not create_graph and (trace or t._op is not None or t._id in shared)
+            t._grad_shared = not create_graph and (t._first is not None or trace or key in shared)
         else:
             t._grad = _total(t._grad, g)
             t._grad_shared = False
@@ -170,11 +174,11 @@ def _recorded(output: Tensor) -> list[Tensor]:
     found = [output]
     seen = {output._id}
     for t in found:  # grows while it is walked
-        for i, x in enumerate(t._operands):
+        for x in (t._first, t._second) + t._call[2]:  # `_operands`, but faster
             if not isinstance(x, Tensor):
                 continue
             if x._lent is not None:
-                _check_unchanged(x, t._args[i])
+                _check_unchanged(t, x)
             if x.requires_grad and x._id not in seen:
                 seen.add(x._id)
                 found.append(x)
@@ -182,13 +186,16 @@ def _recorded(output: Tensor) -> list[Tensor]:
     return found
 
 
-def _check_unchanged(leaf: Tensor, used: np.ndarray) -> None:
-    if not np.array_equal(leaf.numpy(), used, equal_nan=True):
-        name = "a Tensor" if leaf.name is None else f"the Tensor {leaf.name!r}"
-        raise ChangedDataError(
-            f"backward: the data of {name} of shape {leaf.shape} was changed after the forward "
-            "pass that used it; run the forward pass again"
-        )
+def _check_unchanged(t: Tensor, leaf: Tensor) -> None:
+    """Raise ChangedDataError if `leaf` no longer holds what the operation behind `t` was run on."""
+    now = leaf.numpy()
+    for x, used in zip(t._operands, t._args, strict=True):
+        if x is leaf and not np.array_equal(now, used, equal_nan=True):
+            name = "a Tensor" if leaf.name is None else f"the Tensor {leaf.name!r}"
+            raise ChangedDataError(
+                f"backward: the data of {name} of shape {leaf.shape} was changed after the "
+                "forward pass that used it; run the forward pass again"
+            )
 
 
 def _seed(output: Tensor, gradient: Any, create_graph: bool) -> Any:
@@ -228,16 +235,29 @@ def _sweep(
     cotangents: dict[int, Any] = {output._id: seed}
     shared = {output._id}
     for t in order:
-        g = cotangents.get(t._id)
+        key = t._id
+        g = cotangents.get(key)
         if g is None:
             continue
-        op = t._op
+        op, params, others, snapshots, _ = t._call
         passed: list[tuple[Tensor, int, Any]] | None = None if record is None else []
         if op is not None:
-            operands = t._operands
-            params = t._params
-            vjps = op.vjps(len(operands))
-            call = (g, t, *operands) if create_graph else _call(t, g)
+            x, y = t._first, t._second
+            a = x._data if isinstance(x, Tensor) else x
+            if create_graph or others or snapshots is not None:
+                operands = t._operands
+                call = (g, t, *operands) if create_graph else (g, t._data, *t._args)
+            elif y is None:  # nearly all are such as these two
+                operands = (x,)
+                call = (g, t._data, a)
+            else:
+                operands = (x, y)
+                call = (g, t._data, a, y._data if isinstance(y, Tensor) else y)
+            given = call
+            large = t._data.size >= LARGE or (y is None and a.size >= LARGE)
+            if large and op.shares and not create_graph:
+                given = tuple([share(a) for a in call])
+            vjps = op._vjps if op.arity is not None else op.vjps(len(operands))
             i = -1
             for x in operands:
                 i += 1
@@ -246,24 +266,24 @@ def _sweep(
                 vjp = vjps[i]
                 if vjp is None:
                     continue
-                c = vjp(*call, **params) if params else vjp(*call)
-                if type(c) is not _ndarray:
+                c = vjp(*given, **params) if params else vjp(*given)
+                if create_graph or type(c) is not _ndarray:
                     if c is None:
                         continue
                     if not isinstance(c, Tensor):
-                        c = np.asarray(c)
-                if create_graph and not isinstance(c, Tensor):  # this vjp is a constant
-                    c = Tensor(c, requires_grad=False)
+                        c = np.asarray(unshared(c))
+                        if create_graph:  # this vjp is a constant
+                            c = Tensor(c, requires_grad=False)
                 data = x._data
-                if c.shape != data.shape or c.dtype != data.dtype:
+                if c.shape != data.shape or c.dtype is not data.dtype:  # equal ones may differ
                     c = _fitted(c, x, op.name, i)
                 key = x._id
                 if key in cotangents:
-                    cotangents[key] = _total(cotangents[key], c)
+                    _accumulate(cotangents, key, c)
                     shared.discard(key)
                 else:
                     cotangents[key] = c
-                    if x._op is None and _borrowed(c, call):
+                    if x._first is None and _borrowed(c, call):
                         shared.add(key)
                 if passed is not None:
                     passed.append((x, i, c))
@@ -272,18 +292,30 @@ def _sweep(
     return cotangents, shared
 
 
-def _call(t: Tensor, g: Any) -> tuple[Any, ...]:
-    """What a vjp of the operation behind `t` is called with: cotangent, result, arrays."""
-    operands = t._operands
-    if t._snapshots is None and len(operands) == 2:  # most are such, and this is the hot path
-        x, y = operands
-        return (
-            g,
-            t._data,
-            x._data if isinstance(x, Tensor) else x,
-            y._data if isinstance(y, Tensor) else y,
-        )
-    return (g, t._data, *t._args)
+def _accumulate(cotangents: dict[int, Any], key: int, c: Any) -> None:
+    """Add a contribution to a cotangent: in place if it is large and nobody else holds it."""
+    if cotangents[key].size < LARGE or type(c) is not _ndarray:
+        cotangents[key] = _total(cotangents[key], c)
+    elif _is_ours(cotangents, key):
+        add_in_place(cotangents[key], c)
+    else:
+        cotangents[key] = unshared(share(cotangents[key]) + c)
+
+
+def _references(values: dict[int, Any], key: int) -> int:
+    """How many hold a value: as many as `_ONE`, if only the dictionary does."""
+    return sys.getrefcount(values[key])
+
+
+_ONE = _references({0: object()}, 0)
+
+
+def _is_ours(cotangents: dict[int, Any], key: int) -> bool:
+    """Whether nobody else sees the array's memory: not who gave it, no view, no record."""
+    if _references(cotangents, key) > _ONE:
+        return False
+    array = cotangents[key]
+    return type(array) is _ndarray and array.flags.owndata and array.flags.writeable
 
 
 def _total(known: Any, c: Any) -> Any:
@@ -320,7 +352,7 @@ def _fitted(c: Any, x: Tensor, op: str, argument: int) -> Any:
                 f"the vjp of {op!r} for argument {argument} returned shape {c.shape}; "
                 f"the argument's shape is {shape}"
             )
-        c = _no_scalar(p.sum_to(c, x))
+        c = _no_scalar(unshared(p.sum_to(share(c), x)))
     return c if c.dtype == x.dtype else p.astype(c, dtype=x.dtype)
 
 
@@ -389,3 +421,6 @@ def _evaluated(caller: str, f: Callable[[Tensor], Tensor], x: Any) -> tuple[Tens
 def _units(y: Tensor) -> list[np.ndarray]:
     units = np.eye(y.size, dtype=y.dtype)
     return [row.reshape(y.shape) for row in units]
+
+
+tensor._backward = backward

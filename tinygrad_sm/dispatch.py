@@ -39,7 +39,11 @@ class Primitive:
         integers: whether integer arrays reach `forward` as they are; else they take the
             floating-point dtype of the Tensors beside them.
         parameters: names of the keyword parameters, in the order of `forward`.
+        shares: whether `forward` and `vjps` get large arrays as views whose ufuncs are dealt out to
+            several threads (see `sharing`), and may return such views.
     """
+
+    shares = False
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ class Primitive:
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         """Run the forward function, or let the first argument that can answer do so."""
-        if len(args) != self.arity or not self._known.issuperset(params):
+        if len(args) != self.arity or (params and not self._known.issuperset(params)):
             args, params = self._bind(args, params)
         for arg in args:
             answer = getattr(type(arg), "__primitive__", None)

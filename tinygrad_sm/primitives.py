@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.dispatch import NUMPY, Primitive, def_primitive
+from tinygrad_sm.dispatch import NUMPY, TABLE, Primitive, def_primitive
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.sharing import row_products
 
 Axis = int | tuple[int, ...] | None
 
@@ -35,7 +36,7 @@ div = def_primitive(  # (f/d)' as two edges: 1/d to the numerator, -f/d² = -q/d
     "div",
     np.true_divide,
     lambda g, q, f, d: g / d,
-    lambda g, q, f, d: -sum_to(g * q, d) / d,  # summed first: d is often one number for many
+    lambda g, q, f, d: -sum_of_products(g, q, d) / d,  # summed first: d is often one for many
 )
 neg = def_primitive("neg", np.negative, lambda g, y, x: -g)
 pow = def_primitive(
@@ -124,7 +125,7 @@ def _kept(y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
         return y
     axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     reduced = {i % x.ndim for i in axes}
-    return reshape(y, tuple(1 if i in reduced else n for i, n in enumerate(x.shape)))
+    return reshape(y, shape=tuple([1 if i in reduced else n for i, n in enumerate(x.shape)]))
 
 
 def sum_to(x: Any, like: Any) -> Any:
@@ -133,8 +134,16 @@ def sum_to(x: Any, like: Any) -> Any:
     if x.shape == shape:
         return x
     extra = x.ndim - len(shape)
-    repeated = (extra + i for i, n in enumerate(shape) if n != x.shape[extra + i])
-    return reshape(sum(x, axis=(*range(extra), *repeated)), shape)
+    repeated = [extra + i for i, n in enumerate(shape) if n != x.shape[extra + i]]
+    if not extra:
+        return sum(x, axis=tuple(repeated), keepdims=True)
+    return reshape(sum(x, axis=(*range(extra), *repeated)), shape=shape)
+
+
+def sum_of_products(x: Any, y: Any, like: Any) -> Any:
+    """``sum_to(x * y, like)``; of large arrays, without the whole of the product."""
+    sums = row_products(x, y, like)
+    return sum_to(x * y, like) if sums is None else sums
 
 
 def _max_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -146,25 +155,30 @@ def _max_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) 
 sum = def_primitive(
     "sum",
     _sum,
-    lambda g, y, x, axis=None, keepdims=False: broadcast_to(_kept(g, x, axis, keepdims), x.shape),
+    lambda g, y, x, axis=None, keepdims=False: broadcast_to(
+        _kept(g, x, axis, keepdims), shape=x.shape
+    ),
     numpy=np.sum,
 )
 mean = def_primitive(
     "mean",
     _mean,
     lambda g, y, x, axis=None, keepdims=False: broadcast_to(
-        _kept(g, x, axis, keepdims) / (x.size / y.size if y.size else 1), x.shape
+        _kept(g, x, axis, keepdims) / (x.size / y.size if y.size else 1), shape=x.shape
     ),
     numpy=np.mean,
 )
 max = def_primitive("max", _max, _max_vjp, numpy=(np.max, np.amax))
+
+for _primitive in TABLE.values():  # all of the above, which works on every element
+    _primitive.shares = True
 
 # Shape and type -----------------------------------------------------------------------------------
 
 
 def _reshape(x: Any, shape: int | tuple[int, ...]) -> Any:
     """The same elements in another shape; one dimension may be -1."""
-    return np.reshape(x, shape)
+    return np.asarray(x).reshape(shape)
 
 
 def _transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
@@ -195,7 +209,7 @@ def _astype(x: Any, dtype: Any) -> Any:
 
 
 reshape: Primitive = def_primitive(
-    "reshape", _reshape, lambda g, y, x, shape: reshape(g, x.shape), numpy=np.reshape
+    "reshape", _reshape, lambda g, y, x, shape: reshape(g, shape=x.shape), numpy=np.reshape
 )
 transpose = def_primitive("transpose", _transpose, _transpose_vjp, numpy=np.transpose)
 broadcast_to: Primitive = def_primitive(
@@ -281,26 +295,31 @@ def _scatter(g: Any, index: Any, shape: tuple[int, ...], distinct: bool = False)
     return z
 
 
-def _positions(indices: Any, axis: int) -> tuple[Any, ...]:
-    """What take_along_axis(x, indices, axis) reads, as an index for x[...]."""
-    last = indices.ndim - 1
-    grid = [np.arange(n).reshape(-1, *(1,) * (last - i)) for i, n in enumerate(indices.shape)]
-    grid[axis] = indices
-    return tuple(grid)
+def _positions(indices: Any, axis: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """What take_along_axis(x, indices, axis) reads of an x of `shape`, as an index for x[...]."""
+    last = len(shape) - 1
+    return tuple(
+        [
+            indices if i == axis else np.arange(n).reshape(-1, *(1,) * (last - i))
+            for i, n in enumerate(shape)
+        ]
+    )
 
 
 def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     """Pick elements along an axis by an array of indices with as many dimensions as x."""
-    return np.take_along_axis(x, indices, operator.index(axis))  # np's None would flatten x
+    axis = operator.index(axis)  # np's None would flatten x
+    if np.ndim(indices) == x.ndim and indices.dtype.kind in "iu" and -x.ndim <= axis < x.ndim:
+        return x[_positions(indices, axis % x.ndim, x.shape)]  # as np's does, but sooner
+    return np.take_along_axis(x, indices, axis)
 
 
 def _take_along_axis_vjp(g: Any, y: Any, x: Any, indices: Any, axis: int = -1) -> Any:
     axis %= y.ndim
     before, after = y.shape[:axis], y.shape[axis + 1 :]
-    aligned = np.broadcast_to(indices, (*before, indices.shape[axis], *after))
     return scatter(
         g,
-        index=_positions(aligned, axis),
+        index=_positions(indices, axis, y.shape),
         shape=(*before, x.shape[axis], *after),
         distinct=indices.shape[axis] == 1,
     )

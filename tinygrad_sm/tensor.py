@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from tinygrad_sm.errors import (
     InvalidValueError,
     TinygradError,
 )
+from tinygrad_sm.sharing import LARGE, share, unshared
 
 if TYPE_CHECKING:
     from tinygrad_sm.backward import BackwardTrace
@@ -31,19 +32,29 @@ _new = object.__new__
 _next_id = itertools.count().__next__
 _NO_PARAMS: dict[str, Any] = {}
 
+# `backward.backward`, which builds on Tensor and puts itself here
+_backward: Callable[..., BackwardTrace | None] = None  # type: ignore[assignment]
+
 Defer = Callable[[Primitive, tuple[Any, ...], dict[str, Any], tuple[str, ...]], "Tensor | None"]
 
-# (is recording on, the names of the groups that new nodes belong to, who may put operations off)
-_recording: ContextVar[tuple[bool, tuple[str, ...], Defer | None]] = ContextVar(
-    "recording", default=(True, (), None)
-)
+# How a Tensor was computed: the primitive (None: a leaf), its parameters, the operands after the
+# second, the arrays that it was run on (None unless a leaf's may change), the groups
+Call = tuple[
+    "Primitive | None", dict[str, Any], tuple[Any, ...], "tuple[Any, ...] | None", tuple[str, ...]
+]
+_LEAF: Call = (None, _NO_PARAMS, (), None, ())
+
+# (is recording on, the names of the groups that new nodes belong to, who may put operations off,
+# what was made of these names: the one Call that the plain nodes of a primitive share)
+_Recording = tuple[bool, tuple[str, ...], "Defer | None", dict[Primitive, Call]]
+_recording: ContextVar[_Recording] = ContextVar("recording", default=(True, (), None, {}))
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Compute without recording: results inside take part in no gradient."""
-    _, groups, _ = _recording.get()
-    token = _recording.set((False, groups, None))
+    _, groups, _, calls = _recording.get()
+    token = _recording.set((False, groups, None, calls))
     try:
         yield
     finally:
@@ -53,7 +64,7 @@ def no_grad() -> Iterator[None]:
 @contextmanager
 def recording() -> Iterator[None]:
     """Record, inside `no_grad` too, and in no group."""
-    token = _recording.set((True, (), None))
+    token = _recording.set((True, (), None, {}))
     try:
         yield
     finally:
@@ -63,8 +74,8 @@ def recording() -> Iterator[None]:
 @contextmanager
 def deferring(defer: Defer) -> Iterator[None]:
     """Let `defer` answer first for what is recorded inside: with a Tensor, or None to run it."""
-    on, groups, _ = _recording.get()
-    token = _recording.set((on, groups, defer if on else None))
+    on, groups, _, calls = _recording.get()
+    token = _recording.set((on, groups, defer if on else None, calls))
     try:
         yield
     finally:
@@ -76,15 +87,22 @@ def is_recording() -> bool:
     return _recording.get()[0]
 
 
-@contextmanager
-def group(name: str) -> Iterator[None]:
+class group:  # a class, since a generator costs as much as an operation
     """Mark the operations recorded inside as one named stage of the graph; groups may nest."""
-    on, groups, defer = _recording.get()
-    token = _recording.set((on, (*groups, _text(name)), defer))
-    try:
-        yield
-    finally:
-        _recording.reset(token)
+
+    __slots__ = ("_name", "_token")
+
+    _token: Token[_Recording]
+
+    def __init__(self, name: str) -> None:
+        self._name = _text(name)
+
+    def __enter__(self) -> None:
+        on, groups, defer, _ = _recording.get()
+        self._token = _recording.set((on, (*groups, self._name), defer, {}))
+
+    def __exit__(self, *error: object) -> None:
+        _recording.reset(self._token)
 
 
 class Tensor:
@@ -110,16 +128,14 @@ class Tensor:
 
     __slots__ = (
         "__weakref__",
+        "_call",
         "_data",
+        "_first",
         "_grad",
         "_grad_shared",
-        "_groups",
         "_id",
         "_lent",
-        "_op",
-        "_operands",
-        "_params",
-        "_snapshots",
+        "_second",
         "name",
         "requires_grad",
     )
@@ -131,11 +147,11 @@ class Tensor:
     _lent: np.ndarray | None  # a leaf's values once `data` gave them away to be changed
     _grad: Any
     _grad_shared: bool  # other gradients may share this array; `grad` copies before it gives it out
-    _op: Primitive | None  # None: a leaf
-    _operands: tuple[Any, ...]  # the arguments of `_op`: Tensors, and our own constants
-    _snapshots: tuple[Any, ...] | None  # the arrays that `_op` was run on, if a leaf's may change
-    _params: dict[str, Any]
-    _groups: tuple[str, ...]
+    # The operands: Tensors, and our own constants; None where there are fewer than two. Few slots
+    # and no tuple for each node, since the garbage collector visits whatever there is.
+    _first: Any
+    _second: Any
+    _call: Call
 
     __array_priority__: ClassVar[float] = 1000.0
 
@@ -220,6 +236,33 @@ class Tensor:
     def op(self) -> str | None:
         """The name of the primitive that computed this Tensor; None for a leaf."""
         return None if self._op is None else self._op.name
+
+    @property
+    def _op(self) -> Primitive | None:
+        """The primitive that computed this Tensor; None for a leaf."""
+        return self._call[0]
+
+    @property
+    def _params(self) -> dict[str, Any]:
+        """The keyword parameters of the operation; not to be changed, others may share them."""
+        return self._call[1]
+
+    @property
+    def _snapshots(self) -> tuple[Any, ...] | None:
+        """The arrays that the operation was run on, kept if a leaf's may change; else None."""
+        return self._call[3]
+
+    @property
+    def _groups(self) -> tuple[str, ...]:
+        """The names of the stages that this Tensor belongs to, outermost first."""
+        return self._call[4]
+
+    @property
+    def _operands(self) -> tuple[Any, ...]:
+        """The arguments of the operation: Tensors, and our own constants."""
+        if self._second is not None:
+            return (self._first, self._second, *self._call[2])
+        return () if self._first is None else (self._first,)
 
     @property
     def _inputs(self) -> tuple[Tensor | None, ...]:
@@ -333,44 +376,42 @@ class Tensor:
             InvalidTypeError: no Tensor that requires a gradient took part.
             ChangedDataError: data was changed in place after it was used.
         """
-        from tinygrad_sm.backward import backward  # noqa: PLC0415  the sweep builds on Tensor
-
-        return backward(self, gradient, create_graph=create_graph, trace=trace)
+        return _backward(self, gradient, create_graph=create_graph, trace=trace)
 
     # Operators ------------------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Tensor:
-        return record(p.add, (self, other))
+        return _operated(p.add, self, other)
 
     def __radd__(self, other: Any) -> Tensor:
         return record(p.add, (other, self))
 
     def __sub__(self, other: Any) -> Tensor:
-        return record(p.sub, (self, other))
+        return _operated(p.sub, self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
         return record(p.sub, (other, self))
 
     def __mul__(self, other: Any) -> Tensor:
-        return record(p.mul, (self, other))
+        return _operated(p.mul, self, other)
 
     def __rmul__(self, other: Any) -> Tensor:
         return record(p.mul, (other, self))
 
     def __truediv__(self, other: Any) -> Tensor:
-        return record(p.div, (self, other))
+        return _operated(p.div, self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
         return record(p.div, (other, self))
 
     def __pow__(self, other: Any) -> Tensor:
-        return record(p.pow, (self, other))
+        return _operated(p.pow, self, other)
 
     def __rpow__(self, other: Any) -> Tensor:
         return record(p.pow, (other, self))
 
     def __matmul__(self, other: Any) -> Tensor:
-        return record(p.matmul, (self, other))
+        return _operated(p.matmul, self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
         return record(p.matmul, (other, self))
@@ -531,16 +572,19 @@ def record(
         InvalidTypeError: an argument is not a number, an array of real numbers, or a Tensor.
         InvalidValueError: the primitive does not take these shapes or parameters.
     """
-    on, groups, defer = _recording.get()
+    on, groups, defer, calls = _recording.get()
     if defer is not None:
         put_off = defer(primitive, args, params, groups)
         if put_off is not None:
             return put_off
     arrays: list[Any] = []
-    wanted = lent = unsettled = False
+    wanted = lent = unsettled = large = False
     for x in args:
         if isinstance(x, Tensor):
-            arrays.append(x._data)
+            data = x._data
+            arrays.append(data)
+            if data.size >= LARGE:
+                large = True
             if x.requires_grad:
                 wanted = True
             if x._lent is not None:
@@ -552,11 +596,13 @@ def record(
     wanted = wanted and on
     if unsettled:
         _settle_constants(primitive, args, arrays, wanted)
-        args = tuple(x if isinstance(x, Tensor) else a for x, a in zip(args, arrays, strict=True))
+        args = tuple([x if isinstance(x, Tensor) else a for x, a in zip(args, arrays, strict=True)])
     snapshots = None
     if lent:
         arrays = [_unexposed(x) if isinstance(x, Tensor) else x for x in args]
         snapshots = tuple(arrays)
+    if large and primitive.shares:
+        arrays = [share(x) for x in arrays]
     try:
         out = primitive.forward(*arrays, **params) if params else primitive.forward(*arrays)
     except TinygradError:  # already says what is wrong
@@ -564,30 +610,86 @@ def record(
     except (ValueError, TypeError, IndexError) as error:
         raise _misfit(primitive, arrays, error) from error
     if type(out) is not _ndarray:
-        out = np.asarray(out)
+        out = np.asarray(unshared(out))
     t: Tensor = _new(Tensor)
     if not wanted:
         _fill_leaf(t, out, False)
         return t
     t._id = _next_id()
     t._data = out
-    t._op = primitive
-    t._operands = args
-    t._snapshots = snapshots
-    t._params = params
-    t._groups = groups
+    _fill_call(t, primitive, args, params, snapshots, groups, calls)
     t._lent = t.name = t._grad = None
     t.requires_grad = True
     t._grad_shared = False
     return t
 
 
+def _operated(primitive: Primitive, x: Tensor, y: Any) -> Tensor:
+    """Do what `record` does, for an operator: most nodes are made here, so what is rare is not."""
+    on, _, defer, calls = _recording.get()
+    call = calls.get(primitive)
+    if not on or defer is not None or x._lent is not None or call is None:
+        return record(primitive, (x, y))
+    a, b = x._data, y
+    wanted = x.requires_grad
+    usual = a.size < LARGE
+    if isinstance(y, Tensor):
+        b = y._data
+        wanted = wanted or y.requires_grad
+        usual = usual and y._lent is None
+    elif type(y) is _ndarray:
+        usual = usual and y.dtype.kind == "f"
+        if wanted and usual and (y.flags.writeable or y.base is not None):
+            y = b = y.copy()  # as in `_settle_constants`
+    elif type(y) is not float and type(y) is not int:
+        usual = False
+    if not wanted or not usual:
+        return record(primitive, (x, y))
+    try:
+        out = primitive.forward(a, b)
+    except (ValueError, TypeError, IndexError) as error:
+        raise _misfit(primitive, [a, b], error) from error
+    if type(out) is not _ndarray:
+        out = np.asarray(out)
+    t: Tensor = _new(Tensor)
+    t._id = _next_id()
+    t._data = out
+    t._first = x
+    t._second = y
+    t._call = call
+    t._lent = t.name = t._grad = None
+    t.requires_grad = True
+    t._grad_shared = False
+    return t
+
+
+def _fill_call(
+    t: Tensor,
+    primitive: Primitive,
+    args: tuple[Any, ...],
+    params: dict[str, Any],
+    snapshots: tuple[Any, ...] | None,
+    groups: tuple[str, ...],
+    calls: dict[Primitive, Call],
+) -> None:
+    """Note in `t` how it was computed; `calls` are those that nodes of these groups share."""
+    t._first = args[0]
+    t._second = args[1] if len(args) > 1 else None
+    others = args[2:]
+    if params or others or snapshots is not None:
+        t._call = (primitive, params, others, snapshots, groups)
+        return
+    call = calls.get(primitive)
+    if call is None:
+        call = calls[primitive] = (primitive, _NO_PARAMS, (), None, groups)
+    t._call = call
+
+
 def _fill_leaf(t: Tensor, data: np.ndarray, requires_grad: bool) -> None:
     t._id = _next_id()
     t._data = data
-    t._op = t._snapshots = t._lent = t.name = t._grad = None
-    t._operands = t._groups = ()
-    t._params = _NO_PARAMS
+    t._first = t._second = t._lent = t.name = t._grad = None
+    t._call = _LEAF
     t.requires_grad = requires_grad
     t._grad_shared = False
 
@@ -612,17 +714,17 @@ def _settle_constants(
     primitive: Primitive, args: tuple[Any, ...], arrays: list[Any], wanted: bool
 ) -> None:
     """Make plain arguments fit to compute with and, where backward may need them, our own."""
-    vjps = primitive.vjps(len(arrays))
     for i, x in enumerate(args):
         if isinstance(x, Tensor) or type(x) in (bool, int, float):
             continue
         array = x if type(x) is _ndarray else _rectangular(x, f"{primitive.name}: argument {i + 1}")
-        if array.dtype.kind not in "biuf":
+        kind = array.dtype.kind
+        if kind not in "biuf":
             raise InvalidTypeError(
                 f"{primitive.name}: argument {i + 1} must be a number, an array of real numbers "
                 f"or a Tensor; got {_described(x)}"
             )
-        if array.dtype.kind != "f" and vjps[i] is not None and not primitive.integers:
+        if kind != "f" and not primitive.integers and primitive.vjps(len(args))[i] is not None:
             # integers have no precision of their own to impose
             arrays[i] = array.astype(
                 np.result_type(*(t.dtype for t in args if isinstance(t, Tensor)))

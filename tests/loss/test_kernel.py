@@ -8,8 +8,9 @@ import mpmath
 import numpy as np
 import pytest
 
+from tinygrad_sm import pool
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.loss import kernel, pool
+from tinygrad_sm.loss import kernel
 from tinygrad_sm.loss.exponentials import careful_row_sums, row_dots, row_sums
 from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tinygrad_sm.dispatch import Primitive
-from tinygrad_sm.tensor import Tensor, _fill_leaf, _settle_constants
+from tinygrad_sm.tensor import Tensor, _fill_call, _fill_leaf, _settle_constants
 
 WORTH_WAITING = 10_000
 """Elements of an argument; what has fewer is computed sooner than it is put off."""
@@ -89,10 +89,10 @@ def deferred(
     _fill_leaf(t, like, True)
     del t._data
     t._like, t.waits = like, True
-    t._op, t._params, t._groups = primitive, params, groups
-    t._operands = tuple(
+    operands = tuple(
         x if isinstance(x, Tensor) else own for x, own in zip(args, likes, strict=True)
     )
+    _fill_call(t, primitive, operands, params, None, groups, {})
     return t
 
 

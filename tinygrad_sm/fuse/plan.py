@@ -242,7 +242,7 @@ def _called(t: Tensor) -> str:
 
 def _take_over(new: Tensor, old: Tensor) -> None:
     new.name = old.name
-    new._groups = old._groups
+    new._call = (*new._call[:-1], old._groups)
 
 
 def _value(constant: Term, slots: list[Any]) -> Any:

@@ -26,7 +26,7 @@ _chosen: int | None = None
 
 
 def set_threads(n: int | None) -> None:
-    """Let large losses use up to n threads, the calling one among them; at most 16 ever work.
+    """Let large losses and operations use up to n threads, the calling one among them, at most 16.
 
     None goes back to what holds without a call: the environment variable TINYGRAD_SM_THREADS, or
     the usable cores.  Results are the same bits for any number.
@@ -71,10 +71,11 @@ def run(task: Callable[[int], None], count: int, threads: int) -> None:
             task(number)
         return
     numbers = itertools.count()  # next() is atomic in CPython: no lock needed
+    tasks = [task]
 
     def work() -> None:
         while (number := next(numbers)) < count:
-            task(number)
+            tasks[0](number)
 
     futures = _submit(work, helpers)
     try:
@@ -83,6 +84,7 @@ def run(task: Callable[[int], None], count: int, threads: int) -> None:
         # A helper that never started (the pool is busy elsewhere) has nothing left to do.
         started = [future for future in futures if not future.cancel()]
         errors = [future.exception() for future in started]
+        tasks.clear()  # the pool may hold `work` for a while yet, but not the arrays of its tasks
     for error in errors:
         if error is not None:
             raise error
