@@ -14,6 +14,7 @@ from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.linear import linear_cross_entropy
 from tinygrad_sm.loss.softmax import log_softmax, logsumexp, softmax
 from tinygrad_sm.loss.softmax_with_loss import SoftmaxWithLoss, cross_entropy
+from tinygrad_sm.loss.with_gradient import cross_entropy_with_gradient
 from tinygrad_sm.pool import set_threads
 from tinygrad_sm.primitives import *
 from tinygrad_sm.tensor import Tensor, group, no_grad
@@ -32,6 +33,7 @@ __all__ = [
     "compare",
     "composite_cross_entropy",
     "cross_entropy",
+    "cross_entropy_with_gradient",
     "def_primitive",
     "first_breakdown",
     "fuse",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_sm as tg
+from tinygrad_sm.loss import linear
 
 RTOL = {np.float64: 1e-11, np.float32: 2e-4}
 
@@ -72,6 +73,17 @@ def test_every_option_gives_what_the_two_nodes_give(data):
         ):
             assert ours.dtype == dtype
             same(ours, theirs, RTOL[dtype])
+
+
+@pytest.mark.parametrize("classes", [1, 7, 8, 30])
+def test_products_in_parts_add_up(monkeypatch, classes):
+    x, w, b = tensors(np.random.default_rng(8), (13,), 3, classes)
+    target = np.arange(13) % classes
+    expected = tg.grad(unfused(x, w, target, bias=b), [x, w, b])
+    monkeypatch.setattr(linear, "PRODUCT_BYTES", 8 * 3 * 4)  # four classes at once
+    found = tg.grad(tg.linear_cross_entropy(x, w, target, bias=b, chunk_rows=4), [x, w, b])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])

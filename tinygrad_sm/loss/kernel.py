@@ -59,7 +59,7 @@ from tinygrad_sm.loss.rows import (
 ALL = slice(None)
 DOUBLE = np.dtype(np.float64)
 TILE_BYTES = 1 << 21  # of logits: a few such blocks fit the last-level cache, and calls stay few
-SCRATCH_BYTES = 1 << 20  # of a thread's buffer, where a tile needs one
+SCRATCH_BYTES = 1 << 19  # of a thread's buffer, where a tile needs one
 SERIAL_ELEMENTS = 1 << 15  # fewer are not worth waking a thread
 WIDE_BYTES = 1 << 22  # a longer row is cut into segments
 SEGMENT_BYTES = 1 << 19

@@ -32,7 +32,8 @@ from tinygrad_sm.loss.task import Task, non_finite, task_of
 from tinygrad_sm.tensor import Tensor, is_recording
 
 ROWS_FOR_SPEED = 64  # fewer rows at once, and the matrix products read W more than they compute
-SHARE_OF_LOGITS = 20  # a chunk holds at most one row in so many
+SHARE_OF_LOGITS = 13  # a chunk holds at most one row in so many: with the rest, below a tenth
+PRODUCT_BYTES = 1 << 20  # of a part of Gᵀ x, on its way to ∂L/∂W: it stays in the cache
 
 
 @dataclass(slots=True)
@@ -98,9 +99,14 @@ def _use(
         np.matmul(g, weight, out=found["x"][chunk])
     if "weight" in found:
         # a product as large as W itself would be memory that the chunks were to save
-        block = max(1, g.size // x.shape[1]) if x.shape[1] else len(weight)
-        for some in _chunks(len(weight), block):
-            found["weight"][some] += g[:, some].T @ x
+        height = min(len(weight), max(1, PRODUCT_BYTES // max(1, x[:1].nbytes)))
+        product = np.empty((height, x.shape[1]), x.dtype)
+        for some in _chunks(len(weight), height):
+            total = found["weight"][some]
+            if chunk.start == 0:
+                np.matmul(g[:, some].T, x, out=total)
+            else:
+                total += np.matmul(g[:, some].T, x, out=product[: len(total)])
     if "bias" in found:
         found["bias"] += g.sum(axis=0)
 

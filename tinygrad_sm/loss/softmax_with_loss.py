@@ -62,27 +62,40 @@ def kernel_target(target: Any, task: Task, rows: slice = slice(None)) -> dict[st
     }
 
 
-def _run_kernel(
-    logits: np.ndarray, target: Any, task: Task, scale: Any, want_grad: bool
+def run_kernel(
+    logits: np.ndarray,
+    target: Any,
+    task: Task,
+    scale: Any,
+    want_grad: bool,
+    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the row losses and, if wanted, the gradient in the logits' shape and dtype."""
+    """Return the row losses and, if wanted, the gradient in the logits' shape and dtype.
+
+    `out` receives the gradient; without a copy on the way if its rows can be seen as such.
+    """
     dtype = logits.dtype
     rows = _as_rows(logits, task.axis)
     if dtype not in KERNEL_DTYPES:
         rows = rows.astype(kernel_dtype(dtype))
+    out_rows = None if out is None else _as_rows(out, task.axis)
+    direct = out_rows is not None and rows.dtype == dtype and np.may_share_memory(out_rows, out)
     try:
         losses, gradient = softmax_cross_entropy(
             rows,
             temperature=task.temperature,
             scale=scale,
             want_grad=want_grad,
+            out=out_rows if direct else None,
             **kernel_target(target, task),
         )
     except NonFiniteRow as error:
         raise non_finite(error.row, task.shape, task.axis) from None
     if gradient is not None:
         gradient = _as_before(gradient.astype(dtype, copy=False), task)
-    return losses, gradient
+    if out is not None and not direct:
+        out[...] = gradient
+    return losses, gradient if out is None else out
 
 
 def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
@@ -101,7 +114,7 @@ def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
 
 def _forward(logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
     """Softmax-cross-entropy of logits and target, as `cross_entropy` describes it."""
-    losses, saved.gradient = _run_kernel(
+    losses, saved.gradient = run_kernel(
         logits, target, task, 1.0 / task.divisor, want_grad=saved.wanted
     )
     return reduced(losses, task, logits.dtype)
@@ -138,7 +151,7 @@ def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: 
     gradient, saved.gradient = saved.gradient, None  # given away: the receiver may change it
     if gradient is None:
         scale = g.reshape(-1) if task.reduction == "none" else float(g) / task.divisor
-        return _run_kernel(logits, target, task, scale, want_grad=True)[1]
+        return run_kernel(logits, target, task, scale, want_grad=True)[1]
     if task.reduction == "none":
         if not (g == 1.0).all():
             gradient *= np.expand_dims(g, task.axis)
