@@ -10,6 +10,8 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -414,6 +416,80 @@ class MyGrad(Peer):
         return np.array(losses, logits.dtype), np.array(gradients, logits.dtype)
 
 
+class DeZero(Peer):
+    """DeZero, the engine of the book "Deep Learning from Scratch 3"."""
+
+    name = "dezero"
+    package = "dezero"
+
+    def __init__(self, threads: int) -> None:
+        with _names_that_numpy_dropped():
+            self.dezero = importlib.import_module("dezero")
+        self.functions = importlib.import_module("dezero.functions")
+        super().__init__(None)
+
+    def fused(self, problem: Problem) -> Run | None:
+        """`dezero.functions.softmax_cross_entropy`."""
+        if not problem.plain:
+            return None
+        function, target = self.functions.softmax_cross_entropy, problem.target
+        x = self.dezero.Variable(problem.logits)
+        return self._run(x, lambda: function(x, target))
+
+    def composite(self, problem: Problem) -> Run | None:
+        """One function of dezero for one primitive."""
+        if not problem.plain:
+            return None
+        x, f = self.dezero.Variable(problem.logits), self.functions
+        target, rows = problem.target, np.arange(len(problem.target))
+
+        def loss() -> Any:
+            e = f.exp(x)
+            log_p = f.log(e / f.sum(e, axis=-1, keepdims=True))
+            return -f.sum(log_p[rows, target]) / len(rows)
+
+        return self._run(x, loss)
+
+    def _run(self, x: Any, loss: Any) -> Run:
+        def run() -> object:
+            x.cleargrad()
+            loss().backward()
+            return x.grad.data
+
+        return run
+
+    def chain(self, operations: int, operands: str) -> Run:
+        """Operators of its Variable."""
+        x = self.dezero.Variable(np.ones(3))
+        others = _chain_arrays(operands)
+        if operands == "tensors":
+            others = tuple(map(self.dezero.Variable, others))
+
+        def run() -> object:
+            for each in (x, *others):
+                if isinstance(each, self.dezero.Variable):
+                    each.cleargrad()
+            _chain(x, *others, operations).backward()
+            return x.grad.data
+
+        return run
+
+    def record(self, operations: int) -> object:
+        """Operators of its Variable."""
+        x, factor, term = map(self.dezero.Variable, (np.ones(3), *_chain_arrays("arrays")))
+        return _chain(x, factor, term, operations)
+
+
+@contextmanager
+def _names_that_numpy_dropped() -> Iterator[None]:
+    """`np.int`, gone since NumPy 1.24: DeZero's latest release asks for it while it is imported."""
+    vars(np)["int"] = int
+    try:
+        yield
+    finally:
+        del vars(np)["int"]
+
+
 class SciPy(Peer):
     """SciPy's log_softmax, and the gradient exp(log_softmax) − y that one makes of it."""
 
@@ -433,7 +509,7 @@ class SciPy(Peer):
         return -log_p[right], gradient
 
 
-PEERS: tuple[type[Peer], ...] = (Torch, Jax, Autograd, MyGrad, SciPy)
+PEERS: tuple[type[Peer], ...] = (Torch, Jax, Autograd, MyGrad, DeZero, SciPy)
 
 
 def contestants(threads: int, names: list[str] | None = None) -> list[Peer]:

@@ -12,6 +12,8 @@ Run = Callable[[], object]
 
 MIN_SAMPLE = 2e-3  # seconds: shorter runs are repeated within a sample
 SETTLE = 3e-3  # seconds: the threads of the one before stop spinning
+WARM_UP = 5e-3  # seconds: a core that rested takes some to be back at its speed
+LONG = 0.1  # seconds: longer calls warm up by themselves
 MOST = 101  # rounds
 
 
@@ -79,7 +81,7 @@ def interleave(
         fewest: rounds for everyone, however small the budget; at least 2.
     """
     outcome = Outcome()
-    plans: dict[str, tuple[int, int]] = {}
+    plans: dict[str, tuple[int, int, int]] = {}
     for name, run in contestants.items():
         first = _trial(name, run, essential, outcome)
         if first is None:
@@ -87,18 +89,18 @@ def interleave(
         if name != essential and first > slow and (first := timed(run, 1)) > slow:
             outcome.dropped[name] = f"too slow ({first:.1f} s)"
             continue
-        rounds, calls = _plan(timed(run, 1) if first < slow else first, budget / len(contestants))
-        plans[name] = max(rounds, fewest), calls
+        estimate = min(first, timed(run, 1)) if first < slow else first
+        rounds, warming, calls = _plan(estimate, budget / len(contestants))
+        plans[name] = max(rounds, fewest), warming, calls
     seconds: dict[str, list[float]] = {name: [] for name in plans}
     names = list(plans)
-    for round_ in range(max((rounds for rounds, _ in plans.values()), default=0)):
+    for round_ in range(max((rounds for rounds, *_ in plans.values()), default=0)):
         turn = round_ % len(names)
         for name in names[turn:] + names[:turn]:
-            rounds, calls = plans[name]
+            rounds, warming, calls = plans[name]
             if round_ < rounds:
                 time.sleep(settle)
-                if calls > 1:  # what the one before left in the caches is not ours to pay for
-                    contestants[name]()
+                timed(contestants[name], warming)  # its own data and threads, as in a loop
                 seconds[name].append(timed(contestants[name], calls) / calls)
     outcome.timings = {name: Timing(tuple(each)) for name, each in seconds.items()}
     return outcome
@@ -123,8 +125,10 @@ def _trial(name: str, run: Run, essential: str | None, outcome: Outcome) -> floa
         return None
 
 
-def _plan(estimate: float, budget: float) -> tuple[int, int]:
-    """How many rounds, and calls in each, fit the budget."""
-    calls = max(1, math.ceil(MIN_SAMPLE / max(estimate, 1e-9)))
-    rounds = int(budget / (calls * estimate + SETTLE))
-    return min(rounds, MOST), calls
+def _plan(estimate: float, budget: float) -> tuple[int, int, int]:
+    """How many rounds fit the budget, and in each how many calls to warm up and to time."""
+    each = max(estimate, 1e-9)
+    warming = 0 if each > LONG else math.ceil(WARM_UP / each)
+    calls = math.ceil(MIN_SAMPLE / each)
+    rounds = int(budget / ((warming + calls) * estimate + SETTLE))
+    return min(rounds, MOST), warming, calls

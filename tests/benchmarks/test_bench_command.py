@@ -36,7 +36,7 @@ def refusal(capsys, of, *arguments):
         (["--threads", "0"], "0 is not in the range"),
         (["--threads", "two"], "'two' is not a valid integer"),
         (["--budget", "-1"], "-1.0 is not in the range"),
-        (["--peers", "numpy"], "--peers must be among torch, jax, autograd, mygrad, scipy"),
+        (["--peers", "numpy"], "--peers must be among torch, jax, autograd, mygrad, dezero, scipy"),
         (["extra"], "unexpected extra argument"),
         (["--fast"], "No such option"),
     ],
