@@ -1,8 +1,10 @@
 """The fused kernel: exact to a few ULP, and the same bits whatever threads, strides or buffers."""
 
+import gc
 import os
 import threading
 import tracemalloc
+import weakref
 
 import mpmath
 import numpy as np
@@ -369,6 +371,21 @@ def test_without_a_gradient_only_tiles_are_allocated(rng):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < a.nbytes / 2
+
+
+@pytest.mark.parametrize("kind", ["index", "smooth", "soft"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_gradient_is_released_at_once(rng, layout, kind, threads):
+    a = rng.standard_normal((50, 160))
+    arguments, _ = targets(rng, kind, 50, 160, a.dtype)
+    gc.disable()
+    try:
+        gradient = softmax_cross_entropy(a, threads=threads, **arguments)[1]
+        gone = weakref.ref(gradient)
+        del gradient
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 # --- threads ---------------------------------------------------------------------------------

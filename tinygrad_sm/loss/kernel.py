@@ -58,7 +58,7 @@ from tinygrad_sm.loss.rows import (
 
 ALL = slice(None)
 DOUBLE = np.dtype(np.float64)
-TILE_BYTES = 1 << 21  # of logits: a few such blocks fit the last-level cache, and calls stay few
+TILE_BYTES = 1 << 22  # of logits: a few such blocks fit the last-level cache, and calls stay few
 SCRATCH_BYTES = 1 << 19  # of a thread's buffer, where a tile needs one
 SERIAL_ELEMENTS = 1 << 15  # fewer are not worth waking a thread
 WIDE_BYTES = 1 << 22  # a longer row is cut into segments
@@ -171,20 +171,26 @@ def _aim_at_dense(job: Rows, soft: NDArray[Any], threads: int) -> None:
         weight: PerRow = 1.0 if np.all(at_index == 1.0) else at_index
         job.aim(index, weight, weight)
         return
-    total, weight = np.ones(len(dense)), np.empty(len(dense))
-    job.aim(index, at_index, total)
+    job.aim(index, at_index, np.ones(len(dense)))
     job.aim_densely(dense, 1.0)
-    job.weight = weight
+    job.weight, job.leading = np.empty(len(dense)), True
 
-    def lead(rows: slice) -> None:
-        a, q = job.logits[rows], dense[rows]
-        apart = job.each[: len(a)], a.argmax(axis=1)
-        index[rows], at_index[rows], total[rows] = apart[1], q[apart], row_sums(q)
-        weight[rows] = some(job.factor, rows) * total[rows]
-        job.logit[rows] = a[apart].astype(np.float64) / job.temperature
-        job.peak[rows] = np.exp(job.logit[rows])
 
-    job.lead = lead  # when a tile is in the cache
+def _lead(job: Rows, rows: slice) -> None:
+    """Aim some rows of a dense target at their largest logits, when their tile is in the cache."""
+    a, q = job.logits[rows], job.dense_at(rows, ALL)
+    assert q is not None
+    apart = job.each[: len(a)], a.argmax(axis=1)
+    total = row_sums(q)
+    for known, found in (
+        (job.index, apart[1]),
+        (job.at_index, q[apart]),
+        (job.total, total),
+        (job.weight, some(job.factor, rows) * total),
+    ):
+        known[rows] = found  # type: ignore[index]  # arrays, if the target is dense
+    job.logit[rows] = a[apart].astype(np.float64) / job.temperature
+    job.peak[rows] = np.exp(job.logit[rows])
 
 
 def _find_only_classes(
@@ -258,8 +264,8 @@ def _holds_exponentials(job: Rows, given: bool) -> bool:
 def _tile(job: Rows, rows: slice, dtype: np.dtype[Any]) -> None:
     """Do some rows without a shift, and again with one those whose sums are not safe."""
     a = job.logits[rows]
-    if job.lead is not None:
-        job.lead(rows)
+    if job.leading:
+        _lead(job, rows)
     if job.dense is not None:
         _measure_gaps(job, rows)
     if _is_hopeless(a, dtype, job.temperature):
@@ -351,11 +357,10 @@ def _measure_gaps(job: Rows, rows: slice) -> None:
     a, dense = job.logits[rows], job.dense_at(rows, ALL)
     assert dense is not None
     apart = job.each[: len(a)], job.index[rows]
-    leading = job.lead is not None
-    maxima = (a[apart] if leading else np.maximum.reduce(a, axis=1)).astype(np.float64)
+    maxima = (a[apart] if job.leading else np.maximum.reduce(a, axis=1)).astype(np.float64)
     maxima[np.isneginf(maxima)] = 0.0  # every class is masked
     job.maxima[rows] = maxima / job.temperature
-    if leading:
+    if job.leading:
         mass = np.asarray(job.total)[rows]
         job.gaps[rows] = gaps(job, a, maxima, dense, mass, None)
     else:
@@ -392,8 +397,8 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
     """Three rounds over a row's segments: maximum, exponentials and their sum, gradient."""
     rows = slice(row, row + 1)
     a = job.logits[rows]
-    if job.lead is not None:
-        job.lead(rows)
+    if job.leading:
+        _lead(job, rows)
     gradient = None if job.gradient is None else job.gradient[rows]
     width = SEGMENT_BYTES // a.itemsize
     parts = [slice(at, at + width) for at in range(0, a.shape[1], width)]
@@ -413,7 +418,7 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
         dense = job.dense_at(rows, part)
         if dense is not None:
             weighted[0, number] = gaps(
-                job, segment, maximum, dense, row_sums(dense), None if job.lead else apart
+                job, segment, maximum, dense, row_sums(dense), None if job.leading else apart
             )[0]
         work = scratch.take("work", segment.shape, dtype)
         exponentials(segment, shift, job.temperature, work, scratch)

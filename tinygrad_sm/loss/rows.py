@@ -11,7 +11,6 @@ in which nothing cancels, however sure the prediction is.  q is the effective ta
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,7 +44,7 @@ class Rows:
     dense: NDArray[Any] | None = None  # (rows, n) or (1, n): q_j for j != t; None: zeros
     active: PerRow = 1.0  # multiplies `dense`
     in_place: bool = False  # the gradient's memory holds the exponentials first
-    lead: Callable[[slice], None] | None = None  # aims some rows at their largest logits
+    leading: bool = False  # t is the class of the largest logit, found tile by tile
     logit: Doubles  # (rows,) a_t/T
     peak: Doubles  # (rows,) e_t
     rest: Doubles  # (rows,) R
@@ -128,7 +127,7 @@ def losses(rows: Rows) -> Doubles:
     negative, so that none cancels.
     """
     right = _right_losses(rows)
-    if rows.lead is not None:  # a_t = max
+    if rows.leading:  # a_t = max
         return times(rows.total, right) + rows.gaps
     weighted = times(rows.at_index, right)
     if rows.dense is None:
@@ -207,7 +206,7 @@ def write_scaled(
     if dense is None:
         _scale(exps, some(rows.weight, chosen) / total, out)
         return
-    if rows.lead is not None and isinstance(rows.factor, float):  # a distribution a row
+    if rows.leading and isinstance(rows.factor, float):  # a distribution a row
         _scale(exps, some(rows.total, chosen) / total, out)  # no buffer for q * scale/T
         np.subtract(out, dense, out=out, casting="same_kind")
         if rows.factor != 1.0:
