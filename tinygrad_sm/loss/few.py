@@ -9,6 +9,7 @@ are called with NumPy's floating-point warnings off.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def _by_classes(
     weight = per_row(scale) * at_index
     floor, ceiling = safe_range(weight, DOUBLE, logits.dtype)
     exps = np.exp(logits, dtype=DOUBLE, order="C")
-    apart = index + np.arange(0, logits.size, classes)
+    apart = index + _starts(len(logits), classes)
     flat = exps.reshape(-1)
     peak = flat[apart]
     flat[apart] = 0.0
@@ -97,18 +98,24 @@ def _by_classes(
     rest = np.add.reduce(exps, 1) if logits.dtype == DOUBLE else exps.dot(ONES[:classes])
     total = rest + peak
     ratio = rest / peak
-    if not (
-        np.minimum.reduce(total) >= floor
-        and total.dot(total) <= ceiling
-        and ratio.dot(ratio) <= ceiling
-    ):
+    smallest = total[total.argmin()]  # NaN if there is one
+    if not (smallest >= floor and total.dot(total) <= ceiling and ratio.dot(ratio) <= ceiling):
         return None
     if gradient is not None:
         rate = weight / total
-        np.multiply(exps, rate[:, None], out=gradient, casting="same_kind")
+        np.multiply(exps, rate[:, None], out=exps)
+        gradient[...] = exps
         gradient.put(apart, -rate * rest)
     found: Floats = times(at_index, np.log1p(ratio)).astype(logits.dtype)
     return found
+
+
+@lru_cache(maxsize=64)
+def _starts(rows: int, classes: int) -> Indices:
+    """Where the rows of a flat array start."""
+    starts = np.arange(0, rows * classes, classes)
+    starts.setflags(write=False)
+    return starts
 
 
 def _by_distributions(
