@@ -59,7 +59,7 @@ from tinygrad_sm.loss.rows import (
 ALL = slice(None)
 DOUBLE = np.dtype(np.float64)
 TILE_BYTES = 1 << 22  # of logits: a few such blocks fit the last-level cache, and calls stay few
-SCRATCH_BYTES = 1 << 19  # of a thread's buffer, where a tile needs one
+BUFFERED_BYTES = 1 << 19  # the same where a tile's exponentials need a buffer of their own
 SERIAL_ELEMENTS = 1 << 15  # fewer are not worth waking a thread
 WIDE_BYTES = 1 << 22  # a longer row is cut into segments
 SEGMENT_BYTES = 1 << 19
@@ -218,7 +218,7 @@ def _find_only_classes(
             index[rows][found] = start + first[found]
             values[rows][found] = q[found, first[found]]
 
-    _over_tiles(task, dense, threads, SCRATCH_BYTES * dense.itemsize)
+    _over_tiles(task, dense, threads, BUFFERED_BYTES * dense.itemsize)
     return not several
 
 
@@ -240,7 +240,7 @@ def _over_tiles(task: Callable[[slice], None], block: Floats, threads: int, limi
 def _run_tiles(job: Rows, threads: int) -> None:
     a = job.logits
     dtype = _unshifted_dtype(a, job.temperature)
-    limit = TILE_BYTES if job.in_place else SCRATCH_BYTES * a.itemsize // dtype.itemsize
+    limit = TILE_BYTES if job.in_place else BUFFERED_BYTES
     _over_tiles(lambda rows: _tile(job, rows, dtype), a, threads, limit)
 
 
