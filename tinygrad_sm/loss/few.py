@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_sm.loss.exponentials import Doubles, Floats
-from tinygrad_sm.loss.rows import Indices, PerRow, per_row, safe_range, times
+from tinygrad_sm.loss.rows import Indices, PerRow, per_row, safe_range
 
 SHORT = 64  # classes of a row whose sum needs no care
 BRIEF = 24  # classes of a single row that Python's own floats are quicker for
@@ -106,7 +106,7 @@ def _by_classes(
         np.multiply(exps, rate[:, None], out=exps)
         gradient[...] = exps
         gradient.put(apart, -rate * rest)
-    found: Floats = times(at_index, np.log1p(ratio)).astype(logits.dtype)
+    found: Floats = (at_index * np.log1p(ratio)).astype(logits.dtype)
     return found
 
 

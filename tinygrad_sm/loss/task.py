@@ -24,6 +24,7 @@ from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, 
 from tinygrad_sm.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
+FEW = 4096  # elements: BLAS takes no second thread for a scalar product of so few
 
 
 @dataclass(slots=True)
@@ -127,7 +128,7 @@ def task_of(
                 f"since it has the logits' shape {shape}"
             )
         soft = _effective(_checked_distribution(given, dtype), weight, label_smoothing, axis)
-        count = float(np.prod(rows, dtype=np.intp))
+        count = float(math.prod(rows))
         divisor = _checked_divisor(count) if reduction == "mean" else 1.0
         return Task(
             shape, axis, None, soft, None, None, None, reduction, divisor, float(temperature)
@@ -142,7 +143,9 @@ def task_of(
     divisor = 1.0
     if reduction == "mean":
         if weight is not None:
-            counted = weight[index] if active is None else weight[index] * active
+            counted = coefficient
+            if counted is None or label_smoothing:
+                counted = weight[index] if active is None else weight[index] * active
             divisor = _checked_divisor(float(np.add.reduce(counted, axis=None)))
         else:
             divisor = _checked_divisor(
@@ -231,8 +234,11 @@ def _checked_weight(weight: Any, classes: int) -> np.ndarray | None:
         raise InvalidValueError(
             f"weight must have shape ({classes},), one number per class; got {array.shape}"
         )
-    wrong = ~((array >= 0) & np.isfinite(array))
-    if wrong.any():
+    # the smallest is NaN if there is one; no product is finite if a factor is not
+    if not (array[array.argmin()] >= 0 and array.dot(array) < math.inf):
+        wrong = ~((array >= 0) & np.isfinite(array))
+        if not wrong.any():
+            return array
         at = int(np.argmax(wrong))
         raise InvalidValueError(
             f"weight must be finite and not negative; got {array[at]} for class {at}"
@@ -259,12 +265,19 @@ def _checked_distribution(given: Any, dtype: Any) -> Any:
         raise InvalidTypeError(f"target must be real numbers; got dtype {values.dtype}")
     if values.dtype.kind != "f":
         return values.astype(dtype)
-    with np.errstate(all="ignore"):  # a finite sum has finite terms, and is the quicker test
-        finite = math.isfinite(np.einsum("i->", values.ravel(order="K")))
-    if not finite and (wrong := ~np.isfinite(values)).any():
+    if not _surely_finite(values) and (wrong := ~np.isfinite(values)).any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise InvalidValueError(f"target must be finite; got {values[at]} at {at}")
     return given
+
+
+def _surely_finite(values: np.ndarray) -> bool:
+    """Whether a sum of all values, or of their squares, is finite: the quickest test that is."""
+    flat = values.ravel(order="K")
+    if flat.size < FEW:
+        return math.isfinite(flat.dot(flat))
+    with np.errstate(all="ignore"):
+        return math.isfinite(np.einsum("i->", flat))
 
 
 def _effective(y: Any, weight: np.ndarray | None, smoothing: float, axis: int) -> Any:
@@ -294,7 +307,8 @@ def _checked_index(
     if ignore_index < 0 and _all_below(classes, index):
         return index, None
     ignored = index == ignore_index
-    valid = np.where(ignored, 0, index)
+    valid = index.copy()
+    valid[ignored] = 0
     if not _all_below(classes, valid):
         wrong = (valid < 0) | (valid >= classes)
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
@@ -303,7 +317,7 @@ def _checked_index(
             f"{ignore_index}); got {index[at]}" + (f" at {at}" if at else "")
         )
     valid.setflags(write=False)
-    return valid, ~ignored if ignored.any() else None
+    return valid, ~ignored if np.count_nonzero(ignored) else None
 
 
 def _all_below(classes: int, index: np.ndarray) -> bool:
