@@ -206,7 +206,9 @@ def _seed(output: Tensor, gradient: Any, create_graph: bool) -> Any:
                 f"backward from an output of shape {output.shape} needs gradient, an array of "
                 "that shape; only an output with one element starts from 1"
             )
-        seed = np.array(1.0, output._data.dtype).reshape(output._data.shape)
+        seed = np.array(1.0, output._data.dtype)
+        if output._data.ndim:
+            seed = seed.reshape(output._data.shape)
     elif isinstance(gradient, Tensor) and create_graph:
         seed = gradient
     else:
@@ -333,7 +335,8 @@ def _borrowed(c: Any, call: tuple[Any, ...]) -> bool:
     if not isinstance(c, _ndarray):
         return False
     if c.base is None and c.flags.writeable:  # its memory is its own: it is shared with views only
-        return any(isinstance(a, _ndarray) and (a is c or a.base is c) for a in call)
+        given = [a for a in call if isinstance(a, _ndarray) and (a is c or a.base is c)]
+        return bool(given)  # a list, since a generator costs more than these few
     return not c.flags.writeable or any(
         isinstance(a, _ndarray) and np.may_share_memory(c, a) for a in call
     )

@@ -591,7 +591,7 @@ def record(
                 lent = True
         else:
             arrays.append(x)
-            if type(x) is not float and type(x) is not int:
+            if type(x) is not float and type(x) is not int and not _is_settled(primitive, x):
                 unsettled = True
     wanted = wanted and on
     if unsettled:
@@ -708,6 +708,14 @@ def _made(data: np.ndarray) -> Tensor:
     t: Tensor = _new(Tensor)
     _fill_leaf(t, data, False)
     return t
+
+
+def _is_settled(primitive: Primitive, x: Any) -> bool:
+    """Whether a plain argument is fit to compute with as it is, and nobody can change it."""
+    if type(x) is not _ndarray or x.base is not None or x.flags.writeable:
+        return False
+    kind = x.dtype.kind
+    return kind == "f" or (kind in "iu" and primitive.integers)
 
 
 def _settle_constants(

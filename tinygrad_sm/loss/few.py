@@ -1,9 +1,9 @@
 """Softmax-cross-entropy of a few short rows, where a call costs more than the elements do.
 
 The formulas are those of `rows`, in as few calls as will do, and in float64 for either dtype.
-Every function returns the losses (rows,) in the logits' dtype and fills in the gradient, if one is
-given; or returns None, before anything is written, where rows need more care than it takes.  They
-are called with NumPy's floating-point warnings off.
+Every function returns the losses (rows,) in float64 and fills in the gradient, if one is given; or
+returns None, before anything is written, where rows need more care than it takes.  They are called
+with NumPy's floating-point warnings off.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def few_rows(
     soft: NDArray[Any] | None,
     scale: float | Floats,
     gradient: Floats | None,
-) -> Floats | None:
+) -> Doubles | None:
     """The losses of logits (rows, classes <= SHORT); arguments as in `softmax_cross_entropy`."""
     if soft is not None:
         index, coefficient = _only_classes(soft)
@@ -57,7 +57,7 @@ def _only_classes(soft: NDArray[Any]) -> tuple[Indices | None, Floats | None]:
     return index, soft[np.arange(len(soft)), index].astype(DOUBLE)
 
 
-def _one_row(logits: Floats, index: int, scale: float, gradient: Floats | None) -> Floats | None:
+def _one_row(logits: Floats, index: int, scale: float, gradient: Floats | None) -> Doubles | None:
     row = logits[0].tolist()
     try:
         exps = [math.exp(x) for x in row]
@@ -74,7 +74,7 @@ def _one_row(logits: Floats, index: int, scale: float, gradient: Floats | None) 
         rate = scale / total
         exps[index] = -rest
         gradient[0] = [rate * e for e in exps]
-    return np.array([math.log1p(rest / peak)], logits.dtype)
+    return np.array([math.log1p(rest / peak)])
 
 
 def _by_classes(
@@ -83,7 +83,7 @@ def _by_classes(
     coefficient: Floats | None,
     scale: float | Floats,
     gradient: Floats | None,
-) -> Floats | None:
+) -> Doubles | None:
     """One index into flat arrays instead of pairs, sums of squares as the test for overflow."""
     classes = logits.shape[1]
     at_index: PerRow = 1.0 if coefficient is None else per_row(coefficient)
@@ -106,8 +106,10 @@ def _by_classes(
         np.multiply(exps, rate[:, None], out=exps)
         gradient[...] = exps
         gradient.put(apart, -rate * rest)
-    found: Floats = (at_index * np.log1p(ratio)).astype(logits.dtype)
-    return found
+    losses: Doubles = np.log1p(ratio)
+    if coefficient is not None:
+        losses *= at_index
+    return losses
 
 
 @lru_cache(maxsize=64)
@@ -120,7 +122,7 @@ def _starts(rows: int, classes: int) -> Indices:
 
 def _by_distributions(
     logits: Floats, soft: NDArray[Any], scale: float, gradient: Floats | None
-) -> Floats | None:
+) -> Doubles | None:
     """s lse(a) - q.a and scale (s p - q): in float64 no class need stand apart for float32."""
     classes = logits.shape[1]
     a, q = logits.astype(DOUBLE), soft.astype(DOUBLE, copy=False)
@@ -128,7 +130,7 @@ def _by_distributions(
     total, mass = exps.dot(ONES[:classes]), q.dot(ONES[:classes])
     floor, ceiling = safe_range(scale, DOUBLE, logits.dtype)
     dots: Doubles = np.vecdot(a, q)
-    losses = mass * np.log(total) - dots
+    losses: Doubles = mass * np.log(total) - dots
     if not (
         np.minimum.reduce(total) >= floor
         and total.dot(total) <= ceiling
@@ -138,5 +140,4 @@ def _by_distributions(
     if gradient is not None:
         np.multiply(exps, (mass * (scale / total))[:, None], out=exps)
         np.subtract(exps, q * scale, out=gradient, casting="same_kind")
-    found: Floats = losses.astype(logits.dtype)
-    return found
+    return losses

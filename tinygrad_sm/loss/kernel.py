@@ -88,8 +88,8 @@ def softmax_cross_entropy(
     want_grad: bool = True,
     out: Floats | None = None,
     threads: int | None = None,
-) -> tuple[Floats, Floats | None]:
-    """Return the losses (rows,) and the gradient (rows, classes), or None if it is not wanted.
+) -> tuple[Doubles, Floats | None]:
+    """Return the losses (rows,) in float64 and the gradient (rows, classes), None if not wanted.
 
     logits       (rows, classes), float32 or float64, any strides; rows may be 0, classes may not.
                  -inf masks a class: p = 0.
@@ -103,7 +103,7 @@ def softmax_cross_entropy(
     out          (rows, classes) of the logits' dtype: receives the gradient; may be `logits`.
     threads      how many threads may work; None: see `pool.default_threads`.
 
-    Results have the logits' dtype.  A masked right class (-inf where q > 0) has loss +inf and a
+    The gradient has the logits' dtype.  A masked right class (-inf where q > 0) has loss +inf and a
     finite gradient.  Where every class of a row is masked p is 0: the loss is +inf (0 without a
     target), the gradient -scale/T * q.
 
@@ -114,7 +114,7 @@ def softmax_cross_entropy(
     if want_grad:
         gradient = np.empty(logits.shape, logits.dtype) if out is None else out
     if not logits.size:
-        return np.zeros(len(logits), logits.dtype), gradient
+        return np.zeros(len(logits)), gradient
     few = logits.size < SERIAL_ELEMENTS
     with np.errstate(all="ignore"):  # overflow and underflow are part of the plan
         if few and classes <= SHORT and temperature == 1.0 and smooth is None:
@@ -139,7 +139,7 @@ def softmax_cross_entropy(
             _run_tiles(job, threads)
         if gradient is not None:
             gradient[job.each, job.index] = gradient_at_index(job)
-        return losses(job).astype(logits.dtype, copy=False), gradient
+        return losses(job), gradient
 
 
 # --- targets ---------------------------------------------------------------------------------

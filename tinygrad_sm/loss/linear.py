@@ -63,7 +63,7 @@ def _run_chunks(
     x, weight, bias, target = arrays
     x = x.reshape(-1, x.shape[-1])
     rows, classes = len(x), len(weight)
-    losses = np.empty(rows, x.dtype)
+    losses = np.empty(rows)
     logits = np.empty((min(chunk_rows, rows), classes), x.dtype)
     found = _zeros(wanted, x, weight)
     for chunk in _chunks(rows, chunk_rows):

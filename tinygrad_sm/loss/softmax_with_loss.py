@@ -14,7 +14,7 @@ from tinygrad_sm.dispatch import def_primitive
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.softmax import logsumexp, softmax
-from tinygrad_sm.loss.task import Task, non_finite, task_of, warn
+from tinygrad_sm.loss.task import FEW, Task, non_finite, task_of, warn
 from tinygrad_sm.tensor import Tensor, is_recording, record
 
 
@@ -40,6 +40,7 @@ def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
     return np.moveaxis(rows.reshape(*task.rows, task.classes), -1, task.axis)
 
 
+ONES = np.ones(FEW)
 KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -70,7 +71,7 @@ def run_kernel(
     want_grad: bool,
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the row losses and, if wanted, the gradient in the logits' shape and dtype.
+    """Return the row losses in float64 and, if wanted, the gradient in the logits' shape and dtype.
 
     `out` receives the gradient; without a copy on the way if its rows can be seen as such.
     """
@@ -92,7 +93,9 @@ def run_kernel(
     except NonFiniteRow as error:
         raise non_finite(error.row, task.shape, task.axis) from None
     if gradient is not None:
-        gradient = _as_before(gradient.astype(dtype, copy=False), task)
+        gradient = _as_before(gradient, task)
+        if gradient.dtype != dtype:
+            gradient = gradient.astype(dtype)
     if out is not None and not direct:
         out[...] = gradient
     return losses, gradient if out is None else out
@@ -100,8 +103,13 @@ def run_kernel(
 
 def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
     """The loss in the shape that `reduction` asks for; warns of a masked right class."""
-    # in extended precision the sum costs no digits of its own; it is inf if any loss is
-    total = losses.item() if losses.size == 1 else np.add.reduce(losses, dtype=np.longdouble)
+    total: Any  # it is inf if any loss is
+    if losses.size == 1:
+        total = losses.item()
+    elif losses.size <= FEW and dtype == np.float32:  # the quickest sum has digits enough
+        total = losses.dot(ONES[: losses.size])
+    else:  # in extended precision the sum costs no digits of its own
+        total = np.add.reduce(losses, dtype=np.longdouble)
     if total == math.inf:
         warn(
             "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
