@@ -13,7 +13,7 @@ Run = Callable[[], object]
 MIN_SAMPLE = 2e-3  # seconds: shorter runs are repeated within a sample
 SETTLE = 3e-3  # seconds: the threads of the one before stop spinning
 WARM_UP = 5e-3  # seconds: a core that rested takes some to be back at its speed
-LONG = 0.1  # seconds: longer calls warm up by themselves
+LONG = 0.02  # seconds: longer calls warm up by themselves
 MOST = 101  # rounds
 
 
