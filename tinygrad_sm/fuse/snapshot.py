@@ -64,6 +64,11 @@ class Snapshot:
         position: dict[int, int] = {}
         rows: list[Row] = []
         for t in self.tensors:
+            primitive = t._op
+            position[t._id] = len(rows)
+            if primitive is None:
+                rows.append(Row(None, (), (), t.shape, t.dtype))
+                continue
             inputs = tuple(
                 [
                     position[x._id]
@@ -72,9 +77,8 @@ class Snapshot:
                     for i, x in enumerate(t._operands)
                 ]
             )
-            op = None if t._op is None else t._op.name
+            op = primitive.name
             params = self._params(op, t) if t._params or op in _ALONG_AXES else ()
-            position[t._id] = len(rows)
             rows.append(Row(op, inputs, params, t.shape, t.dtype))
         self.key = (tuple(rows), tuple(self._facts))
 
