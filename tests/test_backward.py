@@ -525,3 +525,10 @@ def test_cost_per_operation_does_not_grow_with_the_chain():
 
     cost(100)
     assert cost(20_000) < 5 * cost(1000)
+
+
+def test_an_input_that_is_asked_for_twice_has_two_gradients():
+    x = tg.Tensor([1.0, 2.0])
+    first, second = tg.grad((x * x).sum(), [x, x])
+    first += 1.0
+    assert second.tolist() == [2.0, 4.0]

@@ -459,3 +459,19 @@ def test_a_training_loop_in_place():
         (w * w).sum().backward()
         w.data -= 0.1 * w.grad
     np.testing.assert_allclose(w.data, 0, atol=1e-8)
+
+
+def test_a_group_also_marks_the_calls_of_a_function():
+    @tg.group("stage")
+    def stage(x):
+        """Its text."""
+        return x * 2.0 if x.ndim else stage(x.reshape(1))
+
+    x = tg.Tensor(1.0)
+    assert stage.__doc__ == "Its text."
+    assert stage(x)._groups == ("stage", "stage")
+    assert (x * 2.0)._groups == ()
+    twice = tg.group("a")
+    with twice, twice:
+        assert (x * 2.0)._groups == ("a", "a")
+    assert (x * 2.0)._groups == ()

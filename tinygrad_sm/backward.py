@@ -149,7 +149,7 @@ def grad(output: Tensor, inputs: Any, gradient: Any = None, *, create_graph: boo
     order = _recorded(output)
     seed = _seed(output, gradient, create_graph)
     cotangents, shared = _sweep(order, output, seed, create_graph, None)
-    found = []
+    found: list[Any] = []
     for x in wanted:
         g = cotangents.get(x._id)
         if g is None:
@@ -157,6 +157,7 @@ def grad(output: Tensor, inputs: Any, gradient: Any = None, *, create_graph: boo
             g = Tensor(zeros, requires_grad=False) if create_graph else zeros
         elif not create_graph and (x._op is not None or x._id in shared):
             g = g.copy()
+        shared.add(x._id)  # should it be asked for again
         found.append(g)
     return found[0] if single else found
 

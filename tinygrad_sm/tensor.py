@@ -10,7 +10,8 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -35,6 +36,7 @@ _NO_PARAMS: dict[str, Any] = {}
 # `backward.backward`, which builds on Tensor and puts itself here
 _backward: Callable[..., BackwardTrace | None] = None  # type: ignore[assignment]
 
+F = TypeVar("F", bound=Callable[..., Any])
 Defer = Callable[[Primitive, tuple[Any, ...], dict[str, Any], tuple[str, ...]], "Tensor | None"]
 
 # How a Tensor was computed: the primitive (None: a leaf), its parameters, the operands after the
@@ -88,21 +90,33 @@ def is_recording() -> bool:
 
 
 class group:  # a class, since a generator costs as much as an operation
-    """Mark the operations recorded inside as one named stage of the graph; groups may nest."""
+    """Mark the operations recorded inside as one named stage of the graph; groups may nest.
 
-    __slots__ = ("_name", "_token")
+    Also a decorator, of a function whose operations are that stage.
+    """
 
-    _token: Token[_Recording]
+    __slots__ = ("_name", "_tokens")
 
     def __init__(self, name: str) -> None:
         self._name = _text(name)
+        self._tokens: list[Token[_Recording]] = []
 
     def __enter__(self) -> None:
         on, groups, defer, _ = _recording.get()
-        self._token = _recording.set((on, (*groups, self._name), defer, {}))
+        self._tokens.append(_recording.set((on, (*groups, self._name), defer, {})))
 
     def __exit__(self, *error: object) -> None:
-        _recording.reset(self._token)
+        _recording.reset(self._tokens.pop())
+
+    def __call__(self, function: F) -> F:
+        """Return the function with each of its calls as this stage."""
+
+        @wraps(function)
+        def staged(*args: Any, **kwargs: Any) -> Any:
+            with group(self._name):
+                return function(*args, **kwargs)
+
+        return cast(F, staged)
 
 
 class Tensor:

@@ -211,3 +211,13 @@ def test_random_graphs_that_wait_agree_with_those_that_do_not(data):
         np.testing.assert_allclose(grad, expected, rtol=1e-7, atol=1e-9)
     again = output._op.forward(*output._args, **output._params)
     np.testing.assert_allclose(value, again, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("other", [True, 2, 0.5, np.float32(2.0), np.float64(2.0)])
+def test_numbers_of_every_kind_may_wait(other):
+    x = tg.Tensor(np.ones(20_000, np.float32))
+    plain = x * other
+    with tg.fusing():
+        waiting = x * other
+        assert waiting.dtype == plain.dtype
+        assert np.array_equal(waiting.numpy(), plain.numpy())

@@ -30,6 +30,7 @@ def layout(request, monkeypatch):
     """Many small tiles, or every row cut into segments: both ways through the kernel."""
     monkeypatch.setattr(kernel, "SERIAL_ELEMENTS", 64)
     monkeypatch.setattr(kernel, "TILE_BYTES", 1 << 10)
+    monkeypatch.setattr(kernel, "BUFFERED_BYTES", 1 << 10)
     monkeypatch.setattr(kernel, "SEGMENT_BYTES", 1 << 9)
     if request.param == "wide":
         monkeypatch.setattr(kernel, "WIDE_BYTES", 1 << 6)
@@ -131,7 +132,7 @@ def test_segments_keep_the_promise(rng, family, dtype, layout):
 
 def test_sure_predictions_keep_a_gradient():
     _, gradient = softmax_cross_entropy(np.array([[37.43, 0.0]]), index=np.array([0]))
-    assert gradient[0, 0] == -gradient[0, 1] == pytest.approx(-5.55e-17, rel=1e-2)
+    assert gradient[0, 0] == -gradient[0, 1] == pytest.approx(-5.55e-17, rel=1e-2, abs=0.0)
 
 
 def test_sums_are_exact_to_the_last_place(rng):
@@ -347,6 +348,52 @@ def test_threads_buffers_and_wishes_change_no_bit(rng, layout, dtype, kind):
     only_losses, nothing = softmax_cross_entropy(a, want_grad=False, **arguments)
     assert nothing is None
     assert np.array_equal(only_losses, losses)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["weights", "soft"])
+def test_a_heavy_row_changes_no_bit_of_its_neighbours(rng, dtype, kind):
+    a = (rng.standard_normal((200, 200)) - 5.0).astype(dtype)
+    arguments, _ = targets(rng, kind, 200, 200, dtype)
+    heavy = next(v for name, v in arguments.items() if name != "index")
+    heavy /= heavy.max() * heavy[0].size
+    heavy[150] *= 1e4
+    losses, gradient = softmax_cross_entropy(a, threads=1, **arguments)
+    for threads in (2, 3, 7):
+        again, same = softmax_cross_entropy(a, threads=threads, **arguments)
+        assert np.array_equal(again, losses)
+        assert np.array_equal(same, gradient)
+
+
+def test_small_probabilities_keep_their_digits_at_a_large_scale():
+    a, q = np.zeros((2, 200), np.float32), np.zeros((2, 200), np.float32)
+    a[:, 5], a[0, 0], q[:, 1:3] = -95.0, 1.0, 0.5
+    _, gradient = softmax_cross_entropy(a, soft=q, scale=2.0**24)
+    expected = definition(a, q.astype(np.float64), 1.0, 2.0**24)[1]
+    assert gradient[:, 5] == pytest.approx(expected[:, 5], rel=1e-6, abs=0.0)
+
+
+def test_small_weights_keep_a_gradient():
+    a = np.array([[700.0, 600.0, 0.0]], np.float32)
+    for rows in (1, 2):  # the ways of one row and of a few
+        a = np.repeat(a, rows, axis=0)
+        _, gradient = softmax_cross_entropy(a, index=np.ones(rows, np.intp), scale=1e-20)
+        assert gradient[:, 0] == pytest.approx(1e-20, rel=1e-6, abs=0.0)
+
+
+@pytest.mark.parametrize("logits", [np.full((1, 3), 709.7), np.full((2, 3), 709.7)])
+def test_exponentials_whose_sum_overflows(logits):
+    losses, gradient = softmax_cross_entropy(logits, index=np.zeros(len(logits), np.intp))
+    assert losses == pytest.approx(np.log(3.0))
+    assert gradient[:, 1] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("classes", [3, 200])
+def test_a_temperature_that_is_too_small_for_the_logits(layout, classes):
+    a = np.zeros((1, classes))
+    a[0, 0] = 1e300
+    with pytest.raises(InvalidValueError, match=r"temperature must not be so small .* got 1e-20"):
+        softmax_cross_entropy(a, index=np.array([1]), temperature=1e-20)
 
 
 @pytest.mark.parametrize("classes", [7, 160])

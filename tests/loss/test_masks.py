@@ -184,3 +184,22 @@ def test_linear_counts_rows_over_the_chunks():
     x[5, 0] = np.nan
     with pytest.raises(ValueError, match="row 5 of the logits holds NaN"):
         tg.linear_cross_entropy(x, np.ones((3, 2)), np.zeros(7, int), chunk_rows=2)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_loss_beyond_float32_is_inf_and_said_once(reduction):
+    a = tg.Tensor(np.array([[3e38, -3e38], [3e38, -3e38]], np.float32))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loss = tg.cross_entropy(a, [1, 1], reduction=reduction)
+    assert [w.category for w in caught] == [tg.LossWarning]
+    assert np.isinf(loss.numpy()).any()
+    loss.backward(np.ones(loss.shape))
+    assert np.isfinite(a.grad).all()
+
+
+def test_large_targets_and_weights_are_no_cause_for_a_warning():
+    with np.errstate(all="raise"):
+        tg.cross_entropy(np.zeros((1, 2), "f2"), np.array([[300, 300]], "f2"))
+        tg.cross_entropy(np.zeros((1, 2), "f4"), np.array([[1e25, 0.0]], "f4"))
+        tg.cross_entropy(np.zeros((1, 2)), [1], weight=[1e200, 1.0])

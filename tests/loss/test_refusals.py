@@ -164,3 +164,9 @@ def test_linear_refuses(args, options, exception, sentence):
     with pytest.raises(exception, match=sentence) as caught:
         tg.linear_cross_entropy(*args, **options)
     assert isinstance(caught.value, tg.TinygradError)
+
+
+def test_unsigned_labels_are_what_they_are():
+    for label in (2**64 - 1, 2**64 - 100):
+        with pytest.raises(tg.TinygradError, match=f"got {label} at"):
+            tg.cross_entropy(np.zeros((1, 3)), np.array([label], np.uint64))

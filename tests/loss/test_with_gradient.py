@@ -61,6 +61,17 @@ def test_nothing_of_the_logits_size_is_allocated(in_place):
     assert peak < a.nbytes / 5
 
 
+def test_a_mask_allocates_nothing_of_the_logits_size_either():
+    a = RNG.standard_normal((2000, 500)).astype(np.float32)
+    a[3, 4], y = -np.inf, np.zeros(2000, int)
+    tg.cross_entropy_with_gradient(a.copy(), y, out=np.empty_like(a))
+    tracemalloc.start()
+    tg.cross_entropy_with_gradient(a, y, out=a)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < a.nbytes / 2
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_failure_leaves_out_alone(bad):
     a = RNG.standard_normal((300, 400))
@@ -94,12 +105,22 @@ READ_ONLY.setflags(write=False)
         (ValueError, np.zeros((3, 4), "f4"), "got .* float32"),
         (ValueError, READ_ONLY, "out must be writeable"),
         (ValueError, A[::-1], "share no memory"),
+        (ValueError, np.lib.stride_tricks.as_strided(np.zeros(9), (3, 4), (16, 8)), "itself"),
     ],
 )
 def test_an_out_that_does_not_fit(error, out, match):
     with pytest.raises(error, match=match):
         tg.cross_entropy_with_gradient(A, [0, 1, 2], out=out)
     assert (A == 0.0).all()
+
+
+def test_out_and_logits_may_be_parts_of_one_array():
+    big = RNG.standard_normal((6, 10))
+    for first, second in ((big[:, :5], big[:, 5:]), (big[::2, ::2], big[1::2, ::-2])):
+        expected = tg.cross_entropy_with_gradient(first.copy(), [0] * len(first))[1]
+        assert np.array_equal(
+            tg.cross_entropy_with_gradient(first, [0] * len(first), out=second)[1], expected
+        )
 
 
 def test_out_is_not_the_target():

@@ -102,8 +102,8 @@ def _like(primitive: Primitive, likes: list[Any], params: dict[str, Any]) -> np.
     if isinstance(forward, np.ufunc) and forward.signature is None:  # element by element
         first = likes[0]
         if isinstance(first, np.ndarray) and first.dtype.kind == "f":  # as mostly, its own like
-            second = likes[1] if len(likes) == 2 else 0.0
-            if type(second) in (int, float):
+            second: Any = likes[1] if len(likes) == 2 else 0.0
+            if type(second) in (bool, int, float):
                 return first
             if second.dtype == first.dtype and np.broadcast(first, second).shape == first.shape:
                 return first

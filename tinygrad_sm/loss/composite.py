@@ -88,15 +88,22 @@ def check_finite(logits: np.ndarray, axis: int) -> np.ndarray | None:
     Raises:
         InvalidValueError: a logit is NaN or +inf; the row is named.
     """
+    if refuse_non_finite(logits, axis):
+        return None
+    masked = np.isneginf(logits)
+    return masked if masked.any() else None
+
+
+def refuse_non_finite(logits: np.ndarray, axis: int) -> bool:
+    """Raise InvalidValueError if a logit is NaN or +inf; return whether none is −inf for sure."""
     with np.errstate(all="ignore"):
         if np.isfinite(np.add.reduce(logits, axis=None)):  # no element can be otherwise
-            return None
+            return True
     top = np.max(logits, axis=axis, initial=-np.inf)  # NaN if there is one
     wrong = ~(top < np.inf)
     if wrong.any():
         raise non_finite(int(np.argmax(wrong)), logits.shape, axis)
-    masked = np.isneginf(logits)
-    return masked if masked.any() else None
+    return False
 
 
 def _shifted(z: Tensor, task: Task) -> tuple[Tensor, Tensor]:

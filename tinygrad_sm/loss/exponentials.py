@@ -83,7 +83,7 @@ def careful_row_sums(values: Floats, terms: Terms | None = None) -> Doubles:
     sums = _chunk_sums(values, chunk).astype(np.float64, copy=False)
     totals = row_sums(sums)
     # no chunk is half of a sum whose square is four times that of the chunks: seldom more to ask
-    peaked = np.flatnonzero(4.0 * np.vecdot(sums, sums) > totals * totals)
+    peaked = np.flatnonzero(~(4.0 * np.vecdot(sums, sums) < totals * totals))  # both may be inf
     if peaked.size:
         peaked = peaked[2.0 * np.maximum.reduce(sums[peaked], axis=1) > totals[peaked]][:, None]
     if peaked.size:

@@ -37,9 +37,9 @@ def few_rows(
     if soft is not None:
         index, coefficient = _only_classes(soft)
     if index is not None:
-        single = len(logits) == 1 and logits.shape[1] <= BRIEF
-        if single and coefficient is None and isinstance(scale, float):
-            return _one_row(logits, int(index[0]), scale, gradient)
+        if len(logits) == 1 and logits.shape[1] <= BRIEF and isinstance(scale, float):
+            at_index = 1.0 if coefficient is None else float(coefficient[0])
+            return _one_row(logits, int(index[0]), at_index, scale, gradient)
         return _by_classes(logits, index, coefficient, scale, gradient)
     if soft is not None and logits.dtype == np.float32 and isinstance(scale, float):
         return _by_distributions(logits, soft, scale, gradient)
@@ -57,24 +57,26 @@ def _only_classes(soft: NDArray[Any]) -> tuple[Indices | None, Floats | None]:
     return index, soft[np.arange(len(soft)), index].astype(DOUBLE)
 
 
-def _one_row(logits: Floats, index: int, scale: float, gradient: Floats | None) -> Doubles | None:
-    row = logits[0].tolist()
+def _one_row(
+    logits: Floats, index: int, at_index: float, scale: float, gradient: Floats | None
+) -> Doubles | None:
+    row, weight = logits[0].tolist(), scale * at_index
     try:
         exps = [math.exp(x) for x in row]
+        peak = exps[index]
+        exps[index] = 0.0
+        rest = math.fsum(exps)
     except OverflowError:
         return None
-    peak = exps[index]
-    exps[index] = 0.0
-    rest = math.fsum(exps)
     total = rest + peak
-    floor, ceiling = safe_range(scale, DOUBLE, logits.dtype)
+    floor, ceiling = safe_range(weight, DOUBLE, logits.dtype)
     if not (floor <= total and total * total <= ceiling and rest * rest <= ceiling * peak * peak):
         return None
     if gradient is not None:
-        rate = scale / total
+        rate = weight / total
         exps[index] = -rest
         gradient[0] = [rate * e for e in exps]
-    return np.array([math.log1p(rest / peak)])
+    return np.array([at_index * math.log1p(rest / peak)])
 
 
 def _by_classes(
@@ -98,6 +100,8 @@ def _by_classes(
     rest = np.add.reduce(exps, 1) if logits.dtype == DOUBLE else exps.dot(ONES[:classes])
     total = rest + peak
     ratio = rest / peak
+    if not isinstance(floor, float):
+        floor, ceiling = floor[floor.argmax()], np.asarray(ceiling)[np.argmin(ceiling)]
     smallest = total[total.argmin()]  # NaN if there is one
     if not (smallest >= floor and total.dot(total) <= ceiling and ratio.dot(ratio) <= ceiling):
         return None

@@ -15,10 +15,10 @@ softmax functions", IMA Journal of Numerical Analysis, 2021):
 - exp(a) is taken without a shift first.  The row's sum tells whether that was safe; where it was
   not, the row is done again, shifted by its maximum without the shift's rounding error.
 
-Rows are taken in tiles, few enough that NumPy's calls cost little and small enough for the cache;
-a tile's exponentials stand where its gradient will.  What a row's result is depends on that row
-alone, in which order it is added up on its length: results are the same bits for any number of
-threads.
+Rows are taken in tiles, few enough that NumPy's calls cost little and small enough for the cache; a
+tile's exponentials stand where its gradient will, if they can.  How a row is computed depends on
+the row itself, on shape and dtype, and of a few short rows on the others; never on its tile: the
+results are the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -226,10 +226,10 @@ def _find_only_classes(
 
 
 def _over_tiles(task: Callable[[slice], None], block: Floats, threads: int, limit: int) -> None:
-    """Call task with every tile of rows, of at most `limit` bytes of the block if rows allow."""
+    """Call task with every tile of rows: one row, or at most `limit` bytes of the block."""
     rows = len(block)
-    tiles = min(rows, max(threads, -(-block.nbytes // limit)))
-    height = -(-rows // tiles)
+    most = max(1, limit // (block.shape[1] * block.itemsize))  # rows
+    height = -(-rows // max(threads, -(-rows // most)))
 
     def numbered(number: int) -> None:
         task(slice(number * height, min((number + 1) * height, rows)))
@@ -280,11 +280,11 @@ def _tile(job: Rows, rows: slice, dtype: np.dtype[Any]) -> None:
     work[job.each[: len(a)], job.index[rows]] = 0.0
     rest = job.rest[rows] = _rest(job, a, work, job.index[rows])
     total = rest + job.peak[rows]
-    safe = safe_range(some(job.weight, rows), dtype, a.dtype)
-    if np.minimum.reduce(total) >= safe[0] and np.maximum.reduce(total) <= safe[1]:
+    floor, ceiling = safe_range(some(job.weight, rows), dtype, a.dtype)
+    unsafe = np.flatnonzero(~((total >= floor) & (total <= ceiling)))  # NaN, too
+    if not unsafe.size:
         _write_gradient(job, rows, work)
         return
-    unsafe = np.flatnonzero(~((total >= safe[0]) & (total <= safe[1])))
     again = a[unsafe]  # a copy, before the gradient overwrites logits that may be the same array
     if len(again) < len(a):
         _write_gradient(job, rows, work)
@@ -312,7 +312,7 @@ def _shift_all(job: Rows, rows: Indices, a: Floats) -> None:
 
 def _shifted_rows(job: Rows, rows: Indices, a: Floats) -> None:
     """Do rows whose exponentials need a shift; `a` holds their logits."""
-    shift = _row_maxima(a, rows) / job.temperature
+    shift = _shift_of(_row_maxima(a, rows), job.temperature)
     work = scratch.take("work", a.shape, np.float64)
     exponentials(a, shift, job.temperature, work, scratch)
     apart = job.each[: len(a)], job.index[rows]
@@ -350,6 +350,16 @@ def _row_maxima(a: Floats, numbers: Indices) -> Doubles:
         raise NonFiniteRow(int(numbers[wrong.argmax()]))
     maxima[np.isneginf(maxima)] = 0.0
     return maxima
+
+
+def _shift_of(maxima: Doubles, temperature: float) -> Doubles:
+    shift = maxima / temperature
+    if np.isinf(shift).any():
+        raise InvalidValueError(
+            f"temperature must not be so small that logits / temperature overflows; "
+            f"got {temperature}"
+        )
+    return shift
 
 
 def _measure_gaps(job: Rows, rows: slice) -> None:
@@ -409,7 +419,7 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
 
     pool.run(find_maximum, len(parts), threads)
     maximum = _row_maxima(peaks, np.array([row]))
-    shift, dtype = _wide_shift(job, rows, maximum / job.temperature)
+    shift, dtype = _wide_shift(job, rows, _shift_of(maximum, job.temperature))
 
     def exponentiate(number: int) -> None:
         part = parts[number]
@@ -455,6 +465,6 @@ def _wide_shift(job: Rows, rows: slice, maximum: Doubles) -> tuple[Doubles | Non
     kept = job.logits.dtype  # the gradient's buffer keeps the exponentials
     floor, ceiling = safe_range(some(job.weight, rows), kept, kept)
     least = float(np.exp(maximum[0]))
-    if floor <= least and least * job.logits.shape[1] <= ceiling:
+    if np.all(floor <= least) and np.all(least * job.logits.shape[1] <= ceiling):
         return None, dtype
     return maximum, DOUBLE

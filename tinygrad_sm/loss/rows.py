@@ -28,7 +28,7 @@ NORMAL = {
     np.dtype(kind): (float(np.finfo(kind).tiny), float(np.finfo(kind).max) / 4)
     for kind in (np.float32, np.float64)
 }
-ROOMY = (1e-20, NORMAL[np.dtype(np.float64)][1])  # for results in float32
+ROOMY = (1e-20, 1e250)  # for results in float32
 CENTRED = 1.0 + 2.0**-25  # NumPy's float32 exp errs by -3.5 to 2.5 units of 2**-24: now by +-3
 
 scratch = Scratch()
@@ -97,24 +97,23 @@ def some(values: PerRow, rows: Choice) -> PerRow:
 
 def safe_range(
     weight: PerRow, exponentials: np.dtype[Any], results: np.dtype[Any]
-) -> tuple[float, float]:
+) -> tuple[PerRow, PerRow]:
     """Between which bounds of S unshifted exponentials lose nothing that a result could show.
 
     The gradient's terms are weight*e/S.  With S >= |weight| a denormal e makes a denormal term;
     S and weight/S must be normal numbers, too.  float64 has room on both sides around float32.
+    Every row has bounds of its own, so that none depends on its neighbours.
     """
     if exponentials != results:
         return ROOMY
     tiny, ceiling = NORMAL[exponentials]
     if isinstance(weight, float):
-        largest = smallest = abs(weight)
-    else:
-        size = np.abs(weight)
-        largest = float(size.max(initial=0.0))
-        smallest = float(size.min(initial=np.inf, where=size > 0.0))
-    if smallest:
-        ceiling = min(ceiling, smallest / tiny)
-    return max(0.5, largest), ceiling
+        size = abs(weight)
+        return max(0.5, size), min(ceiling, size / tiny) if size else ceiling
+    sizes = np.abs(weight)
+    ceilings = np.minimum(ceiling, sizes / tiny)
+    ceilings[sizes == 0.0] = ceiling
+    return np.maximum(0.5, sizes), ceilings
 
 
 # --- the losses ------------------------------------------------------------------------------
@@ -206,7 +205,7 @@ def write_scaled(
     if dense is None:
         _scale(exps, some(rows.weight, chosen) / total, out)
         return
-    if rows.leading and isinstance(rows.factor, float):  # a distribution a row
+    if rows.leading and isinstance(rows.factor, float) and abs(rows.factor) <= 1.0:
         _scale(exps, some(rows.total, chosen) / total, out)  # no buffer for q * scale/T
         np.subtract(out, dense, out=out, casting="same_kind")
         if rows.factor != 1.0:

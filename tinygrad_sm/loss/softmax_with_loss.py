@@ -41,6 +41,8 @@ def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
 
 
 ONES = np.ones(FEW)
+INFINITE = {np.dtype(np.float16): 65520.0, np.dtype(np.float32): 2.0**128 - 2.0**103}
+"""What is rounded to inf."""
 KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -103,21 +105,31 @@ def run_kernel(
 
 def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
     """The loss in the shape that `reduction` asks for; warns of a masked right class."""
-    total: Any  # it is inf if any loss is
+    infinite = INFINITE.get(dtype, math.inf)
+    if task.reduction == "none":
+        if np.maximum.reduce(losses, initial=0.0) >= infinite:
+            _warn_of_infinity()
+        with np.errstate(over="ignore"):
+            return losses.reshape(task.rows).astype(dtype, copy=False)
+    total: Any
     if losses.size == 1:
         total = losses.item()
     elif losses.size <= FEW and dtype == np.float32:  # the quickest sum has digits enough
         total = losses.dot(ONES[: losses.size])
     else:  # in extended precision the sum costs no digits of its own
         total = np.add.reduce(losses, dtype=np.longdouble)
-    if total == math.inf:
-        warn(
-            "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
-            "the others; its gradient is finite"
-        )
-    if task.reduction == "none":
-        return losses.reshape(task.rows).astype(dtype, copy=False)
-    return np.array(total / task.divisor, dtype)
+    mean = total / task.divisor
+    if abs(mean) >= infinite:
+        mean = math.copysign(math.inf, mean)
+        _warn_of_infinity()
+    return np.array(mean, dtype)
+
+
+def _warn_of_infinity() -> None:
+    warn(
+        "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
+        "the others; its gradient is finite"
+    )
 
 
 def _forward(logits: Any, target: Any, task: Task, saved: _Saved) -> Any:

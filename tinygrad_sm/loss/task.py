@@ -234,8 +234,7 @@ def _checked_weight(weight: Any, classes: int) -> np.ndarray | None:
         raise InvalidValueError(
             f"weight must have shape ({classes},), one number per class; got {array.shape}"
         )
-    # the smallest is NaN if there is one; no product is finite if a factor is not
-    if not (array[array.argmin()] >= 0 and array.dot(array) < math.inf):
+    if not (array[array.argmin()] >= 0 and _surely_finite(array)):  # the smallest is NaN if one is
         wrong = ~((array >= 0) & np.isfinite(array))
         if not wrong.any():
             return array
@@ -274,10 +273,8 @@ def _checked_distribution(given: Any, dtype: Any) -> Any:
 def _surely_finite(values: np.ndarray) -> bool:
     """Whether a sum of all values, or of their squares, is finite: the quickest test that is."""
     flat = values.ravel(order="K")
-    if flat.size < FEW:
-        return math.isfinite(flat.dot(flat))
     with np.errstate(all="ignore"):
-        return math.isfinite(np.einsum("i->", flat))
+        return math.isfinite(flat.dot(flat) if flat.size < FEW else np.einsum("i->", flat))
 
 
 def _effective(y: Any, weight: np.ndarray | None, smoothing: float, axis: int) -> Any:
@@ -306,7 +303,7 @@ def _checked_index(
     index.setflags(write=False)
     if ignore_index < 0 and _all_below(classes, index):
         return index, None
-    ignored = index == ignore_index
+    ignored = given == ignore_index
     valid = index.copy()
     valid[ignored] = 0
     if not _all_below(classes, valid):
@@ -314,7 +311,7 @@ def _checked_index(
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise LabelError(
             f"target must be class indices from 0 to {classes - 1} (or ignore_index "
-            f"{ignore_index}); got {index[at]}" + (f" at {at}" if at else "")
+            f"{ignore_index}); got {given[at]}" + (f" at {at}" if at else "")
         )
     valid.setflags(write=False)
     return valid, ~ignored if np.count_nonzero(ignored) else None

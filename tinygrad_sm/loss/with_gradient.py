@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.loss.composite import check_finite
+from tinygrad_sm.loss.composite import refuse_non_finite
 from tinygrad_sm.loss.softmax_with_loss import reduced, run_kernel
 from tinygrad_sm.loss.task import Task, task_of
 from tinygrad_sm.tensor import Tensor, _float_array
@@ -41,7 +41,7 @@ def cross_entropy_with_gradient(
 
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit; `out` is then
-            unchanged.
+            unchanged. (A warning that you turned into an error comes when it is written.)
 
     Example:
         >>> a = np.array([[2.0, 1.0, 0.1]])
@@ -69,7 +69,7 @@ def cross_entropy_with_gradient(
     )
     if out is not None:
         _check_out(out, a, task)
-        check_finite(a, task.axis)  # before `out` is written
+        refuse_non_finite(a, task.axis)  # before `out` is written
     losses, gradient = run_kernel(a, task.soft, task, 1.0 / task.divisor, want_grad=True, out=out)
     assert gradient is not None
     return reduced(losses, task, a.dtype), gradient
@@ -87,7 +87,12 @@ def _check_out(out: Any, logits: np.ndarray, task: Task) -> None:
     if not out.flags.writeable:
         raise InvalidValueError("out must be writeable; this array is read-only")
     same = (out.ctypes.data, out.strides) == (logits.ctypes.data, logits.strides)
-    if not same and np.may_share_memory(out, logits):
+    if not same and np.shares_memory(out, logits):
         raise InvalidValueError("out must be the logits' own array or share no memory with it")
-    if task.soft is not None and np.may_share_memory(out, task.soft):
+    if task.soft is not None and np.shares_memory(out, task.soft):
         raise InvalidValueError("out must not share memory with target")
+    reach = out.itemsize  # of the axes so far, from the one with the smallest steps on
+    for step, n in sorted((abs(step), n) for step, n in zip(out.strides, out.shape, strict=True)):
+        if n > 1 and step < reach:
+            raise InvalidValueError("out must not overlap with itself; this view does")
+        reach += step * (n - 1)
