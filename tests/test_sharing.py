@@ -356,3 +356,16 @@ def test_a_large_sum_needs_no_array_besides(monkeypatch):
     (e / e.sum(axis=1, keepdims=True)).backward(np.ones((5, 6)))
     assert len(totals) == 1
     assert totals[0] is e._grad
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_copies_are_copies(threads):
+    tg.set_threads(threads)
+    try:
+        x = np.random.default_rng(0).random((3, sharing.LARGE // 2))
+        for each in (x, x.T, x[:, ::2], x[:1, :5], np.array(1.0)):
+            copy = sharing.copied(each)
+            assert np.array_equal(copy, each)
+            assert not np.shares_memory(copy, each)
+    finally:
+        tg.set_threads(None)

@@ -60,6 +60,16 @@ def unshared(x: Any) -> Any:
     return x.view(np.ndarray) if plain is None else plain
 
 
+def copied(x: np.ndarray) -> np.ndarray:
+    """Return a copy of an array."""
+    if x.size < LARGE or not x.flags.c_contiguous:
+        return x.copy()
+    out = np.empty(x.shape, x.dtype)
+    into, flat = out.reshape(-1), x.reshape(-1)
+    _deal(lambda part: np.copyto(into[part], flat[part]), x.size, x.size)
+    return out
+
+
 def add_in_place(total: np.ndarray, x: np.ndarray) -> None:
     """Add to a large array an array of its shape and dtype."""
     if _elementwise(np.add, [total, x], out=total) is None:

@@ -23,7 +23,7 @@ from tinygrad_sm.errors import (
     InvalidValueError,
     TinygradError,
 )
-from tinygrad_sm.sharing import LARGE, share, unshared
+from tinygrad_sm.sharing import LARGE, copied, share, unshared
 
 if TYPE_CHECKING:
     from tinygrad_sm.backward import BackwardTrace
@@ -752,7 +752,7 @@ def _settle_constants(
                 np.result_type(*(t.dtype for t in args if isinstance(t, Tensor)))
             )
         elif wanted and (array.flags.writeable or array.base is not None):
-            arrays[i] = array.copy()  # the owner (of its base) may change it before backward
+            arrays[i] = copied(array)  # the owner (of its base) may change it before backward
         elif not isinstance(x, np.generic):
             arrays[i] = array
 

@@ -238,8 +238,15 @@ def test_few_soft_rows_are_those_of_many(rng, monkeypatch, family, mass, scale):
     a = FAMILIES[family](rng, (40, 10)).astype(np.float32)
     q = (mass * rng.dirichlet(np.ones(10), 40) * np.isfinite(a)).astype(np.float32)
     losses, gradient = softmax_cross_entropy(a, soft=q, scale=scale)
+    single = [
+        softmax_cross_entropy(x[None], soft=y[None], scale=scale) for x, y in zip(a, q, strict=True)
+    ]
     monkeypatch.setattr(kernel, "SHORT", 0)
     expected_losses, expected = softmax_cross_entropy(a, soft=q, scale=scale)
+    assert np.concatenate([x for x, _ in single]) == pytest.approx(expected_losses, rel=4e-7)
+    assert np.concatenate([g for _, g in single]) == pytest.approx(
+        expected, rel=4e-7, abs=2e-7 * scale * mass
+    )
     assert losses == pytest.approx(expected_losses, rel=4e-7)
     assert gradient == pytest.approx(expected, rel=4e-7, abs=2e-7 * scale * mass)
     assert softmax_cross_entropy(a, soft=q, want_grad=False)[1] is None

@@ -42,6 +42,8 @@ def few_rows(
             return _one_row(logits, int(index[0]), at_index, scale, gradient)
         return _by_classes(logits, index, coefficient, scale, gradient)
     if soft is not None and logits.dtype == np.float32 and isinstance(scale, float):
+        if len(logits) == 1 and logits.shape[1] <= BRIEF:
+            return _one_distribution(logits, soft, scale, gradient)
         return _by_distributions(logits, soft, scale, gradient)
     return None
 
@@ -77,6 +79,29 @@ def _one_row(
         exps[index] = -rest
         gradient[0] = [rate * e for e in exps]
     return np.array([at_index * math.log1p(rest / peak)])
+
+
+def _one_distribution(
+    logits: Floats, soft: NDArray[Any], scale: float, gradient: Floats | None
+) -> Doubles | None:
+    """What `_by_distributions` does."""
+    row, target = logits[0].tolist(), soft[0].tolist()
+    try:
+        exps = [math.exp(x) for x in row]
+        total, mass = math.fsum(exps), math.fsum(target)
+        dot = math.fsum([q * x for q, x in zip(target, row, strict=True)])
+    except (OverflowError, ValueError):  # ValueError: inf - inf
+        return None
+    floor, ceiling = safe_range(scale, DOUBLE, logits.dtype)
+    if not (floor <= total and total * total <= ceiling):
+        return None
+    loss = mass * math.log(total) - dot
+    if not loss - DIGITS * abs(dot) >= DIGITS:
+        return None
+    if gradient is not None:
+        rate = mass * (scale / total)
+        gradient[0] = [rate * e - scale * q for e, q in zip(exps, target, strict=True)]
+    return np.array([loss])
 
 
 def _by_classes(

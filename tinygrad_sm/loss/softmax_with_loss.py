@@ -107,10 +107,12 @@ def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
     """The loss in the shape that `reduction` asks for; warns of a masked right class."""
     infinite = INFINITE.get(dtype, math.inf)
     if task.reduction == "none":
-        if np.maximum.reduce(losses, initial=0.0) >= infinite:
-            _warn_of_infinity()
+        shaped = losses.reshape(task.rows)
+        if np.maximum.reduce(losses, initial=0.0) < infinite:
+            return shaped.astype(dtype, copy=False)
+        _warn_of_infinity()
         with np.errstate(over="ignore"):
-            return losses.reshape(task.rows).astype(dtype, copy=False)
+            return shaped.astype(dtype, copy=False)
     total: Any
     if losses.size == 1:
         total = losses.item()
@@ -173,7 +175,7 @@ def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: 
         scale = g.reshape(-1) if task.reduction == "none" else float(g) / task.divisor
         return run_kernel(logits, target, task, scale, want_grad=True)[1]
     if task.reduction == "none":
-        if not (g == 1.0).all():
+        if np.count_nonzero(g == 1.0) < g.size:
             gradient *= np.expand_dims(g, task.axis)
     elif float(g) != 1.0:
         gradient *= g

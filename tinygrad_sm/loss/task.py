@@ -24,7 +24,7 @@ from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, 
 from tinygrad_sm.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
-FEW = 4096  # elements: BLAS takes no second thread for a scalar product of so few
+FEW = 4096  # elements, for which a call costs more than they do
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Task:
 
     def by_class(self, per_row: Any) -> Any:
         """Give an array of one number per row the class axis back, with length 1."""
-        return np.expand_dims(per_row, self.axis)
+        return np.asarray(per_row)[(slice(None),) * self.axis + (None,)]
 
 
 def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -234,7 +234,7 @@ def _checked_weight(weight: Any, classes: int) -> np.ndarray | None:
         raise InvalidValueError(
             f"weight must have shape ({classes},), one number per class; got {array.shape}"
         )
-    if not (array[array.argmin()] >= 0 and _surely_finite(array)):  # the smallest is NaN if one is
+    if not (array[array.argmin()] >= 0 and array[array.argmax()] < math.inf):  # NaN is both
         wrong = ~((array >= 0) & np.isfinite(array))
         if not wrong.any():
             return array
@@ -271,10 +271,15 @@ def _checked_distribution(given: Any, dtype: Any) -> Any:
 
 
 def _surely_finite(values: np.ndarray) -> bool:
-    """Whether a sum of all values, or of their squares, is finite: the quickest test that is."""
+    """Whether the extremes of a few values, or the sum of many, are finite: the quickest tests."""
     flat = values.ravel(order="K")
+    if flat.size < FEW:
+        if not flat.size:
+            return True
+        # NaN is found as both
+        return bool(flat[flat.argmax()] < math.inf and flat[flat.argmin()] > -math.inf)
     with np.errstate(all="ignore"):
-        return math.isfinite(flat.dot(flat) if flat.size < FEW else np.einsum("i->", flat))
+        return math.isfinite(np.einsum("i->", flat))
 
 
 def _effective(y: Any, weight: np.ndarray | None, smoothing: float, axis: int) -> Any:
