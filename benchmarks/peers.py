@@ -84,6 +84,13 @@ def _chain_arrays(operands: str) -> tuple[Any, Any]:
     return np.full(3, CHAIN_FACTOR), np.full(3, CHAIN_TERM)
 
 
+def _composite(f: Any, x: Any, rows: Any, target: Any) -> Any:
+    """The naive composite by the functions of `f`, a module whose names are NumPy's."""
+    e = f.exp(x)
+    log_p = f.log(e / f.sum(e, axis=-1, keepdims=True))
+    return -f.sum(log_p[rows, target]) / len(rows)
+
+
 class Ours(Peer):
     """This project."""
 
@@ -317,13 +324,7 @@ class Autograd(Peer):
         if not problem.plain:
             return None
         target, rows = problem.target, np.arange(len(problem.target))
-
-        def loss(a: Any) -> Any:
-            e = self.np.exp(a)
-            log_p = self.np.log(e / self.np.sum(e, axis=-1, keepdims=True))
-            return -self.np.sum(log_p[rows, target]) / len(rows)
-
-        step = self.autograd.value_and_grad(loss)
+        step = self.autograd.value_and_grad(lambda a: _composite(self.np, a, rows, target))
         return lambda: step(problem.logits)[1]
 
     def chain(self, operations: int, operands: str) -> Run:
@@ -365,15 +366,8 @@ class MyGrad(Peer):
         """One function of mygrad for one primitive."""
         if not problem.plain:
             return None
-        x, mg = self._leaf(problem.logits), self.mg
-        target, rows = problem.target, np.arange(len(problem.target))
-
-        def loss() -> Any:
-            e = mg.exp(x)
-            log_p = mg.log(e / mg.sum(e, axis=-1, keepdims=True))
-            return -mg.sum(log_p[rows, target]) / len(rows)
-
-        return self._run(x, loss)
+        x, target, rows = self._leaf(problem.logits), problem.target, np.arange(len(problem.target))
+        return self._run(x, lambda: _composite(self.mg, x, rows, target))
 
     def _leaf(self, array: Floats) -> Any:
         return self.mg.tensor(array)
@@ -443,13 +437,7 @@ class DeZero(Peer):
             return None
         x, f = self.dezero.Variable(problem.logits), self.functions
         target, rows = problem.target, np.arange(len(problem.target))
-
-        def loss() -> Any:
-            e = f.exp(x)
-            log_p = f.log(e / f.sum(e, axis=-1, keepdims=True))
-            return -f.sum(log_p[rows, target]) / len(rows)
-
-        return self._run(x, loss)
+        return self._run(x, lambda: _composite(f, x, rows, target))
 
     def _run(self, x: Any, loss: Any) -> Run:
         def run() -> object:

@@ -126,7 +126,7 @@ def _by_classes(
     total = rest + peak
     ratio = rest / peak
     if not isinstance(floor, float):
-        floor, ceiling = floor[floor.argmax()], np.asarray(ceiling)[np.argmin(ceiling)]
+        floor, ceiling = np.max(floor), np.min(ceiling)
     smallest = total[total.argmin()]  # NaN if there is one
     if not (smallest >= floor and total.dot(total) <= ceiling and ratio.dot(ratio) <= ceiling):
         return None

@@ -202,16 +202,16 @@ def write_scaled(
 ) -> None:
     """out = scale/T * (s*p - q) from the exponentials of some rows, right but for the class t."""
     total = rows.rest[chosen] + rows.peak[chosen]
-    if dense is None:
-        _scale(exps, some(rows.weight, chosen) / total, out)
-        return
-    if rows.leading and isinstance(rows.factor, float) and abs(rows.factor) <= 1.0:
+    scaled_last = rows.leading and isinstance(rows.factor, float) and abs(rows.factor) <= 1.0
+    if dense is not None and scaled_last:
         _scale(exps, some(rows.total, chosen) / total, out)  # no buffer for q * scale/T
         np.subtract(out, dense, out=out, casting="same_kind")
         if rows.factor != 1.0:
             np.multiply(out, rows.factor, out=out)
         return
     _scale(exps, some(rows.weight, chosen) / total, out)
+    if dense is None:
+        return
     factor = np.multiply(some(rows.factor, chosen), some(rows.active, chosen))
     if factor.ndim:
         factor = factor[:, None]

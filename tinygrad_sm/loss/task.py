@@ -264,13 +264,13 @@ def _checked_distribution(given: Any, dtype: Any) -> Any:
         raise InvalidTypeError(f"target must be real numbers; got dtype {values.dtype}")
     if values.dtype.kind != "f":
         return values.astype(dtype)
-    if not _surely_finite(values) and (wrong := ~np.isfinite(values)).any():
+    if not surely_finite(values) and (wrong := ~np.isfinite(values)).any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise InvalidValueError(f"target must be finite; got {values[at]} at {at}")
     return given
 
 
-def _surely_finite(values: np.ndarray) -> bool:
+def surely_finite(values: np.ndarray) -> bool:
     """Whether the extremes of a few values, or the sum of many, are finite: the quickest tests."""
     flat = values.ravel(order="K")
     if flat.size < FEW:
