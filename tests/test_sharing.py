@@ -205,7 +205,7 @@ def test_the_composite_has_the_same_bits(monkeypatch, threads, form, shape, dtyp
         loss = tg.composite_cross_entropy(a, target, form=form)
         loss.backward()
         made = [n.tensor for n in tg.graph(loss).nodes if n.tensor is not None]
-        assert all(type(t._data) is type(t.numpy()) is np.ndarray for t in made)
+        assert all(type(t._array) is type(t.numpy()) is np.ndarray for t in made)
         return [array for t in made for array in (t.numpy(), t.grad) if array is not None]
 
     tg.set_threads(threads)

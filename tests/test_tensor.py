@@ -1,5 +1,6 @@
 """Tensor: what it holds, its dtypes, its methods, and that nobody changes it unnoticed."""
 
+import contextlib
 import copy
 import operator
 import pickle
@@ -475,3 +476,12 @@ def test_a_group_also_marks_the_calls_of_a_function():
     with twice, twice:
         assert (x * 2.0)._groups == ("a", "a")
     assert (x * 2.0)._groups == ()
+
+
+def test_masked_arrays_find_no_door_to_the_private_array():
+    t = tg.Tensor([1.0, 2.0])
+    loss = (t * t).sum()
+    with contextlib.suppress(TypeError):
+        np.ma.getdata(t)[...] = 9.0
+    loss.backward()
+    assert t.grad.tolist() == [2.0, 4.0]

@@ -202,14 +202,14 @@ def _check_unchanged(t: Tensor, leaf: Tensor) -> None:
 def _seed(output: Tensor, gradient: Any, create_graph: bool) -> Any:
     seed: Any
     if gradient is None:
-        if output._data.size != 1:
+        if output._array.size != 1:
             raise InvalidValueError(
                 f"backward from an output of shape {output.shape} needs gradient, an array of "
                 "that shape; only an output with one element starts from 1"
             )
-        seed = np.array(1.0, output._data.dtype)
-        if output._data.ndim:
-            seed = seed.reshape(output._data.shape)
+        seed = np.array(1.0, output._array.dtype)
+        if output._array.ndim:
+            seed = seed.reshape(output._array.shape)
     elif isinstance(gradient, Tensor) and create_graph:
         seed = gradient
     else:
@@ -246,18 +246,18 @@ def _sweep(
         passed: list[tuple[Tensor, int, Any]] | None = None if record is None else []
         if op is not None:
             x, y = t._first, t._second
-            a = x._data if isinstance(x, Tensor) else x
+            a = x._array if isinstance(x, Tensor) else x
             if create_graph or others or snapshots is not None:
                 operands = t._operands
-                call = (g, t, *operands) if create_graph else (g, t._data, *t._args)
+                call = (g, t, *operands) if create_graph else (g, t._array, *t._args)
             elif y is None:  # nearly all are such as these two
                 operands = (x,)
-                call = (g, t._data, a)
+                call = (g, t._array, a)
             else:
                 operands = (x, y)
-                call = (g, t._data, a, y._data if isinstance(y, Tensor) else y)
+                call = (g, t._array, a, y._array if isinstance(y, Tensor) else y)
             given = call
-            large = t._data.size >= LARGE or (y is None and a.size >= LARGE)
+            large = t._array.size >= LARGE or (y is None and a.size >= LARGE)
             if large and op.shares and not create_graph:
                 given = tuple([share(a) for a in call])
             vjps = op._vjps if op.arity is not None else op.vjps(len(operands))
@@ -277,7 +277,7 @@ def _sweep(
                         c = np.asarray(unshared(c))
                         if create_graph:  # this vjp is a constant
                             c = Tensor(c, requires_grad=False)
-                data = x._data
+                data = x._array
                 if c.shape != data.shape or c.dtype is not data.dtype:  # equal ones may differ
                     c = _fitted(c, x, op.name, i)
                 key = x._id

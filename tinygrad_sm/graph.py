@@ -171,7 +171,7 @@ def graph(output: Tensor) -> Graph:
                     by_array[id(arg)] = known
             inputs.append(known)
         by_tensor[t._id] = len(nodes)
-        nodes.append(_node(len(nodes), t, tuple(inputs), used.get(t._id, t._data)))
+        nodes.append(_node(len(nodes), t, tuple(inputs), used.get(t._id, t._array)))
     return Graph(tuple(nodes), by_tensor[output._id])
 
 

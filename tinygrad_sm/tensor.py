@@ -142,8 +142,8 @@ class Tensor:
 
     __slots__ = (
         "__weakref__",
+        "_array",
         "_call",
-        "_data",
         "_first",
         "_grad",
         "_grad_shared",
@@ -157,7 +157,9 @@ class Tensor:
     name: str | None
     requires_grad: bool
     _id: int  # creation order; inputs are older than what is made of them
-    _data: np.ndarray  # what recorded operations read; nobody else holds it
+    _array: (
+        np.ndarray
+    )  # what recorded operations read; nobody else holds it (`_data` is read by np.ma)
     _lent: np.ndarray | None  # a leaf's values once `data` gave them away to be changed
     _grad: Any
     _grad_shared: bool  # other gradients may share this array; `grad` copies before it gives it out
@@ -190,10 +192,10 @@ class Tensor:
         old values then raises ChangedDataError. A computed Tensor's array is read-only.
         """
         if self._op is not None:
-            self._data.setflags(write=False)
-            return self._data
+            self._array.setflags(write=False)
+            return self._array
         if self._lent is None:
-            self._lent = self._data.copy()
+            self._lent = self._array.copy()
         return self._lent
 
     @data.setter
@@ -205,19 +207,19 @@ class Tensor:
             )
         if value is self._lent:  # `t.data -= step` changed it in place and hands it back
             return
-        array = _float_array(value, self._data.dtype, copy=False)
+        array = _float_array(value, self._array.dtype, copy=False)
         if not array.flags.writeable:  # e.g. the data of a computed Tensor
             array = array.copy()
-        if array.shape != self._data.shape:
+        if array.shape != self._array.shape:
             raise InvalidValueError(
-                f"data must keep the shape {self._data.shape}; got {array.shape}"
+                f"data must keep the shape {self._array.shape}; got {array.shape}"
             )
         self._lent = array
 
     @property
     def _now(self) -> np.ndarray:
         """The values as they are now, whoever may change them."""
-        return self._data if self._lent is None else self._lent
+        return self._array if self._lent is None else self._lent
 
     @property
     def grad(self) -> Any:
@@ -233,10 +235,10 @@ class Tensor:
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is not None and not isinstance(value, Tensor):
-            value = _float_array(value, self._data.dtype, copy=False, what="grad")
-        if value is not None and value.shape != self._data.shape:
+            value = _float_array(value, self._array.dtype, copy=False, what="grad")
+        if value is not None and value.shape != self._array.shape:
             raise InvalidValueError(
-                f"grad must have the data's shape {self._data.shape}; got {value.shape}"
+                f"grad must have the data's shape {self._array.shape}; got {value.shape}"
             )
         self._grad = value
         self._grad_shared = False
@@ -288,27 +290,27 @@ class Tensor:
         """The arrays and numbers that the operation was run on."""
         if self._snapshots is not None:
             return self._snapshots
-        return tuple(x._data if isinstance(x, Tensor) else x for x in self._operands)
+        return tuple(x._array if isinstance(x, Tensor) else x for x in self._operands)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The length of each axis."""
-        return self._data.shape
+        return self._array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The floating-point type of the elements."""
-        return self._data.dtype
+        return self._array.dtype
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self._data.ndim
+        return self._array.ndim
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self._data.size
+        return self._array.size
 
     @property
     def T(self) -> Tensor:
@@ -321,7 +323,7 @@ class Tensor:
         Raises:
             InvalidValueError: there is not exactly one element.
         """
-        if self._data.size != 1:
+        if self._array.size != 1:
             raise InvalidValueError(f"item needs exactly one element; the shape is {self.shape}")
         return float(self._now.item())
 
@@ -360,10 +362,10 @@ class Tensor:
         return f"Tensor({values}, {', '.join(facts)})"
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self._array)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self._data)))
+        return (self[i] for i in range(len(self._array)))
 
     def __bool__(self) -> bool:
         return bool(self._now)
@@ -595,7 +597,7 @@ def record(
     wanted = lent = unsettled = large = False
     for x in args:
         if isinstance(x, Tensor):
-            data = x._data
+            data = x._array
             arrays.append(data)
             if data.size >= LARGE:
                 large = True
@@ -630,7 +632,7 @@ def record(
         _fill_leaf(t, out, False)
         return t
     t._id = _next_id()
-    t._data = out
+    t._array = out
     _fill_call(t, primitive, args, params, snapshots, groups, calls)
     t._lent = t.name = t._grad = None
     t.requires_grad = True
@@ -644,11 +646,11 @@ def _operated(primitive: Primitive, x: Tensor, y: Any) -> Tensor:
     call = calls.get(primitive)
     if not on or defer is not None or x._lent is not None or call is None:
         return record(primitive, (x, y))
-    a, b = x._data, y
+    a, b = x._array, y
     wanted = x.requires_grad
     usual = a.size < LARGE
     if isinstance(y, Tensor):
-        b = y._data
+        b = y._array
         wanted = wanted or y.requires_grad
         usual = usual and y._lent is None
     elif type(y) is _ndarray:
@@ -667,7 +669,7 @@ def _operated(primitive: Primitive, x: Tensor, y: Any) -> Tensor:
         out = np.asarray(out)
     t: Tensor = _new(Tensor)
     t._id = _next_id()
-    t._data = out
+    t._array = out
     t._first = x
     t._second = y
     t._call = call
@@ -701,7 +703,7 @@ def _fill_call(
 
 def _fill_leaf(t: Tensor, data: np.ndarray, requires_grad: bool) -> None:
     t._id = _next_id()
-    t._data = data
+    t._array = data
     t._first = t._second = t._lent = t.name = t._grad = None
     t._call = _LEAF
     t.requires_grad = requires_grad
@@ -710,7 +712,7 @@ def _fill_leaf(t: Tensor, data: np.ndarray, requires_grad: bool) -> None:
 
 def _unexposed(x: Tensor) -> np.ndarray:
     """The values now, as an array that nobody else can change."""
-    return x._data if x._lent is None else x._lent.copy()
+    return x._array if x._lent is None else x._lent.copy()
 
 
 def _leaf(data: np.ndarray, name: str | None, requires_grad: bool) -> Tensor:

@@ -41,7 +41,7 @@ def _forward_defects(t: Tensor, op: Primitive) -> Iterator[str]:
     again = np.asarray(op.forward(*args, **t._params))
     for i in changed(args, t._args):
         yield f"the forward function of {op.name!r} changes its argument {i}"
-    if not same(again, t._data):
+    if not same(again, t._array):
         yield (
             f"the result of {op.name!r} is not what its forward function gives a second time: "
             "it is random, or an operation on the result changes it"
@@ -62,7 +62,7 @@ def _vjp_defects(t: Tensor, op: Primitive, random: np.random.Generator) -> Itera
         if x is None or not x.requires_grad or vjp is None:
             continue
         cotangent = random.standard_normal(t.shape).astype(t.dtype)
-        before = (cotangent, t._data, *t._args)
+        before = (cotangent, t._array, *t._args)
         given = _copies(before)
         with np.errstate(all="ignore"):  # a random cotangent may overflow where the real one fits
             c = vjp(*given, **t._params)

@@ -22,11 +22,11 @@ _MOVES = frozenset({"getitem", "reshape", "transpose", "broadcast_to", "take_alo
 
 
 class Deferred(Tensor):
-    """A Tensor whose `_data` is computed when it is first read."""
+    """A Tensor whose `_array` is computed when it is first read."""
 
     __slots__ = ("_like", "waits")
 
-    _like: np.ndarray  # of the same shape and dtype, at no cost; later `_data` itself
+    _like: np.ndarray  # of the same shape and dtype, at no cost; later `_array` itself
     waits: bool
     shape = property(lambda self: self._like.shape)
     dtype = property(lambda self: self._like.dtype)
@@ -34,16 +34,16 @@ class Deferred(Tensor):
     size = property(lambda self: self._like.size)
 
     def __getattr__(self, name: str) -> Any:  # asked only for what is not there
-        if name != "_data":
+        if name != "_array":
             raise AttributeError(f"a Tensor has no attribute {name!r}")
         for t in _in_order(self):
             assert t._op is not None
             t.settle(np.asarray(t._op.forward(*t._args, **t._params)))
-        return self._data
+        return self._array
 
     def settle(self, values: np.ndarray) -> None:
         """End the waiting: these are the values."""
-        self._data = self._like = values
+        self._array = self._like = values
         self.waits = False
 
 
@@ -67,14 +67,14 @@ def deferred(
     """Return an operation that waits; None if it is to be run at once."""
     tensors = [x for x in args if isinstance(x, Tensor)]
     for x in tensors:
-        if x.waits if isinstance(x, Deferred) else x._data.size >= WORTH_WAITING:
+        if x.waits if isinstance(x, Deferred) else x._array.size >= WORTH_WAITING:
             break
     else:
         return None
     if any(x._lent is not None for x in tensors) or not any(x.requires_grad for x in tensors):
         return None
     likes = [
-        x._like if isinstance(x, Deferred) else x._data if isinstance(x, Tensor) else x
+        x._like if isinstance(x, Deferred) else x._array if isinstance(x, Tensor) else x
         for x in args
     ]
     try:
@@ -87,7 +87,7 @@ def deferred(
         return None
     t: Deferred = object.__new__(Deferred)
     _fill_leaf(t, like, True)
-    del t._data
+    del t._array
     t._like, t.waits = like, True
     operands = tuple(
         x if isinstance(x, Tensor) else own for x, own in zip(args, likes, strict=True)

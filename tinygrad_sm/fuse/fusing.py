@@ -147,5 +147,5 @@ def _to_sweep(output: Tensor, rules: tuple[Rule, ...]) -> Tensor:
     """The fused output; where the given one still waits for its values, these are they."""
     fused = _fused(output, rules).output
     if fused is not output and isinstance(output, Deferred) and output.waits:
-        output.settle(fused._data)
+        output.settle(fused._array)
     return fused
