@@ -2,78 +2,81 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
+import math
 import os
+import re
 import sys
+import warnings
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
+from numpy.lib import format as npy
 
 from tinygrad_sm.errors import InvalidValueError
 
 _NPY = b"\x93NUMPY"
-_ZIP = b"PK"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is of an empty archive
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_HEADERS = {
+    (1, 0): npy.read_array_header_1_0,
+    (2, 0): npy.read_array_header_2_0,
+    (3, 0): npy.read_array_header_2_0,  # differs in the names of fields alone
+}
 SUFFIXES = (".npy", ".npz", ".csv")
 
 
-def read_logits(source: str) -> tuple[np.ndarray, np.ndarray | None]:
+def read_logits(source: str, with_target: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the logits in a file, and the target if the file has one beside them.
 
     Args:
-        source: path of a .npy, .npz or .csv file, or "-" for standard input. An .npz holds
+        source: path of a .npy, .npz or text file, or "-" for standard input. An .npz holds
             either one array, or one named "logits" and perhaps one named "target".
+        with_target: whether the target is wanted; one that is not is not read.
 
     Raises:
         InvalidValueError: the file cannot be read or does not hold numbers.
     """
-    found = _read("logits", source)
-    if isinstance(found, np.ndarray):
-        return found, None
-    if len(found) == 1:
-        return next(iter(found.values())), None
-    if "logits" not in found:
-        raise InvalidValueError(
-            f"--logits {source}: the archive holds the arrays {', '.join(sorted(found))}; "
-            "it must hold one array, or one named logits"
-        )
-    return found["logits"], found.get("target")
+    names = ("logits", "target") if with_target else ("logits",)
+    found = _read("logits", source, names)
+    return found["logits"], _whole(found["target"]) if "target" in found else None
 
 
 def read_target(value: str) -> np.ndarray:
     """Return the target that an argument gives: an index, a list such as 1,0,0, or a file.
 
+    What can be read as numbers is numbers, also where a file has that name. Whole numbers become
+    integers, since class indices are and np.savetxt writes 1 as 1.000000000000000000e+00.
+
     Raises:
         InvalidValueError: it is neither numbers nor a readable file of numbers.
     """
-    if value == "-" or Path(value).suffix.lower() in SUFFIXES or os.path.isfile(value):
-        found = _read("target", value)
-        if isinstance(found, np.ndarray):
-            one_column = found.ndim == 2 and found.shape[1] == 1
-            return found[:, 0] if one_column else found
-        if len(found) != 1 and "target" not in found:
-            raise InvalidValueError(
-                f"--target {value}: the archive holds the arrays {', '.join(sorted(found))}; "
-                "it must hold one array, or one named target"
-            )
-        return found["target"] if "target" in found else next(iter(found.values()))
     words = value.replace(",", " ").split()
+    if not words:
+        raise InvalidValueError("--target is empty; give a class index, a list or a file")
     try:
         numbers = np.array([_number(word) for word in words])
     except ValueError:
-        raise InvalidValueError(
-            f"--target must be a class index, a list of numbers such as 1,0,0, or a file "
-            f"({', '.join(SUFFIXES)}); got {value!r}"
-        ) from None
-    if not words:
-        raise InvalidValueError("--target is empty; give a class index, a list or a file")
-    return numbers[0] if len(words) == 1 and "," not in value else numbers
+        if (
+            value != "-"
+            and Path(value).suffix.lower() not in SUFFIXES
+            and not os.path.lexists(value)
+        ):
+            raise InvalidValueError(
+                f"--target must be a class index, a list of numbers such as 1,0,0, or a file "
+                f"({', '.join(SUFFIXES)}); got {value!r}"
+            ) from None
+        numbers = _read("target", value, ("target",))["target"]
+        one_column = numbers.ndim == 2 and numbers.shape[1] == 1
+        return _whole(numbers[:, 0] if one_column else numbers)
+    return _whole(numbers[0] if len(words) == 1 and "," not in value else numbers)
 
 
 def read_weight(value: str | None) -> np.ndarray | None:
@@ -99,69 +102,118 @@ def shipped_logits() -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1], table[:, -1].astype(np.int64)
 
 
-def _read(what: str, source: str) -> np.ndarray | Mapping[str, np.ndarray]:
+def _read(what: str, source: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The arrays in a file that have these names; where it holds but one, that has the first."""
     if not source:
         raise InvalidValueError(f"--{what} is empty; give the path of a file, or -")
     label = f"--{what} {source}"
+    suffix = Path(source).suffix.lower()
     try:
-        raw = _standard_input() if source == "-" else Path(source).read_bytes()
+        with _open(source) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            magic = file.read(len(_NPY))
+            file.seek(0)
+            if magic.startswith(_ZIP) or suffix == ".npz":
+                return _arrays(label, file, names)
+            if magic == _NPY or suffix == ".npy":
+                return {names[0]: _array(label, file, size)}
+            return {names[0]: _parse_csv(label, file.read())}
     except OSError as error:
-        raise InvalidValueError(f"{label}: cannot be read ({_why(error)})") from None
-    if raw.startswith(_NPY):
-        return _load_npy(label, raw)
-    if raw.startswith(_ZIP):
-        return _load_npz(label, raw)
-    if Path(source).suffix.lower() in (".npy", ".npz"):
-        raise InvalidValueError(f"{label}: is not a NumPy file, whatever its name says")
-    return _parse_csv(label, raw)
+        raise InvalidValueError(f"{label}: cannot be read ({_why(error, source)})") from None
 
 
-def _standard_input() -> bytes:
-    if sys.stdin is None:  # the shell closed it
-        raise OSError(errno.EBADF, "standard input is closed")
-    return sys.stdin.buffer.read()
+def _open(source: str) -> BinaryIO:
+    if source == "-":
+        if sys.stdin is None:  # the shell closed it
+            raise OSError(errno.EBADF, "standard input is closed")
+        return io.BytesIO(sys.stdin.buffer.read())
+    if os.path.isfile(source):
+        return open(source, "rb")
+    return io.BytesIO(Path(source).read_bytes())  # a pipe, such as <(…), has no way back
 
 
-def _load_npy(label: str, raw: bytes) -> np.ndarray:
+@contextlib.contextmanager
+def _damaged(
+    sentence: str, passed: tuple[type[Exception], ...] = (InvalidValueError,)
+) -> Iterator[None]:
+    """Give one sentence for the dozen exceptions that NumPy, zipfile and the decoders let out."""
     try:
-        array: np.ndarray = np.load(io.BytesIO(raw), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        refused = "pickle" in str(error) or "Object arrays" in str(error)
+        yield
+    except passed:
+        raise
+    except Exception:
+        raise InvalidValueError(sentence) from None
+
+
+def _array(label: str, file: IO[bytes], size: int) -> np.ndarray:
+    """The array in a .npy file; no memory is asked for before the file is known to fill it."""
+    if file.read(len(_NPY)) != _NPY:
+        raise InvalidValueError(f"{label}: is not a NumPy file, whatever its name says")
+    file.seek(0)
+    with _damaged(f"{label}: is a damaged NumPy file"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a header as Python 2 wrote it is a header
+        version = npy.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(version)
+        shape, by_columns, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
         raise InvalidValueError(
             f"{label}: holds pickled objects, which are refused; it must hold plain numbers"
-            if refused
-            else f"{label}: is a damaged NumPy file"
-        ) from None
-    if array.dtype.kind not in "biuf":
-        raise InvalidValueError(f"{label}: must hold real numbers; got dtype {array.dtype}")
-    return array
+        )
+    if dtype.kind not in "biuf":
+        raise InvalidValueError(f"{label}: must hold real numbers; got dtype {dtype}")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise InvalidValueError(
+            f"{label}: is a damaged NumPy file, or holds more than one array: its header promises "
+            "another number of bytes than follow"
+        )
+    data = file.read()
+    with _damaged(f"{label}: is a damaged NumPy file"):
+        return np.ndarray(shape, dtype, data, order="F" if by_columns else "C")
 
 
-def _load_npz(label: str, raw: bytes) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            for name in archive.namelist():
-                if name.endswith(".npy"):
-                    found[name.removesuffix(".npy")] = _load_npy(label, archive.read(name))
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError):
-        raise InvalidValueError(f"{label}: is a damaged .npz archive") from None
-    if not found:
-        raise InvalidValueError(f"{label}: the archive holds no arrays")
-    return found
+def _arrays(label: str, file: BinaryIO, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The arrays of an archive that are asked for; the others are not decompressed."""
+    damaged = _damaged(f"{label}: is a damaged .npz archive", (InvalidValueError, MemoryError))
+    with damaged, zipfile.ZipFile(file) as archive:
+        held = {
+            info.filename.removesuffix(".npy"): info
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+        if not held:
+            raise InvalidValueError(f"{label}: the archive holds no arrays")
+        if len(held) > 1 and names[0] not in held:
+            raise InvalidValueError(
+                f"{label}: the archive holds the arrays {', '.join(sorted(held))}; "
+                f"it must hold one array, or one named {names[0]}"
+            )
+        chosen = {names[0]: held.popitem()[1]} if len(held) == 1 else held
+        found = {}
+        for name in names:
+            if name in chosen:
+                with archive.open(chosen[name]) as member:
+                    place = f"{label}, {chosen[name].filename}"
+                    found[name] = _array(place, member, chosen[name].file_size)
+        return found
 
 
 def _parse_csv(label: str, raw: bytes, skip: int = 0) -> np.ndarray:
-    """Numbers, commas and line ends; a file of one line is one row (1-D)."""
+    """Numbers, commas or blanks, and line ends; a file of one line is one row (1-D)."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InvalidValueError(f"{label}: is neither a NumPy file nor text in UTF-8") from None
+        hint = " (it is UTF-16; save it as UTF-8)" if raw[:2] in _UTF_16 else ""
+        raise InvalidValueError(
+            f"{label}: is neither a NumPy file nor text in UTF-8{hint}"
+        ) from None
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=None)))[skip:]
+        table, separator = _separated(text)
+        lines = list(csv.reader(table, delimiter=separator))[skip:]
     except csv.Error as error:
         raise InvalidValueError(f"{label}: is not a table of numbers ({error})") from None
-    while lines and not lines[-1]:
+    while lines and not any(cell.strip() for cell in lines[-1]):
         lines.pop()
     if not lines:
         raise InvalidValueError(f"{label}: is empty; it must hold at least one row of numbers")
@@ -171,8 +223,14 @@ def _parse_csv(label: str, raw: bytes, skip: int = 0) -> np.ndarray:
             raise InvalidValueError(
                 f"{label}: line {i} has {len(row)} numbers, but the first has {len(rows[0])}"
             )
-    table = np.array(rows)
-    return table[0] if len(table) == 1 else table
+    numbers = np.array(rows)
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _separated(text: str) -> tuple[Iterable[str], str]:
+    """The lines of a table with what stands between its numbers: commas, or blanks and tabs."""
+    lines = io.StringIO(text, newline=None)
+    return (lines, ",") if "," in text else ((" ".join(line.split()) for line in lines), " ")
 
 
 def _parse_line(label: str, number: int, cells: list[str]) -> list[float]:
@@ -184,6 +242,8 @@ def _parse_line(label: str, number: int, cells: list[str]) -> list[float]:
             row.append(_number(cell))
         except ValueError:
             hint = "; a header is not allowed" if number == 1 else ""
+            if re.search(r"\d[;\s]", cell):
+                hint = "; separate numbers with commas, and write 1.5 for one and a half"
             raise InvalidValueError(
                 f"{label}: line {number} holds {cell.strip()[:40]!r}, which is not a number{hint}"
             ) from None
@@ -201,5 +261,20 @@ def _number(word: str) -> Any:
     return number if abs(number) < 2**63 else float(word)
 
 
-def _why(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+def _whole(numbers: np.ndarray) -> np.ndarray:
+    """As integers, if all of them are."""
+    if numbers.dtype.kind != "f" or not (np.abs(numbers) < 2.0**53).all():
+        return numbers
+    whole = numbers.astype(np.int64)
+    return whole if (whole == numbers).all() else numbers
+
+
+def dangling(path: str | Path) -> str | None:
+    """Where a link points to that points nowhere, as half a sentence; None for all else."""
+    if os.path.exists(path) or not os.path.islink(path):
+        return None
+    return f"it is a link to {os.readlink(path)}, which does not exist"
+
+
+def _why(error: OSError, source: str) -> str:
+    return dangling(source) or error.strerror or type(error).__name__

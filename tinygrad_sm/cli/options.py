@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from tinygrad_sm.cli.inputs import read_logits, read_target, read_weight
+from tinygrad_sm.cli.inputs import dangling, read_logits, read_target, read_weight
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.composite import FORMS
 from tinygrad_sm.loss.task import REDUCTIONS
@@ -93,7 +93,7 @@ def read_input(source: str, target: str | None) -> tuple[np.ndarray, np.ndarray]
     """
     if source == "-" and target == "-":
         raise InvalidValueError("--logits and --target cannot both be read from standard input")
-    logits, beside = read_logits(source)
+    logits, beside = read_logits(source, with_target=target is None)
     if target is not None:
         return logits, read_target(target)
     if beside is None:
@@ -120,7 +120,8 @@ def output_folder(path: str) -> Path:
     folder = Path(path)
     nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
     if not nearest.is_dir():
-        what = "is a file" if nearest == folder else f"{nearest} is a file"
+        what = dangling(nearest) or "is a file"
+        what = what if nearest == folder else f"{nearest}: {what}"
     elif not os.access(nearest, os.W_OK | os.X_OK):
         what = "no permission"
     else:
