@@ -3,6 +3,9 @@
 The calling thread always works too, so `threads=2` means one helper.  Tasks are handed out one by
 one from a shared counter: which thread runs a task is left to chance, what the task computes is
 not, so results cannot depend on the number of threads.
+
+`run` never leaves a helper behind: whoever has taken a task is waited for, whatever is raised in
+the meantime, and what no helper can be started for is done by the caller.
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ from __future__ import annotations
 import contextvars
 import itertools
 import os
+import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from numbers import Integral
+from queue import SimpleQueue
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 
@@ -21,7 +26,8 @@ THREADS_VARIABLE = "TINYGRAD_SM_THREADS"
 MAX_THREADS = 16
 
 _lock = threading.Lock()
-_executor: ThreadPoolExecutor | None = None
+_calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+_helpers = 0  # threads that answer calls
 _chosen: int | None = None
 
 
@@ -55,39 +61,73 @@ def default_threads() -> int:
     text = os.environ.get(THREADS_VARIABLE)
     if text is None:
         return min(_usable_cores(), MAX_THREADS)
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise InvalidValueError(f"{THREADS_VARIABLE} must be a positive integer, not {text!r}")
-    return min(int(text), MAX_THREADS)
+    digits = re.fullmatch(r"\s*0*([1-9][0-9]*)\s*", text)
+    if digits is None:
+        raise InvalidValueError(f"{THREADS_VARIABLE} must be a positive integer, not {text[:40]!r}")
+    return min(int(digits[1][:4]), MAX_THREADS)  # of thousands of digits, the first are too many
 
 
 def run(task: Callable[[int], None], count: int, threads: int) -> None:
     """Call task(0), ..., task(count - 1), each once, on up to `threads` threads; wait for all.
 
-    The first exception of a task is raised here, after every started task has ended.
+    The first exception of a task is raised here, after every started task has ended; no other
+    task is started then.
     """
     helpers = min(threads, count, MAX_THREADS) - 1
     if helpers < 1:
         for number in range(count):
             task(number)
         return
-    numbers = itertools.count()  # next() is atomic in CPython: no lock needed
-    tasks = [task]
-
-    def work() -> None:
-        while (number := next(numbers)) < count:
-            tasks[0](number)
-
-    futures = _submit(work, helpers)
+    job = _Job(task, count)
     try:
-        work()
+        _call(job.help, helpers)
+        job.work()
     finally:
-        # A helper that never started (the pool is busy elsewhere) has nothing left to do.
-        started = [future for future in futures if not future.cancel()]
-        errors = [future.exception() for future in started]
-        tasks.clear()  # the pool may hold `work` for a while yet, but not the arrays of its tasks
-    for error in errors:
-        if error is not None:
-            raise error
+        job.close()
+    for error in job.errors:
+        raise error
+
+
+class _Job:
+    """The tasks of one `run`, handed out one by one; and the helpers that are at work on them."""
+
+    def __init__(self, task: Callable[[int], None], count: int) -> None:
+        self.errors: list[BaseException] = []
+        self._task = task
+        self._count = count
+        self._numbers = itertools.count()  # next() is atomic in CPython: no lock needed
+        self._at_work: list[threading.Lock] = []  # one for each helper, held until it has ended
+
+    def work(self) -> None:
+        """Take tasks until none is left."""
+        while (number := next(self._numbers)) < self._count:
+            self._task(number)
+
+    def help(self) -> None:
+        """Work, in another thread; what a task raises is left for the caller."""
+        lock = threading.Lock()
+        with lock:
+            self._at_work.append(lock)  # first: whoever takes a task now is seen by `close`
+            try:
+                self.work()
+            except BaseException as error:
+                self.errors.append(error)
+                self._count = 0
+
+    def close(self) -> None:
+        """Hand out no more tasks, and wait for all helpers, however often that is interrupted."""
+        self._count = 0  # a helper that comes too late has nothing left to do
+        interrupt: BaseException | None = None
+        while self._at_work:
+            try:
+                with self._at_work[-1]:
+                    pass
+                self._at_work.pop()
+            except BaseException as error:
+                interrupt = error
+        del self._task  # the pool may hold the job for a while yet, but not the arrays of its tasks
+        if interrupt is not None:
+            raise interrupt
 
 
 def _usable_cores() -> int:
@@ -96,25 +136,31 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _submit(work: Callable[[], None], copies: int) -> list[Future[None]]:
-    """Start copies of `work` in the pool; none at the interpreter's exit, when it is closed."""
-    global _executor
+def _call(work: Callable[[], None], copies: int) -> None:
+    """Let up to `copies` helpers run `work`, in the caller's context (NumPy's error state)."""
+    global _helpers
     with _lock:
-        if _executor is None:
-            _executor = ThreadPoolExecutor(MAX_THREADS - 1, thread_name_prefix="tinygrad-sm")
-        executor = _executor
-    try:
-        # NumPy's error state is part of the context.
-        return [executor.submit(contextvars.copy_context().run, work) for _ in range(copies)]
-    except RuntimeError:
-        return []
+        while _helpers < copies:
+            try:
+                threading.Thread(target=_answer, args=(_calls,), daemon=True).start()
+            except (RuntimeError, MemoryError):  # a limit on threads, or the interpreter ends
+                break
+            _helpers += 1
+        copies = min(copies, _helpers)
+    for _ in range(copies):
+        _calls.put(partial(contextvars.copy_context().run, work))
+
+
+def _answer(calls: SimpleQueue[Callable[[], None]]) -> None:
+    """A helper's life; it ends with the interpreter."""
+    while True:
+        calls.get()()
 
 
 def _forget_after_fork() -> None:
     """A forked child has none of its parent's threads, and a lock may have been held."""
-    global _lock, _executor
-    _lock = threading.Lock()
-    _executor = None
+    global _lock, _calls, _helpers
+    _lock, _calls, _helpers = threading.Lock(), SimpleQueue(), 0
 
 
 if hasattr(os, "register_at_fork"):
