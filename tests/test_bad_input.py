@@ -116,6 +116,7 @@ ENGINE = [
     ("name is no text", lambda: tg.def_primitive(3, np.exp, None), TypeError, "name must be a str"),
     ("no forward", lambda: define(3, None), TypeError, "forward of 'never defined' must be a func"),
     ("vjp is a number", lambda: define(np.exp, 3), TypeError, "vjp 0 of 'never .* None; got int"),
+    ("no such kind", lambda: define(np.exp, None, kind="x"), ValueError, "kind .* one of elementw"),
     ("compare longdouble", lambda: tg.compare(np.ones(3, "g"), 0), TypeError, "float16, float32"),
     ("no such form", lambda: tg.compare([1.0, 2.0], 0, form="x"), ValueError, "form must be one"),
     ("gradcheck of a number", lambda: tg.gradcheck(3, 1.0), TypeError, "must be a func.* got int"),

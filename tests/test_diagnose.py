@@ -15,6 +15,21 @@ def broken(compute, *arrays):
         return tg.first_breakdown(tg.graph(output))
 
 
+own = {
+    op.name: op
+    for op in (
+        tg.def_primitive("own_exp", np.exp, lambda g, y, x: g * y),
+        tg.def_primitive("own_log", np.log, lambda g, y, x: g / x),
+        tg.def_primitive(
+            "own_div", np.divide, lambda g, q, f, d: g / d, lambda g, q, f, d: -g * q / d
+        ),
+        tg.def_primitive(
+            "own_square", lambda x: x * x, lambda g, y, x: 2 * g * x, kind="elementwise"
+        ),
+    )
+}
+
+
 @pytest.mark.parametrize(
     ("compute", "arrays", "op", "index", "cause"),
     [
@@ -26,8 +41,40 @@ def broken(compute, *arrays):
         (lambda a: a * a, ([1e200],), "mul", (0,), "mul overflowed to inf"),
         (lambda a: (a + a).sum(), ([1e308] * 3,), "add", (0,), "add overflowed to inf"),
         (lambda a: a.sum(), ([1e308] * 3,), "sum", (), "sum overflowed to inf"),
-        (lambda a: a.sqrt(), (-1.0,), "sqrt", (), "sqrt gave nan from finite arguments"),
+        (lambda a: a.sqrt(), (-1.0,), "sqrt", (), r"sqrt\(-1\) is nan"),
         (lambda a: a.exp(), (1000.0,), "exp", (), "exp overflowed"),
+        (lambda a: a**-1, ([2.0, 0.0],), "pow", (1,), r"pow\(0, -1\) is inf"),
+        (
+            lambda a: a.astype("float16"),
+            ([1e6],),
+            "astype",
+            (0,),
+            r"astype\(1e\+06\) is above 6.6e",
+        ),
+        (
+            own["own_exp"],
+            ([1.0, 1000.0],),
+            "own_exp",
+            (1,),
+            r"own_exp overflowed: own_exp\(1000\) is above 1.8e\+308",
+        ),
+        (own["own_log"], ([-np.inf, 0.0],), "own_log", (1,), r"own_log\(0\) is -inf"),
+        (own["own_div"], ([[1.0], [3.0]], [2.0, 0.0]), "own_div", (0, 1), "1 was divided by 0"),
+        (
+            own["own_square"],
+            ([-np.inf, -1e200],),
+            "own_square",
+            (1,),
+            r"own_square\(-1e\+200\) is above",
+        ),
+        (lambda a: -own["own_square"](a), ([1e200],), "own_square", (0,), "overflowed"),
+        (
+            lambda a: (a - 1).relu().abs().sigmoid().exp() / (a * 0),
+            ([1.0],),
+            "div",
+            (0,),
+            "divided",
+        ),
         (lambda a: a @ a, ([[1e200]],), "matmul", (0, 0), "matmul overflowed to inf"),
     ],
 )
@@ -85,3 +132,5 @@ def test_underflow_is_a_0_that_is_positive_on_paper():
     assert found(lambda a, b: a / b, [1e-300], [1e300]).op == "div"
     assert found(lambda a, b: a / b, [0.0], [1e300]) is None
     assert found(lambda a: a * 0, [1.0]) is None
+    assert found(lambda a: a * a, [1.0, 1e-200]).op == "mul"
+    assert found(own["own_exp"], [0.0, -800.0]).op == "own_exp"

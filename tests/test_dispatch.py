@@ -209,6 +209,48 @@ def test_a_primitive_with_parameters_and_a_constant_argument():
     np.testing.assert_array_equal(tg.grad(scaled(x, mask).sum(), x), [2, 0])
 
 
+def test_what_a_primitive_is_follows_from_its_forward_unless_it_is_said():
+    hyperbolic = tg.def_primitive("sinh_of_the_test", np.sinh, lambda g, y, x: g * np.cosh(x))
+    assert (hyperbolic.kind, hyperbolic.notation) == ("elementwise", "sinh_of_the_test")
+    assert (hyperbolic.linear, hyperbolic.analytic) == (False, False)
+    own = tg.def_primitive("own_of_the_test", lambda x, axis=-1: x, lambda g, y, x, axis=-1: g)
+    assert (own.kind, own.arguments, own.parameters) == (None, ("x",), {"axis": -1})
+    assert tg.matmul.kind is None  # np.matmul is a ufunc, but not element by element
+    assert tg.reshape.analytic
+    assert tg.add.linear
+    assert tg.add.analytic
+
+
+@np.errstate(invalid="ignore")  # roots and logarithms of the negative
+def test_every_primitive_of_the_table_is_what_it_says():
+    x = np.array([[0.5, -1.25, 3.0], [2.0, 0.25, -0.75]])
+    examples = {
+        "where": (x > 0, x, -x), "reshape": (x, (3, 2)), "broadcast_to": (x, (4, 2, 3)),
+        "astype": (x, "float32"), "getitem": (x, (0,)), "take_along_axis": (x, x.argsort(), 1),
+        "scatter": (x, np.array([1, 1]), (4, 3)),
+    }  # fmt: skip
+    for name in tg.primitives.__all__:
+        op = getattr(tg, name)
+        if not isinstance(op, Primitive):
+            continue
+        args = examples.get(name, (x,) * (op.arity or 1))
+        if op.kind is None and name != "scatter":
+            continue
+        out = op(*args)
+        if op.kind == "elementwise":
+            assert out.shape == x.shape
+            flat = [a.reshape(-1) if np.shape(a) == x.shape else a for a in args]
+            np.testing.assert_array_equal(op(*flat), out.reshape(-1))
+        if op.kind == "reduction":
+            assert op(x, axis=1).shape == (2,)
+            assert op(x, axis=(1,), keepdims=True).shape == (2, 1)
+        if op.kind in ("view", "move"):
+            assert set(out.reshape(-1)) <= set(x.reshape(-1))
+        if op.linear:
+            scaled = [2.0 * a if a is x else a for a in args]
+            np.testing.assert_array_equal(op(*scaled), 2.0 * out)
+
+
 def test_whoever_defines_primitive_answers_its_calls():
     class Symbol:
         def __primitive__(self, primitive, args, params):

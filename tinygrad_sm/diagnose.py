@@ -10,10 +10,6 @@ import numpy as np
 from tinygrad_sm.backward import BackwardTrace, Contribution
 from tinygrad_sm.graph import Graph, Node
 
-_ELEMENTWISE = frozenset(
-    {"add", "sub", "mul", "div", "neg", "pow", "exp", "log", "log1p", "sqrt", "tanh"}
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
@@ -67,21 +63,37 @@ def first_breakdown(record: Graph | BackwardTrace) -> Breakdown | None:
 
 
 def underflowed(graph: Graph) -> Node | None:
-    """Return the first `exp` or `div` node with a 0 that on paper is positive, or None."""
+    """Return the first elementwise node with a 0 that on paper is none, such as exp(-800)."""
     for node in graph.nodes:
-        if node.op in ("exp", "div") and (node.value == 0).any():
-            first = graph.nodes[node.inputs[0]].value
-            vanished = (first > -np.inf) if node.op == "exp" else (first != 0)
-            if (np.broadcast_to(vanished, node.shape) & (node.value == 0)).any():
-                return node
+        zeros = node.value == 0
+        if node.primitive is None or node.primitive.kind != "elementwise" or not zeros.any():
+            continue
+        arguments = [np.broadcast_to(graph.nodes[i].value, node.shape) for i in node.inputs]
+        at_zeros = [x[zeros] for x in arguments]
+        by_infinity = node.primitive.forward is np.true_divide and at_zeros[0].any()
+        if by_infinity or "underflow" in _flags(node, at_zeros):
+            return node
     return None
+
+
+def _is_elementwise(node: Node) -> bool:
+    return node.primitive is not None and node.primitive.kind == "elementwise"
+
+
+def _flags(node: Node, arguments: list[Any]) -> set[str]:
+    """What the floating-point unit says of the operation on these: "overflow", "divide by zero"."""
+    assert node.primitive is not None
+    found: set[str] = set()
+    with np.errstate(all="call", call=lambda flag, _: found.add(flag)):
+        node.primitive.forward(*arguments, **node.params)
+    return found
 
 
 def _newly_broken(node: Node, arguments: list[np.ndarray]) -> np.ndarray:
     """Where the result is not finite and what it was made of is."""
     broken: np.ndarray = ~np.isfinite(node.value)
     for x in arguments:
-        broken = broken & (np.isfinite(x) if node.op in _ELEMENTWISE else np.isfinite(x).all())
+        broken = broken & (np.isfinite(x) if _is_elementwise(node) else np.isfinite(x).all())
     return broken
 
 
@@ -90,29 +102,22 @@ def _first(mask: np.ndarray) -> tuple[int, ...]:
 
 
 def _cause(node: Node, arguments: list[np.ndarray], at: tuple[int, ...]) -> str:
-    values = [_at(x, node, at) for x in arguments]
     result = float(node.value[at])
-    if node.op == "exp":
-        largest = np.finfo(node.dtype).max
-        return f"exp overflowed: exp({values[0]:.6g}) is above {largest:.2g}"
-    if node.op == "log":
-        what = "0" if values[0] == 0 else f"{values[0]:.6g}"
-        return f"log({what}) is {result:g}"
-    if node.op == "div" and values[1] == 0:
-        return f"{values[0]:.6g} was divided by 0"
-    if np.isinf(result):
+    primitive = node.primitive
+    if primitive is None or primitive.kind != "elementwise":  # no one element is to blame
+        if np.isinf(result):
+            return f"{node.op} overflowed to {result:g}"
+        return f"{node.op} gave {result:g} from finite arguments"
+    values = [np.broadcast_to(x, node.shape)[at] for x in arguments]
+    call = f"{node.op}({', '.join(f'{float(v) + 0.0:.6g}' for v in values)})"
+    if "overflow" not in _flags(node, values):
+        if primitive.forward is np.true_divide and values[1] == 0:
+            return f"{values[0]:.6g} was divided by 0"
+        return f"{call} is {result:g}"
+    if len(values) > 1:
         return f"{node.op} overflowed to {result:g}"
-    return f"{node.op} gave {result:g} from finite arguments"
-
-
-def _at(x: np.ndarray, node: Node, at: tuple[int, ...]) -> float:
-    """The element of an argument that stands behind an element of the result, by broadcasting."""
-    if x.size == 1:
-        return float(x.reshape(-1)[0])
-    try:
-        return float(np.broadcast_to(x, node.shape)[at])
-    except ValueError:  # a reduction or the like: any element would mislead, so the extreme one
-        return float(x.reshape(-1)[np.argmax(np.abs(x))])
+    side, limit = ("above", "max") if result > 0 else ("below", "min")
+    return f"{node.op} overflowed: {call} is {side} {getattr(np.finfo(node.dtype), limit):.2g}"
 
 
 def _backward_cause(edge: Contribution, at: tuple[int, ...]) -> str:

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 
 Vjp = Callable[..., Any]
+Kind = Literal["elementwise", "reduction", "view", "move", "loss"]
 
 TABLE: dict[str, Primitive] = {}
 """Every primitive that was defined, by name."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What a primitive's result can be made of; see `def_primitive`."""
 
 NUMPY: dict[Callable[..., Any], Callable[..., Any]] = {}
 """NumPy's functions, and the operation of ours that answers for each on a Tensor."""
@@ -38,32 +42,47 @@ class Primitive:
             such a primitive is called as ``vjp(i, g, out, *args, **params)`` for argument ``i``.
         integers: whether integer arrays reach `forward` as they are; else they take the
             floating-point dtype of the Tensors beside them.
-        parameters: names of the keyword parameters, in the order of `forward`.
+        arguments: names of the array arguments in `forward`; empty if that is a ufunc.
+        parameters: names of the keyword parameters, in the order of `forward`, with the defaults.
+        kind, linear, analytic, notation: see `def_primitive`.
         shares: whether `forward` and `vjps` get large arrays as views whose ufuncs are dealt out to
             several threads (see `sharing`), and may return such views.
     """
-
-    shares = False
 
     def __init__(
         self,
         name: str,
         forward: Callable[..., Any],
         vjps: tuple[Vjp | None, ...],
+        *,
         variadic: bool,
         integers: bool,
+        kind: Kind | None,
+        linear: bool,
+        analytic: bool,
+        notation: str | None,
     ) -> None:
         self.name = self.__name__ = name
         self.forward = forward
         self.arity = None if variadic else len(vjps)
         self.integers = integers
         self._vjps = vjps
-        self.parameters = () if isinstance(forward, np.ufunc) else _parameters(forward, self.arity)
-        self._known = frozenset(self.parameters)
+        self.arguments: tuple[str, ...] = ()
+        self.parameters: dict[str, Any] = {}
         if isinstance(forward, np.ufunc):  # its own text tells of out= and where=, refused here
-            self.__doc__ = f"np.{forward.__name__} element by element, with a gradient."
+            each = " element by element" if forward.signature is None else ""
+            self.__doc__ = f"np.{forward.__name__}{each}, with a gradient."
+            if kind is None and each and forward.nout == 1:
+                kind = "elementwise"
         else:
+            self.arguments, self.parameters = _parted(forward, self.arity)
             self.__doc__ = (forward.__doc__ or "").strip() or f"The primitive `{name}`."
+        self._known = frozenset(self.parameters)
+        self.kind = kind
+        self.linear = linear
+        self.analytic = analytic or linear or kind in ("view", "move")
+        self.notation = name if notation is None else notation
+        self.shares = kind in ("elementwise", "reduction")
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
@@ -114,10 +133,14 @@ def _for_argument(vjp: Vjp, index: int) -> Vjp:
     return lambda *args, **params: vjp(index, *args, **params)
 
 
-def _parameters(forward: Callable[..., Any], arity: int | None) -> tuple[str, ...]:
+def _parted(
+    forward: Callable[..., Any], arity: int | None
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The names of the array arguments, and the parameters with their defaults."""
     signature = inspect.signature(forward).parameters.values()
-    names = [p.name for p in signature if p.kind is not p.VAR_POSITIONAL]
-    return tuple(names[arity or 0 :])
+    named = [(p.name, p.default) for p in signature if p.kind is not p.VAR_POSITIONAL]
+    count = arity or 0
+    return tuple(name for name, _ in named[:count]), dict(named[count:])
 
 
 def def_primitive(
@@ -127,8 +150,15 @@ def def_primitive(
     numpy: Callable[..., Any] | Iterable[Callable[..., Any]] = (),
     variadic: bool = False,
     integers: bool = False,
+    kind: Kind | None = None,
+    linear: bool = False,
+    analytic: bool = False,
+    notation: str | None = None,
 ) -> Primitive:
     """Define a primitive: its name, its forward function and one vjp per array argument.
+
+    All else is optional. What more is said here of a primitive is what diagnosis, pictures,
+    gradcheck, fusion and threads go by; none of them knows it by its name.
 
     Args:
         name: a new name; it becomes the `op` of the nodes that the primitive makes.
@@ -143,6 +173,16 @@ def def_primitive(
         variadic: any number of array arguments; the one vjp gets the argument's index first.
         integers: leave integer arrays as they are, since they count or index; by default they
             take the floating-point dtype of the Tensors beside them.
+        kind: what the result is made of: "elementwise", each element of those at its place, as
+            broadcast; "reduction", of all along `axis`, which goes unless `keepdims`; "view", the
+            same elements in another shape; "move", elements of the arguments, picked or joined;
+            "loss", a loss against the argument `target`. A ufunc without signature is elementwise
+            unasked. What is elementwise or a reduction computes large arrays on several threads:
+            `forward` and `vjps` are then given views of them.
+        linear: it is linear in all of its array arguments together, like a sum.
+        analytic: `forward` computes the same function on complex arrays, by which gradcheck has
+            more digits; what is linear, a view or a move is.
+        notation: how formulas write it, e.g. ``"{} + {}"``; a mere word is called like a function.
 
     Returns:
         The primitive, callable on arrays and Tensors.
@@ -150,7 +190,7 @@ def def_primitive(
     Raises:
         InvalidTypeError: if there is no vjp at all, or the name is no text, or `forward` or a vjp
             no function.
-        InvalidValueError: if the name is taken.
+        InvalidValueError: if the name is taken, or `kind` is none of these.
 
     Example:
         >>> import numpy as np, tinygrad_sm as tg
@@ -174,7 +214,14 @@ def def_primitive(
             )
     if name in TABLE:
         raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
-    primitive = TABLE[name] = Primitive(name, forward, vjps, variadic, integers)
+    if kind is not None and kind not in KINDS:
+        raise InvalidValueError(
+            f"def_primitive: kind of {name!r} must be one of {', '.join(KINDS)}; got {kind!r}"
+        )
+    primitive = TABLE[name] = Primitive(
+        name, forward, vjps, variadic=variadic, integers=integers,
+        kind=kind, linear=linear, analytic=analytic, notation=notation,
+    )  # fmt: skip
     functions = [numpy] if callable(numpy) else list(numpy)
     NUMPY.update(dict.fromkeys(functions, primitive))
     if isinstance(forward, np.ufunc):

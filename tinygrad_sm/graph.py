@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.dispatch import TABLE, Primitive
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.tensor import Tensor
 
@@ -50,6 +51,11 @@ class Node:
     groups: tuple[str, ...] = field(repr=False)
     value: np.ndarray = field(repr=False)
     tensor: Tensor | None = field(repr=False)
+
+    @property
+    def primitive(self) -> Primitive | None:
+        """What is known of the operation; None for a leaf or constant."""
+        return TABLE[self.op] if self.inputs else None
 
 
 @dataclass(frozen=True, slots=True)

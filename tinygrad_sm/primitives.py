@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.dispatch import NUMPY, TABLE, Primitive, def_primitive
+from tinygrad_sm.dispatch import NUMPY, Primitive, def_primitive
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.sharing import row_products
 
@@ -29,30 +29,41 @@ _largest: Callable[..., Any] = np.maximum.reduce
 
 # Arithmetic ---------------------------------------------------------------------------------------
 
-add = def_primitive("add", np.add, lambda g, z, x, y: g, lambda g, z, x, y: g)
-sub = def_primitive("sub", np.subtract, lambda g, z, x, y: g, lambda g, z, x, y: -g)
-mul = def_primitive("mul", np.multiply, lambda g, z, x, y: g * y, lambda g, z, x, y: g * x)
+add = def_primitive(
+    "add", np.add, lambda g, z, x, y: g, lambda g, z, x, y: g, linear=True, notation="{} + {}"
+)
+sub = def_primitive(
+    "sub", np.subtract, lambda g, z, x, y: g, lambda g, z, x, y: -g, linear=True, notation="{} − {}"
+)
+mul = def_primitive(
+    "mul", np.multiply, lambda g, z, x, y: g * y, lambda g, z, x, y: g * x,
+    analytic=True, notation="{} · {}",
+)  # fmt: skip
 div = def_primitive(  # (f/d)' as two edges: 1/d to the numerator, -f/d² = -q/d to the denominator
     "div",
     np.true_divide,
     lambda g, q, f, d: g / d,
     lambda g, q, f, d: -sum_of_products(g, q, d) / d,  # summed first: d is often one for many
+    analytic=True,
+    notation="{} / {}",
 )
-neg = def_primitive("neg", np.negative, lambda g, y, x: -g)
+neg = def_primitive("neg", np.negative, lambda g, y, x: -g, linear=True, notation="−{}")
 pow = def_primitive(
     "pow",
     np.power,
     lambda g, z, x, n: g * n * x ** (n - (n != 0)),  # n = 0 has slope 0, also at x = 0
     lambda g, z, x, n: g * z * log(where(x == 0, 1, x)),  # z = 0 already holds the limit there
+    analytic=True,
+    notation="{}^{}",
 )
 
 # Exponentials and friends -------------------------------------------------------------------------
 
-exp = def_primitive("exp", np.exp, lambda g, y, x: g * y)
-log: Primitive = def_primitive("log", np.log, lambda g, y, x: g / x)
-log1p = def_primitive("log1p", np.log1p, lambda g, y, x: g / (1 + x))
-sqrt = def_primitive("sqrt", np.sqrt, lambda g, y, x: g / (2 * y))
-tanh = def_primitive("tanh", np.tanh, lambda g, y, x: g * (1 - y * y))
+exp = def_primitive("exp", np.exp, lambda g, y, x: g * y, analytic=True)
+log: Primitive = def_primitive("log", np.log, lambda g, y, x: g / x, analytic=True)
+log1p = def_primitive("log1p", np.log1p, lambda g, y, x: g / (1 + x), analytic=True)
+sqrt = def_primitive("sqrt", np.sqrt, lambda g, y, x: g / (2 * y), analytic=True, notation="√")
+tanh = def_primitive("tanh", np.tanh, lambda g, y, x: g * (1 - y * y), analytic=True)
 
 
 def _sigmoid(x: Any) -> Any:
@@ -62,7 +73,7 @@ def _sigmoid(x: Any) -> Any:
 
 
 sigmoid: Primitive = def_primitive(  # 1 − y is σ(−x), which keeps its digits where y rounds to 1
-    "sigmoid", _sigmoid, lambda g, y, x: g * y * sigmoid(-x)
+    "sigmoid", _sigmoid, lambda g, y, x: g * y * sigmoid(-x), kind="elementwise"
 )
 
 
@@ -71,8 +82,10 @@ def _relu(x: Any) -> Any:
     return np.maximum(x, 0)
 
 
-relu = def_primitive("relu", _relu, lambda g, y, x: where(x > 0, g, 0))
-abs = def_primitive("abs", np.absolute, lambda g, y, x: where(x > 0, g, where(x < 0, -g, 0)))
+relu = def_primitive("relu", _relu, lambda g, y, x: where(x > 0, g, 0), kind="elementwise")
+abs = def_primitive(
+    "abs", np.absolute, lambda g, y, x: where(x > 0, g, where(x < 0, -g, 0)), notation="|{}|"
+)
 maximum = def_primitive(  # at a tie each argument gets half
     "maximum",
     np.maximum,
@@ -99,6 +112,8 @@ where: Primitive = def_primitive(
     lambda g, z, condition, x, y: where(condition, g, 0),
     lambda g, z, condition, x, y: where(condition, 0, g),
     numpy=np.where,
+    kind="elementwise",
+    analytic=True,
 )
 
 # Reductions ---------------------------------------------------------------------------------------
@@ -159,6 +174,9 @@ sum = def_primitive(
         _kept(g, x, axis, keepdims), shape=x.shape
     ),
     numpy=np.sum,
+    kind="reduction",
+    linear=True,
+    notation="Σ",
 )
 mean = def_primitive(
     "mean",
@@ -167,11 +185,10 @@ mean = def_primitive(
         _kept(g, x, axis, keepdims) / (x.size / y.size if y.size else 1), shape=x.shape
     ),
     numpy=np.mean,
+    kind="reduction",
+    linear=True,
 )
-max = def_primitive("max", _max, _max_vjp, numpy=(np.max, np.amax))
-
-for _primitive in TABLE.values():  # all of the above, which works on every element
-    _primitive.shares = True
+max = def_primitive("max", _max, _max_vjp, numpy=(np.max, np.amax), kind="reduction")
 
 # Shape and type -----------------------------------------------------------------------------------
 
@@ -209,13 +226,21 @@ def _astype(x: Any, dtype: Any) -> Any:
 
 
 reshape: Primitive = def_primitive(
-    "reshape", _reshape, lambda g, y, x, shape: reshape(g, shape=x.shape), numpy=np.reshape
+    "reshape",
+    _reshape,
+    lambda g, y, x, shape: reshape(g, shape=x.shape),
+    numpy=np.reshape,
+    kind="view",
 )
-transpose = def_primitive("transpose", _transpose, _transpose_vjp, numpy=np.transpose)
+transpose = def_primitive(
+    "transpose", _transpose, _transpose_vjp, numpy=np.transpose, kind="view", notation="{}ᵀ"
+)
 broadcast_to: Primitive = def_primitive(
-    "broadcast_to", _broadcast_to, lambda g, y, x, shape: g, numpy=np.broadcast_to
+    "broadcast_to", _broadcast_to, lambda g, y, x, shape: g, numpy=np.broadcast_to, kind="view"
 )
-astype: Primitive = def_primitive("astype", _astype, lambda g, y, x, dtype: astype(g, x.dtype))
+astype: Primitive = def_primitive(
+    "astype", _astype, lambda g, y, x, dtype: astype(g, x.dtype), kind="elementwise", linear=True
+)
 
 
 def _concatenate(*arrays: Any, axis: int = 0) -> Any:
@@ -230,7 +255,7 @@ def _concatenate_vjp(i: int, g: Any, z: Any, *arrays: Any, axis: int = 0) -> Any
     return getitem(g, index=tuple(index))
 
 
-_join = def_primitive("concatenate", _concatenate, _concatenate_vjp, variadic=True)
+_join = def_primitive("concatenate", _concatenate, _concatenate_vjp, variadic=True, kind="move")
 
 
 def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
@@ -326,15 +351,26 @@ def _take_along_axis_vjp(g: Any, y: Any, x: Any, indices: Any, axis: int = -1) -
 
 
 getitem = def_primitive(
-    "getitem", _getitem, lambda g, y, x, index: scatter(g, index=index, shape=x.shape)
+    "getitem",
+    _getitem,
+    lambda g, y, x, index: scatter(g, index=index, shape=x.shape),
+    kind="move",
+    notation="{}[{index}]",
 )
 scatter: Primitive = def_primitive(
     "scatter",
     _scatter,
     lambda g, y, x, index, shape, distinct=False: getitem(g, index=index),
+    linear=True,
 )
 take_along_axis = def_primitive(
-    "take_along_axis", _take_along_axis, _take_along_axis_vjp, None, numpy=np.take_along_axis
+    "take_along_axis",
+    _take_along_axis,
+    _take_along_axis_vjp,
+    None,
+    numpy=np.take_along_axis,
+    kind="move",
+    notation="{}[{}]",
 )
 
 # Matrices -----------------------------------------------------------------------------------------
@@ -363,7 +399,9 @@ def _matmul_vjp_y(g: Any, z: Any, x: Any, y: Any) -> Any:
     return _swapped(x) @ g
 
 
-matmul = def_primitive("matmul", np.matmul, _matmul_vjp_x, _matmul_vjp_y)
+matmul = def_primitive(
+    "matmul", np.matmul, _matmul_vjp_x, _matmul_vjp_y, analytic=True, notation="{} @ {}"
+)
 
 __all__ = [
     name

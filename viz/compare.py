@@ -21,13 +21,19 @@ from viz.draw import MOST_NODES, Gradients, box_of, breakdown_note, cluster_path
 from viz.drawing import Drawing
 from viz.formula import Formulas, implied_names
 from viz.scene import Arrow, Box, Cluster, Row, Scene, Tone
-from viz.selection import VIEWS, folded, is_drawn, same_inputs
+from viz.selection import folded, is_drawn, is_view, same_inputs
 from viz.values import row
 
 _FRAME = Cluster("composite", "composite: from primitives, what the one node below replaces", True)
 _LOSS = "loss"
-_TRIFLES = VIEWS | {"neg", "astype"}  # without a name, they go into the next formula
 _TONES: tuple[Tone, Tone] = ("numerator", "denominator")
+
+
+def _is_trifle(node: Node) -> bool:
+    """Whether a node without a name goes into the next formula: a view, −x, another dtype."""
+    op = node.primitive
+    mere = op is not None and op.kind == "elementwise" and op.linear and op.arity == 1
+    return mere or is_view(node)
 
 
 class Fork(NamedTuple):
@@ -92,11 +98,11 @@ class _Comparison:
         self.broken = breakdown_note(first_breakdown(composite.source))
         same = same_inputs(composite.graph, fused.graph)
         self.leaves = {i: j for i, j in same.items() if composite.graph.nodes[j].op == LEAF}
-        self.folded = folded(composite.graph, _TRIFLES)
+        self.folded = folded(composite.graph, _is_trifle)
         self.fork = _fork(composite, terms)
         given = implied_names(fused.graph)
         names = {mine: given[other] for other, mine in same.items() if other in given}
-        silent = [i for i in self.folded if composite.graph.nodes[i].op in VIEWS]
+        silent = [i for i in self.folded if is_view(composite.graph.nodes[i])]
         self.formulas = Formulas(composite.graph, names, silent)
         if max(len(composite.graph.nodes), len(fused.graph.nodes)) > MOST_NODES:
             raise InvalidValueError(

@@ -13,7 +13,7 @@ from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.graph import CONSTANT, LEAF, Graph, Node, graph
 from tinygrad_sm.tensor import Tensor
 from viz.drawing import Drawing
-from viz.formula import TARGETS, Formulas, legible
+from viz.formula import Formulas, legible, target_of
 from viz.scene import Arrow, Box, Cluster, Kind, Scene
 from viz.selection import is_drawn
 from viz.values import alarm, brief, in_full, row, shape_and_dtype
@@ -21,7 +21,7 @@ from viz.values import alarm, brief, in_full, row, shape_and_dtype
 MOST_NODES = 60
 """A larger graph is cut: nobody could read it, and long arrows make its layout take minutes."""
 
-_ROLES = {"div": ("numerator", "denominator"), "pow": ("base", "exponent")}
+_ROLES = {"{} / {}": ("numerator", "denominator"), "{}^{}": ("base", "exponent")}
 _CUT = "cut"
 _SIGNS: dict[Kind, str] = {
     "leaf": "round corners: leaf",
@@ -201,7 +201,7 @@ def kind_of(node: Node) -> Kind:
         return "leaf"
     if node.op == CONSTANT:
         return "constant"
-    return "fused" if node.op in TARGETS else "operation"
+    return "operation" if target_of(node) is None else "fused"
 
 
 def _cut(view: Graph, most: int) -> tuple[list[int], range]:
@@ -294,7 +294,8 @@ def _arrows(swept: Gradients, kept: list[int], left_out: range) -> Iterable[Arro
                 yield Arrow(source, target)
             continue
         sent = swept.sent(edge.target, edge.argument)
-        roles = _ROLES.get(swept.graph.nodes[edge.target].op, ())
+        primitive = swept.graph.nodes[edge.target].primitive
+        roles = _ROLES.get(primitive.notation, ()) if primitive is not None else ()
         words = list(roles[edge.argument : edge.argument + 1])
         if sent is None:
             yield Arrow(source, target, " ".join(words))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Mapping
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -26,21 +27,28 @@ _SHORT_LIST = 4  # of an index that is written out
 # Strength of binding: an argument that binds less strongly than its place wants parentheses.
 _SUM, _PRODUCT, _POWER, _ATOM = 1, 2, 3, 4
 
-# op: (sign, own strength, strength wanted on the left, on the right)
-_INFIX = {
-    "add": (" + ", _SUM, _SUM, _PRODUCT),
-    "sub": (" − ", _SUM, _SUM, _PRODUCT),
-    "mul": (" · ", _PRODUCT, _PRODUCT, _POWER),
-    "div": (" / ", _PRODUCT, _PRODUCT, _POWER),
-    "matmul": (" @ ", _PRODUCT, _PRODUCT, _POWER),
-    "pow": ("^", _POWER, _ATOM, _ATOM),
+# notation of a primitive: own strength, strength wanted of each argument
+_STRENGTHS = {
+    "{} + {}": (_SUM, _SUM, _PRODUCT),
+    "{} − {}": (_SUM, _SUM, _PRODUCT),
+    "−{}": (_SUM, _POWER),
+    "{} · {}": (_PRODUCT, _PRODUCT, _POWER),
+    "{} / {}": (_PRODUCT, _PRODUCT, _POWER),
+    "{} @ {}": (_PRODUCT, _PRODUCT, _POWER),
+    "{}^{}": (_POWER, _ATOM, _ATOM),
+    "|{}|": (_ATOM, _SUM),
+    "{}[{}]": (_ATOM, _ATOM, _SUM),
+    "{}[{index}]": (_ATOM, _ATOM),
+    "{}ᵀ": (_ATOM, _ATOM),
 }
-_SIGNS = {"sum": "Σ", "sqrt": "√", "neg": "−"}
 _HIDDEN_PARAMETERS = {"keepdims", "shape", "task", "saved", "chunk_rows"}
 
 
-TARGETS = {"SoftmaxWithLoss": 1, "LinearSoftmaxWithLoss": 3}
-"""The operations that stand for a whole graph of others; which argument is the target."""
+def target_of(node: Node) -> int | None:
+    """The id of the target of a loss, which stands for a whole graph of others; else None."""
+    if node.primitive is None or node.primitive.kind != "loss":
+        return None
+    return node.inputs[node.primitive.arguments.index("target")]
 
 
 def legible(text: str) -> str:
@@ -108,24 +116,19 @@ class Formulas:
         """The right-hand side of a node's formula, and how strongly it binds."""
         shown = node.inputs[: _MOST_ARGUMENTS + 1]
         arguments = [self._reference(self._nodes[i], depth - 1) for i in shown]
-        if node.op in _INFIX and len(arguments) == 2:
-            sign, strength, left, right = _INFIX[node.op]
-            return f"{_inside(arguments[0], left)}{sign}{_inside(arguments[1], right)}", strength
-        if node.op == "neg":
-            return f"−{_inside(arguments[0], _POWER)}", _SUM
-        if node.op == "transpose" and not node.params.get("axes"):
-            return f"{_inside(arguments[0], _ATOM)}ᵀ", _ATOM
-        if node.op == "abs":
-            return f"|{arguments[0][0]}|", _ATOM
-        if node.op == "getitem":
-            return f"{_inside(arguments[0], _ATOM)}[{_index(node.params.get('index'))}]", _ATOM
-        if node.op == "take_along_axis":
-            return f"{_inside(arguments[0], _ATOM)}[{arguments[1][0]}]", _ATOM
+        assert node.primitive is not None
+        notation = node.primitive.notation
+        pieces = notation.split("{}")  # around and between the arguments
+        if len(pieces) == len(arguments) + 1 and not self._parameters(node, notation):
+            own, *wanted = _STRENGTHS.get(notation, (_SUM, *[_ATOM] * len(arguments)))
+            parts = [_inside(x, least) for x, least in zip(arguments, wanted, strict=True)]
+            pieces = [x.replace("{index}", _index(node.params.get("index"))) for x in pieces]
+            return pieces[0] + "".join(map(add, parts, pieces[1:])), own
         parts = [text for text, _ in arguments[:_MOST_ARGUMENTS]]
         if len(arguments) > _MOST_ARGUMENTS:
             parts.append("…")
         parts += self._parameters(node)
-        return f"{_SIGNS.get(node.op, node.op)}({', '.join(parts)})", _ATOM
+        return f"{_word(node)}({', '.join(parts)})", _ATOM
 
     def _reference(self, node: Node, depth: int) -> tuple[str, int]:
         """How a formula refers to an argument: by name, number, or its own formula if short."""
@@ -143,18 +146,27 @@ class Formulas:
             text, strength = self._written(node, depth)
             if len(text) <= self._most:
                 return text, strength
-        return f"{_SIGNS.get(node.op, node.op)}(…)", _ATOM
+        return f"{_word(node)}(…)", _ATOM
 
-    def _parameters(self, node: Node) -> list[str]:
-        """The parameters that change what is computed, e.g. ``axis=1``."""
+    def _parameters(self, node: Node, notation: str = "") -> list[str]:
+        """The parameters that change what is computed, e.g. ``axis=1``; not those of a notation."""
         shown = []
         for name, value in node.params.items():
-            if name in _HIDDEN_PARAMETERS or value is None:
+            if name in _HIDDEN_PARAMETERS or value is None or f"{{{name}}}" in notation:
+                continue
+            if notation and name == "axis":
                 continue
             if name == "axis" and len(self._nodes[node.inputs[0]].shape) == 1:
                 continue  # a vector has no other axis
             shown.append(f"{name}={_shortened(str(value))}")
         return shown
+
+
+def _word(node: Node) -> str:
+    """What a formula calls the operation: its sign, if that stands in front; else its name."""
+    assert node.primitive is not None
+    word = node.primitive.notation.removesuffix("{}")
+    return node.op if "{" in word else word
 
 
 def letter(node: Node) -> str:
@@ -170,8 +182,9 @@ def implied_names(graph: Graph) -> dict[int, str]:
     """
     names = {}
     for node in graph.nodes:
-        if node.op in TARGETS:
-            target = graph.nodes[node.inputs[TARGETS[node.op]]]
+        at = target_of(node)
+        if at is not None:
+            target = graph.nodes[at]
             if not target.name and not target.inputs and not is_number(target):
                 names[target.id] = target_name(target)
     picking = [i for i in _only_indices(graph) if i not in names]
@@ -190,7 +203,11 @@ def _only_indices(graph: Graph) -> list[int]:
     for edge in graph.edges:
         node = graph.nodes[edge.source]
         if node.op == CONSTANT and node.name is None:
-            indexes = graph.nodes[edge.target].op == "take_along_axis" and edge.argument == 1
+            user = graph.nodes[edge.target]
+            op = user.primitive
+            assert op is not None
+            vjp = op.vjps(len(user.inputs))[edge.argument]  # an index has none
+            indexes = op.kind == "move" and vjp is None
             uses.setdefault(edge.source, set()).add(indexes)
     return [i for i, kinds in uses.items() if kinds == {True}]
 

@@ -16,7 +16,7 @@ from tinygrad_sm.fuse import FuseResult, Rewrite
 from tinygrad_sm.graph import CONSTANT, Graph, Node
 from viz.draw import MOST_NODES, Gradients, box_of, breakdown_note
 from viz.drawing import Drawing
-from viz.formula import TARGETS, Formulas, letter, target_name
+from viz.formula import Formulas, letter, target_name, target_of
 from viz.scene import Arrow, Box, Cluster, Scene
 from viz.selection import is_drawn, same_inputs
 from viz.values import memory, row, shape_text
@@ -215,7 +215,7 @@ def _names(result: FuseResult) -> dict[_Side, dict[int, str]]:
 
     What a matched loss reads beside the logits is its target.
     """
-    losses = [rewrite for rewrite in result.rewrites if rewrite.made.op in TARGETS]
+    losses = [r for r in result.rewrites if target_of(r.made) is not None]
     names: dict[_Side, dict[int, str]] = {"before": {}, "after": {}}
     for node in result.before.nodes:
         if not node.inputs and not node.name and is_drawn(node):
@@ -227,7 +227,9 @@ def _names(result: FuseResult) -> dict[_Side, dict[int, str]]:
                      if n.op == CONSTANT and is_drawn(n) and not n.name]  # fmt: skip
         if len(constants) == 1:
             names["before"][constants[0].id] = target_name(constants[0]) + number
-        target = result.after.nodes[rewrite.made.inputs[TARGETS[rewrite.made.op]]]
+        at = target_of(rewrite.made)
+        assert at is not None
+        target = result.after.nodes[at]
         if is_drawn(target) and not target.inputs and not target.name:
             names["after"][target.id] = target_name(target) + number
     return names

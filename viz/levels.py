@@ -17,7 +17,7 @@ from viz.draw import MOST_NODES, Gradients, box_of
 from viz.drawing import Drawing
 from viz.formula import Formulas
 from viz.scene import Arrow, Box, Cluster, Row, Scene
-from viz.selection import VIEWS, folded, is_drawn, same_inputs
+from viz.selection import folded, is_drawn, is_view, same_inputs
 from viz.values import memory, row, shape_text
 
 _INPUTS, _OUTPUT = "inputs", "output"
@@ -66,7 +66,7 @@ class _Level:
         self.view = view
         self.kept = kept_for_backward(view)
         self.same = same_inputs(first, view)
-        self._folded = folded(view, VIEWS)
+        self._folded = folded(view, is_view)
 
     def heading(self) -> str:
         """The title, with all that is kept."""
@@ -76,10 +76,15 @@ class _Level:
         """What the nodes keep, together."""
         return [kept for of_node in self.kept for kept in of_node]
 
+    def _is_silent(self, i: int) -> bool:
+        """Whether a folded view has no sign of its own in a formula."""
+        primitive = self.view.nodes[i].primitive
+        return primitive is not None and "{" not in primitive.notation
+
     def boxes(self) -> Iterator[Box]:
         """A box for each operation, and for inputs that no other level has."""
         swept = Gradients(self.view)
-        silent = [i for i in self._folded if self.view.nodes[i].op == "reshape"]
+        silent = [i for i in self._folded if self._is_silent(i)]
         formulas = Formulas(self.view, silent=silent)
         for node in self.view.nodes:
             if not is_drawn(node) or node.id in self._folded or node.id in self.same:

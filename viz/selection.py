@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 
 import numpy as np
 
 from tinygrad_sm.graph import LEAF, Graph, Node
 from viz.formula import is_number
 
-VIEWS = frozenset({"reshape", "transpose"})
-"""Operations that only look at the same numbers in another shape."""
+
+def is_view(node: Node) -> bool:
+    """Whether a node only looks at the same numbers in another shape."""
+    return node.primitive is not None and node.primitive.kind == "view"
 
 
 def is_drawn(node: Node) -> bool:
@@ -18,8 +20,8 @@ def is_drawn(node: Node) -> bool:
     return not is_number(node)
 
 
-def folded(view: Graph, ops: Collection[str]) -> dict[int, int]:
-    """Nodes of these operations that stand in the formula of their only consumer.
+def folded(view: Graph, kind: Callable[[Node], bool]) -> dict[int, int]:
+    """Nodes of this kind that stand in the formula of their only consumer.
 
     Returns for each the node that the consumer's arrow comes from. What has a name, or is the
     output, keeps its box.
@@ -30,7 +32,7 @@ def folded(view: Graph, ops: Collection[str]) -> dict[int, int]:
     found: dict[int, int] = {}
     for node in view.nodes:
         alone = uses[node.id] == 1 and node.name is None and node.id != view.output
-        if node.op in ops and node.inputs and alone:
+        if kind(node) and alone:
             found[node.id] = found.get(node.inputs[0], node.inputs[0])
     return found
 

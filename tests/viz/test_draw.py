@@ -53,6 +53,19 @@ def test_a_leaf_that_no_gradient_reached():
     assert [box.remarks for box in drawing.scene.boxes] == [("no gradient reached it",), (), ()]
 
 
+def test_a_primitive_of_ones_own_is_written_as_it_says():
+    ratio = tg.def_primitive(
+        "ratio", np.divide, lambda g, q, f, d: g / d, lambda g, q, f, d: -g * q / d,
+        notation="{} / {}",
+    )  # fmt: skip
+    norm = tg.def_primitive("norm", lambda x: x * x, lambda g, y, x: 2 * g * x, notation="‖{}‖²")
+    a, b = tg.Tensor([1.0], name="a"), tg.Tensor([2.0], name="b")
+    drawing = viz.draw(norm(ratio(a + b, ratio(a, b))))
+    assert drawing.scene.boxes[-1].title == "‖((a + b) / (a / b))‖²"
+    assert {"numerator", "denominator"} <= {arrow.label for arrow in drawing.scene.arrows}
+    assert viz.draw(tg.exp(-(a + b))).scene.boxes[-1].title == "exp(−(a + b))"
+
+
 def test_stages_are_nested_clusters_and_a_stage_entered_twice_is_two():
     x = tg.Tensor(1.0, name="x")
     with tg.group("outer"):

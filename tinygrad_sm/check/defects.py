@@ -49,7 +49,7 @@ def _forward_defects(t: Tensor, op: Primitive) -> Iterator[str]:
     vjps = op.vjps(len(args))
     numbers = [a for a, vjp in zip(t._args, vjps, strict=True) if vjp is not None]
     allowed = {np.asarray(a).dtype for a in numbers} | {np.result_type(*numbers)}
-    if op.name != "astype" and t.dtype not in allowed:
+    if "dtype" not in op.parameters and t.dtype not in allowed:
         names = " and ".join(sorted({str(np.asarray(a).dtype) for a in numbers}))
         yield f"the forward function of {op.name!r} turns {names} into {t.dtype}"
 

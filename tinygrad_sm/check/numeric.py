@@ -20,15 +20,6 @@ from tinygrad_sm.tensor import Tensor, _made
 
 Scalar = Callable[..., Tensor]
 
-ANALYTIC = frozenset(
-    {
-        "add", "sub", "mul", "div", "neg", "pow", "exp", "log", "log1p", "sqrt", "tanh", "sum",
-        "mean", "reshape", "transpose", "broadcast_to", "concatenate", "getitem", "scatter",
-        "take_along_axis", "where", "matmul",
-    }
-)  # fmt: skip
-"""The primitives whose forward functions continue analytically to complex arrays."""
-
 
 class Hopeless(Exception):
     """The function cannot be evaluated or differentiated any further; the report says why."""
@@ -89,10 +80,11 @@ class Numeric:
         self.eps = float(np.finfo(np.float64).eps)
         self.analytic = True
         for node in graph(out).nodes:
-            if node.tensor is not None and node.tensor.op is not None and node.dtype[0] == "f":
-                self.analytic &= node.op in ANALYTIC
+            op = node.primitive
+            if node.tensor is not None and op is not None and node.dtype[0] == "f":
+                self.analytic &= op.analytic
                 self.eps = max(self.eps, float(np.finfo(node.tensor.dtype).eps))
-                if node.op in ("sum", "add", "sub", "mean"):  # terms that may cancel
+                if op.linear and op.kind in ("elementwise", "reduction"):  # terms that may cancel
                     self.size = max(self.size, _terms(node.tensor))
 
     def __call__(self, k: int, v: np.ndarray, t: float) -> float:

@@ -17,8 +17,6 @@ from tinygrad_sm.tensor import Tensor, _fill_call, _fill_leaf, _settle_constants
 
 WORTH_WAITING = 10_000
 """Elements of an argument; what has fewer is computed sooner than it is put off."""
-_REDUCTIONS = frozenset({"sum", "mean", "max"})
-_MOVES = frozenset({"getitem", "reshape", "transpose", "broadcast_to", "take_along_axis"})
 
 
 class Deferred(Tensor):
@@ -109,12 +107,12 @@ def _like(primitive: Primitive, likes: list[Any], params: dict[str, Any]) -> np.
                 return first
         shape, dtype = np.broadcast(*likes).shape, np.result_type(*likes)
         return np.ndarray(shape, dtype, np.zeros((), dtype), strides=(0,) * len(shape))
-    if primitive.name in _REDUCTIONS:
+    if primitive.kind == "reduction":
         (x,) = likes
-        axis = params.get("axis")
+        axis = params.get("axis", primitive.parameters["axis"])
         axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
         one = slice(0, 1) if params.get("keepdims") else 0
         return np.asarray(x[tuple(one if i in axes else slice(None) for i in range(x.ndim))])
-    if primitive.name in _MOVES:
+    if primitive.kind in ("view", "move") and primitive.arity is not None:  # a join would copy
         return np.asarray(forward(*likes, **params))
     return None

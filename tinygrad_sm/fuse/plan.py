@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+from tinygrad_sm.dispatch import TABLE
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.fuse.extraction import CARRIERS, Extraction, Instruction, Keep, Make, Redo
 from tinygrad_sm.fuse.patterns import AlmostRule, Rule
@@ -182,13 +183,12 @@ def _found_at(
     )
 
 
-_VIEWS = frozenset({"reshape", "transpose", "broadcast_to"})
 _FOUND_FORWARD = {LOSS_NODE: 1, LOSS: 1, LINEAR_LOSS: 3}  # gradients of the first so many arguments
 
 
 def _bytes_kept(term: Term) -> int:
     """The bytes that an operation keeps for backward; a fused loss also keeps its gradients."""
-    if term.op in _VIEWS:
+    if term.op in TABLE and TABLE[term.op].kind == "view":
         return 0
     arrays = [term, *term.inputs[: _FOUND_FORWARD.get(term.op, 0)]]
     return sum(x.size * x.dtype.itemsize for x in arrays if x.dtype is not None)

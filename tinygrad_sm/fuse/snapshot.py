@@ -14,13 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_sm.backward import _recorded
+from tinygrad_sm.dispatch import Primitive
 from tinygrad_sm.fuse.terms import CONSTANT, HERE, LEAF, LOSS_NODE, NUMBER, Shape, Slot, Term, Terms
 from tinygrad_sm.tensor import Tensor
-
-# Parameters by which these are told apart are put in one form: axes counted from the front
-_ALONG_ONE = frozenset({"softmax", "log_softmax", "logsumexp", "take_along_axis"})
-_REDUCTIONS = frozenset({"sum", "mean", "max", "logsumexp"})
-_ALONG_AXES = _ALONG_ONE | _REDUCTIONS
 
 
 class Row(NamedTuple):
@@ -77,9 +73,8 @@ class Snapshot:
                     for i, x in enumerate(t._operands)
                 ]
             )
-            op = primitive.name
-            params = self._params(op, t) if t._params or op in _ALONG_AXES else ()
-            rows.append(Row(op, inputs, params, t.shape, t.dtype))
+            params = self._params(primitive, t) if primitive.parameters else ()
+            rows.append(Row(primitive.name, inputs, params, t.shape, t.dtype))
         self.key = (tuple(rows), tuple(self._facts))
 
     # Data becomes slots ---------------------------------------------------------------------------
@@ -133,18 +128,18 @@ class Snapshot:
             self._facts.append(Fact(known.place, (), None, False))
         return known
 
-    def _params(self, op: str | None, t: Tensor) -> tuple[tuple[str, Any], ...]:
+    def _params(self, op: Primitive, t: Tensor) -> tuple[tuple[str, Any], ...]:
         params = t._params
-        if op == "getitem":
+        if op.name == "getitem":
             index = params["index"]
             parts = index if isinstance(index, tuple) else (index,)
             return (("index", tuple([self._index_part(part) for part in parts])),)
-        if op == LOSS_NODE:  # of its task, what rules ask for; `saved` is the node's own
+        if op.name == LOSS_NODE:  # of its task, what rules ask for; `saved` is the node's own
             task = params["task"]
             return (
                 ("axis", task.axis), ("reduction", task.reduction), ("task", self._opaque(task))
             )  # fmt: skip
-        if op in _ALONG_AXES:
+        if "axis" in op.parameters:
             params = _from_the_front(op, params, t._operands[0].shape)
         return tuple(sorted((name, self._param(value)) for name, value in params.items()))
 
@@ -169,18 +164,22 @@ class Snapshot:
         return self._opaque(part)
 
 
-def _from_the_front(op: str | None, params: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
-    """Count axes from the front; name those that a reduction reduces, but for axes of length 1."""
-    ndim = len(shape)
-    if op in _ALONG_ONE:
-        found: dict[str, Any] = {"axis": int(params.get("axis", -1)) % ndim}
-    else:
-        axis = params.get("axis")
+def _from_the_front(op: Primitive, given: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
+    """Write out all parameters in one form, with axes counted from the front.
+
+    Of the axes that a reduction may reduce several of, those of length 1 are left out.
+    """
+    params = {**op.parameters, **given}
+    axis, ndim = params["axis"], len(shape)
+    if op.kind == "reduction" and op.parameters["axis"] is None:
         axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-        found = {"axis": tuple(sorted([i for i in {int(i) % ndim for i in axes} if shape[i] != 1]))}
-    if op in _REDUCTIONS:
-        found["keepdims"] = bool(params.get("keepdims", False))
-    return found
+        axis = tuple(sorted([i for i in {int(i) % ndim for i in axes} if shape[i] != 1]))
+    elif isinstance(axis, (int, np.integer)):
+        axis = int(axis) % ndim
+    params["axis"] = axis
+    if "keepdims" in params:
+        params["keepdims"] = bool(params["keepdims"])
+    return params
 
 
 def _counts_up(array: np.ndarray) -> bool:

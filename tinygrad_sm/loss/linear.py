@@ -190,6 +190,7 @@ linear_softmax_with_loss = def_primitive(
     _vjp("bias"),
     _target_vjp,
     integers=True,
+    kind="loss",
 )
 
 

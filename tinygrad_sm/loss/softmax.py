@@ -59,4 +59,5 @@ logsumexp = def_primitive(
     lambda g, y, a, axis=-1, keepdims=False: (
         (g if keepdims else p.expand_dims(g, axis % a.ndim)) * softmax(a, axis=axis)
     ),
+    kind="reduction",
 )

@@ -187,7 +187,7 @@ def _target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: 
 
 
 softmax_with_loss = def_primitive(
-    "SoftmaxWithLoss", _forward, _logits_vjp, _target_vjp, integers=True
+    "SoftmaxWithLoss", _forward, _logits_vjp, _target_vjp, integers=True, kind="loss"
 )
 
 
