@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import warnings
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -93,9 +94,11 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _say(sentence: str) -> None:
-    click.echo(f"tinygrad-sm: {' '.join(sentence.split())}", err=True)
+    with suppress(OSError):  # where stderr is full or gone, the status has to say it
+        click.echo(f"tinygrad-sm: {' '.join(sentence.split())}", err=True)
 
 
 def _silence() -> None:
     """Let what is still to be printed, also at exit, go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, AttributeError):  # there may be no such stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -118,7 +118,11 @@ def output_folder(path: str) -> Path:
     if not path:
         raise InvalidValueError("--output is empty; give the path of a folder")
     folder = Path(path)
-    nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    try:
+        around = folder.absolute().parents
+    except OSError as error:  # the current folder is gone
+        raise InvalidValueError(f"--output {path}: cannot be made ({error.strerror})") from None
+    nearest = next(p for p in (folder, *around) if os.path.lexists(p))
     if not nearest.is_dir():
         what = dangling(nearest) or "is a file"
         what = what if nearest == folder else f"{nearest}: {what}"

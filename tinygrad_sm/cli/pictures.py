@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,11 +49,26 @@ def write_pictures(
         for suffix in formats
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_all(rendered)
+        with _made(folder):
+            write_all(rendered)
     except OSError as error:  # a SaveError is one, too
         why = error.__cause__ if isinstance(error, SaveError) else error
         raise InvalidValueError(
             f"--output {folder}: cannot be written to ({getattr(why, 'strerror', None) or why})"
         ) from None
     return list(rendered)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder, however deep, and take it away again if what is to go there fails."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        for place in reversed(missing):
+            place.mkdir(exist_ok=True)
+        yield
+    except BaseException:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
+        raise
