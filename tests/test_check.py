@@ -121,6 +121,74 @@ def test_slopes_at_kinks():
     assert "at (0,): vjp 1.5" in str(failed(steep, np.array([0.0])))
 
 
+NEAR = [sign * 10.0**-k for k in range(1, 11) for sign in (1, -1)]
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("off", NEAR)
+def test_a_kink_near_the_point_is_no_evidence_against_a_right_gradient(off, order):
+    functions = [
+        tg.relu,
+        lambda x: tg.relu(x) * 3 + 50,
+        lambda x: tg.max(x * [1, 1, -1] + [0, off - 1, 0]),
+        lambda x: tg.abs(x) * tg.exp(x),
+        lambda x: tg.maximum(x, x * x),
+    ]
+    for f in functions:
+        report = tg.gradcheck(f, np.array([off, 1 + off, -1.0]), order=order)
+        assert all(e.ok for e in report.entries if e.order == 1)
+
+
+def test_the_reported_points_near_kinks():
+    assert tg.gradcheck(lambda x: x.relu(), np.array([-2e-5, 1.0]))
+    assert tg.gradcheck(tg.max, np.array([0.25, 0.25 - 1.6e-5, -1]))
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5, 0.0, -1.0, 1.01])
+@pytest.mark.parametrize("off", [1.0, *NEAR[::2]])
+def test_a_wrong_gradient_is_found_however_near_a_kink_is(off, factor):
+    """Half the slope is what a difference across the kink would say."""
+    wrong = primitive(
+        lambda x: np.maximum(x, 0), lambda g, y, x: g * (x > 0) * np.where(x < 2, factor, 1)
+    )
+    for f in (wrong, lambda x: tg.sum(wrong(x) * 3 + 50)):
+        (entry,) = failed(f, np.array([off, 3.0, -1.0])).failures
+        assert entry.index == (0,)
+
+
+def test_a_slope_where_there_is_none_is_found_near_a_kink():
+    wrong = primitive(lambda x: np.maximum(x, 0), lambda g, y, x: g * (x > -1e-3))
+    failed(wrong, np.array([-2e-5, 1.0]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_kink_that_the_dtype_cannot_tell_from_the_point(dtype):
+    """1 − exp(−x) rounds to 0 there, so that relu is at its kink; in float64 it is not."""
+    x = np.array([1e-4 if dtype == np.float16 else 2e-8, 0.5, 1.0], dtype)
+    report = tg.gradcheck(lambda x: tg.relu(1 - tg.exp(-x)), x, order=2)
+    assert report.entries[0].method == "one-sided slopes"
+
+
+def test_small_kinks_of_many_elements_along_a_direction():
+    x = np.random.default_rng(0).normal(size=100_000)
+    assert tg.gradcheck(lambda x: tg.relu(x).sum(), x)
+    failed(lambda x: tg.relu(x).sum() * 1.01 - tg.relu(x).sum().numpy() * 0.01, x)
+
+
+def test_what_was_not_checked_is_counted_and_nothing_checked_is_a_failure():
+    report = tg.gradcheck(tg.relu, np.array([0.0, 1.0]), order=2)
+    assert str(report).startswith(
+        "gradcheck passed: 3 derivatives compared, 1 not checked (at a kink), largest error"
+    )
+    (unknown,) = [e for e in report.entries if e.ok is None]
+    assert (unknown.order, unknown.index, unknown.method) == (2, (0,), "not checked: kink")
+    report = failed(tg.relu, np.array([0.0]), order=2)
+    assert report.unseen == [2]
+    assert "no derivative of order 2 could be checked" in str(report)
+    report = failed(lambda x: tg.relu(x) * 3 + 50, np.array([1e-11]))
+    assert report.entries[0].method == "not checked: kink"
+
+
 # What is wrong ------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 _SHOWN = 10  # failures that a report's text lists
+NOT_CHECKED = "not checked: kink"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,9 @@ class GradcheckEntry:
         numeric: what the function's own values give.
         error: distance between the two; 0 at a kink whose one-sided slopes enclose `analytic`.
         tolerance: how large `error` may be; it contains the error bar of `numeric`.
-        method: "complex step", "central difference" or "one-sided slopes".
-        ok: whether the error is within the tolerance and both numbers are finite and certain.
+        method: "complex step", "central difference", "one-sided slopes" or "not checked: kink".
+        ok: whether the error is within the tolerance and both numbers are finite and certain;
+            None where f has a kink so near that no difference quotient is evidence.
     """
 
     order: int
@@ -33,7 +35,7 @@ class GradcheckEntry:
     error: float
     tolerance: float
     method: str
-    ok: bool
+    ok: bool | None
 
     def __str__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -60,24 +62,37 @@ class GradcheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every derivative agrees and nothing else is wrong."""
-        return not self.problems and all(e.ok for e in self.entries)
+        """Whether no derivative is wrong, some of each order were checked, and nothing else is."""
+        return not self.problems and not self.failures and not self.unseen
 
     @property
     def failures(self) -> list[GradcheckEntry]:
         """The derivatives that do not agree."""
-        return [e for e in self.entries if not e.ok]
+        return [e for e in self.entries if e.ok is False]
+
+    @property
+    def unseen(self) -> list[int]:
+        """The orders of which there are derivatives, but none that could be checked."""
+        return [
+            order
+            for order in sorted({e.order for e in self.entries})
+            if all(e.ok is None for e in self.entries if e.order == order)
+        ]
 
     def __bool__(self) -> bool:
         return self.ok
 
     def __str__(self) -> str:
         failures = self.failures
-        head = f"{len(self.entries)} derivatives compared"
+        checked = [e for e in self.entries if e.ok is not None]
+        head = f"{len(checked)} derivatives compared"
+        if len(checked) < len(self.entries):
+            head += f", {len(self.entries) - len(checked)} not checked (at a kink)"
         if self.ok:
-            worst = max((e.error for e in self.entries), default=0.0)
+            worst = max((e.error for e in checked), default=0.0)
             return f"gradcheck passed: {head}, largest error {worst:.2g}"
         lines = [f"gradcheck failed: {head}, {len(failures)} wrong"]
+        lines += [f"  no derivative of order {order} could be checked" for order in self.unseen]
         lines += [f"  {problem}" for problem in self.problems]
         lines += [f"  {entry}" for entry in failures[:_SHOWN]]
         if len(failures) > _SHOWN:
