@@ -1,6 +1,6 @@
 """A tiny reverse-mode autograd engine about the gradient of softmax + cross-entropy."""
 
-from tinygrad_sm import primitives
+from tinygrad_sm import more, primitives
 from tinygrad_sm.backward import BackwardTrace, grad, hessian, jacobian
 from tinygrad_sm.check import GradcheckReport, gradcheck
 from tinygrad_sm.compare import compare
@@ -15,6 +15,7 @@ from tinygrad_sm.loss.linear import linear_cross_entropy
 from tinygrad_sm.loss.softmax import log_softmax, logsumexp, softmax
 from tinygrad_sm.loss.softmax_with_loss import SoftmaxWithLoss, cross_entropy
 from tinygrad_sm.loss.with_gradient import cross_entropy_with_gradient
+from tinygrad_sm.more import *
 from tinygrad_sm.pool import set_threads
 from tinygrad_sm.primitives import *
 from tinygrad_sm.tensor import Tensor, group, no_grad
@@ -52,3 +53,4 @@ __all__ = [
     "softmax",
 ]
 __all__ += primitives.__all__
+__all__ += more.__all__

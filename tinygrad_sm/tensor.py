@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
+from tinygrad_sm import more
 from tinygrad_sm import primitives as p
-from tinygrad_sm.dispatch import Primitive, answer_for_numpy
+from tinygrad_sm.dispatch import Primitive, answer_for_numpy, unusual
 from tinygrad_sm.errors import (
     InvalidIndexError,
     InvalidTypeError,
@@ -317,6 +318,22 @@ class Tensor:
         """The Tensor with its axes reversed."""
         return self.transpose()
 
+    def tolist(self) -> Any:
+        """The values as Python numbers in nested lists, without a gradient."""
+        return self._now.tolist()
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Any:
+        """The position of the largest element along `axis`, a plain integer or array."""
+        return np.argmax(self._now, axis, keepdims=keepdims)
+
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Any:
+        """The position of the smallest element along `axis`, a plain integer or array."""
+        return np.argmin(self._now, axis, keepdims=keepdims)
+
+    def argsort(self, axis: int | None = -1) -> Any:
+        """The positions of the elements in ascending order, a plain array."""
+        return np.argsort(self._now, axis, kind="stable")
+
     def item(self) -> float:
         """The single element as a Python float.
 
@@ -500,17 +517,85 @@ class Tensor:
         """Element by element absolute value."""
         return record(p.abs, (self,))
 
-    def sum(self, axis: p.Axis = None, keepdims: bool = False) -> Tensor:
+    # The parameters of ndarray's methods that are not here may be given as what they are anyway
+
+    def sum(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
         """Sum along `axis` (an int, a tuple, or None for all)."""
-        return record(p.sum, (self,), {"axis": axis, "keepdims": keepdims})
+        return record(p.sum, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
 
-    def mean(self, axis: p.Axis = None, keepdims: bool = False) -> Tensor:
+    def mean(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
         """Mean along `axis` (an int, a tuple, or None for all)."""
-        return record(p.mean, (self,), {"axis": axis, "keepdims": keepdims})
+        return record(p.mean, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
 
-    def max(self, axis: p.Axis = None, keepdims: bool = False) -> Tensor:
+    def max(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
         """Largest element along `axis`; ties share the gradient evenly."""
-        return record(p.max, (self,), {"axis": axis, "keepdims": keepdims})
+        return record(p.max, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
+
+    def min(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
+        """Smallest element along `axis`; ties share the gradient evenly."""
+        return record(more.min, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
+
+    def prod(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
+        """Product along `axis` (an int, a tuple, or None for all)."""
+        return record(more.prod, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
+
+    def cumsum(self, axis: int | None = None, **usual: Any) -> Tensor:
+        """Running sum along `axis`; of all elements in a row if it is None."""
+        return record(more.cumsum, (self,), {"axis": axis, **unusual(usual)})
+
+    def var(
+        self, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False, **usual: Any
+    ) -> Tensor:
+        """Variance along `axis`, with the divisor n - `ddof`."""
+        return cast(Tensor, more.var(self, axis, ddof, keepdims, **usual))
+
+    def std(
+        self, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False, **usual: Any
+    ) -> Tensor:
+        """Standard deviation along `axis`; its slope is 0 where all elements are equal."""
+        return cast(Tensor, more.std(self, axis, ddof, keepdims, **usual))
+
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        """Elements kept between `min` and `max`; None is no bound."""
+        return cast(Tensor, more.clip(self, min, max))
+
+    def dot(self, other: Any) -> Tensor:
+        """Matrix product, as `np.dot` has it."""
+        return cast(Tensor, more.dot(self, other))
+
+    def ravel(self) -> Tensor:
+        """All elements in a row."""
+        return record(p.reshape, (self,), {"shape": (-1,)})
+
+    flatten = ravel
+
+    def squeeze(self, axis: p.Axis = None) -> Tensor:
+        """Without the axes of length 1, or without those of them that `axis` names."""
+        return cast(Tensor, more.squeeze(self, axis))
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        """Two axes exchanged."""
+        return cast(Tensor, more.swapaxes(self, axis1, axis2))
+
+    def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
+        """Each element several times in succession along `axis`."""
+        return cast(Tensor, more.repeat(self, repeats, axis))
+
+    def take(self, indices: Any, axis: int | None = None) -> Tensor:
+        """The elements at integer positions along `axis`."""
+        return cast(Tensor, more.take(self, indices, axis))
+
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """Sum of the elements (i, i + `offset`) of two axes."""
+        return cast(Tensor, more.trace(self, offset, axis1, axis2))
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """The elements (i, i + `offset`) of two axes, as the last axis."""
+        return cast(Tensor, more.diagonal(self, offset, axis1, axis2))
+
+    def copy(self) -> Tensor:
+        """The same values again; the gradient flows through. `detach` makes a constant."""
+        return record(p.astype, (self,), {"dtype": self.dtype})
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in another shape, given as numbers or as one tuple."""
@@ -566,7 +651,8 @@ class Tensor:
         return np.array(self._now, dtype=dtype)
 
 
-# NumPy functions whose results are booleans, integers or shapes: there is nothing to differentiate.
+# NumPy functions whose results are booleans, integers or shapes, or constant but for jumps: there
+# is nothing to differentiate.
 _CONSTANT: frozenset[Callable[..., Any]] = frozenset(
     {
         np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal,
@@ -574,7 +660,8 @@ _CONSTANT: frozenset[Callable[..., Any]] = frozenset(
         np.argmax, np.argmin, np.argsort, np.shape, np.ndim, np.size, np.all, np.any,
         np.array_equal, np.allclose, np.isclose, np.count_nonzero, np.nonzero, np.result_type,
         np.zeros_like, np.ones_like, np.empty_like, np.array_repr, np.array_str,
-        np.array2string,
+        np.array2string, np.sign, np.floor, np.ceil, np.rint, np.trunc, np.round, np.argpartition,
+        np.searchsorted, np.isreal, np.iscomplex, np.isrealobj, np.iscomplexobj,
     }
 )  # fmt: skip
 
