@@ -66,11 +66,13 @@ def _masked(rng, shape):
     return a
 
 
-def exact_row(a, t):
-    """Loss and gradient of one row, in 60 digits."""
+def exact_row(a, t, temperature=1.0):
+    """Loss and gradient of one row times T, in 60 digits."""
     with mpmath.workdps(60):
-        largest = mpmath.mpf(float(a.max()))
-        exps = [mpmath.exp(mpmath.mpf(float(x)) - largest) if x > -np.inf else 0 for x in a]
+        largest, divisor = mpmath.mpf(float(a.max())), mpmath.mpf(temperature)
+        exps = [
+            mpmath.exp((mpmath.mpf(float(x)) - largest) / divisor) if x > -np.inf else 0 for x in a
+        ]
         rest = mpmath.fsum(e for k, e in enumerate(exps) if k != t)
         total = rest + exps[t]
         gradient = [e / total for e in exps]
@@ -89,10 +91,10 @@ def ulp_error(got, want, dtype):
         return float(abs(mpmath.mpf(float(got)) - want) / unit)
 
 
-def worst_ulp(a, index, losses, gradient):
+def worst_ulp(a, index, losses, gradient, temperature=1.0):
     worst, losses = 0.0, losses.astype(a.dtype)
     for row, t in enumerate(index):
-        loss, exact = exact_row(a[row], t)
+        loss, exact = exact_row(a[row], t, temperature)
         errors = [ulp_error(x, y, a.dtype) for x, y in zip(gradient[row], exact, strict=True)]
         worst = max(worst, ulp_error(losses[row], loss, a.dtype), *errors)
     return worst
@@ -128,6 +130,29 @@ def test_segments_keep_the_promise(rng, family, dtype, layout):
     index = rng.integers(0, 300, 3)
     losses, gradient = softmax_cross_entropy(a, index=index)
     assert worst_ulp(a, index, losses, gradient) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("temperature", [0.7, 3.0, 0.01, 2.0, 1e30])
+def test_temperatures_keep_the_promise(rng, family, dtype, temperature):
+    for rows, classes in ((30, 3), (2, 150)):
+        a = FAMILIES[family](rng, (rows, classes)).astype(dtype)
+        index = rng.integers(0, classes, rows)
+        index[::2] = a[::2].argmax(axis=1)
+        losses, gradient = softmax_cross_entropy(
+            a, index=index, temperature=temperature, scale=temperature
+        )
+        assert worst_ulp(a, index, losses, gradient, temperature) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_temperature_in_segments_and_tiles(rng, layout, family, dtype):
+    a = FAMILIES[family](rng, (5, 150)).astype(dtype)
+    index = a.argmax(axis=1)
+    losses, gradient = softmax_cross_entropy(a, index=index, temperature=0.7, scale=0.7)
+    assert worst_ulp(a, index, losses, gradient, 0.7) <= PROMISED_ULP
 
 
 def test_sure_predictions_keep_a_gradient():

@@ -6,8 +6,11 @@ the caller owns.  They are called with NumPy's floating-point warnings off.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +26,7 @@ CHUNK = 128  # columns added in one chain
 DOTTED = 1024  # columns of one scalar product: BLAS adds them in 16 chains or more
 DEEP = -700.0  # exp of less is about to leave the normal numbers
 VANISHED = 800.0  # exp(-800) is 0 in float64
+UPPER_DIGITS = -1 << 27  # the bits of a float64 that keep 26 of its 53 digits
 
 
 class Scratch(threading.local):
@@ -132,46 +136,78 @@ def _exact_sums(values: Floats) -> Doubles:
 def exponentials(
     a: Floats, shift: Doubles | None, temperature: float, out: Floats, scratch: Scratch
 ) -> None:
-    """out = exp(a/T - shift), shift (r,) or None for 0.
+    """out = exp((a - shift)/T), shift (r,) or None for 0.
 
-    float32 logits with a shift need a float64 `out`, in which a - shift is exact.  float64 logits
-    with a shift have its rounding error compensated.
+    float32 logits with a shift need a float64 `out`, in which a - shift is exact.  Where float64
+    logits do not keep a - shift or the quotient, what was rounded off is given back.
     """
-    if temperature == 1.0 and shift is None:
+    if shift is None and temperature == 1.0:
         np.exp(a, out=out, dtype=out.dtype)
-        return
-    x = np.divide(a, temperature, out=out, dtype=out.dtype)
-    if shift is None:
-        np.exp(x, out=x)
-    elif a.dtype == np.float64:
-        _exp_compensated(x, shift[:, None], scratch)
+    elif a.dtype == np.float64 and (shift is not None or not is_power_of_two(temperature)):
+        _exp_compensated(a, shift, temperature, out, scratch)
     else:
-        _exp_below_zero(np.subtract(x, shift[:, None], out=x), scratch)
+        x = a if shift is None else np.subtract(a, shift[:, None], out=out, dtype=out.dtype)
+        x = np.divide(x, temperature, out=out, dtype=out.dtype)
+        if shift is None:
+            np.exp(x, out=x)
+        else:
+            _exp_in_steps(x, scratch)
 
 
-def _exp_compensated(x: Floats, m: Doubles, scratch: Scratch) -> None:
-    """x = exp(x - m) in place, as exp(d)(1 + delta) with d + delta = x - m exactly (TwoDiff).
+def is_power_of_two(number: float) -> bool:
+    """Whether dividing by a number rounds nothing."""
+    return math.frexp(number)[0] == 0.5
 
-    exp would multiply the rounding error of x - m by |x - m|; delta gives it back.  Elements so
-    low that exp is 0 are lifted to a floor first, since TwoDiff has no meaning for -inf.
+
+def _exp_compensated(
+    a: Floats, shift: Doubles | None, temperature: float, out: Floats, scratch: Scratch
+) -> None:
+    """out = exp((a - m)/T), as exp(d)(1 + delta) with d + delta = (a - m)/T to twice the digits.
+
+    exp would multiply the rounding error of its argument by the argument; delta gives it back.
+    Elements so low that exp is 0 are lifted to a floor first, since -inf has no differences.
     """
-    np.maximum(x, m - np.maximum(VANISHED, np.abs(m) * 2.0**-50), out=x)
-    difference = scratch.take("difference", x.shape, np.float64)
-    virtual = scratch.take("virtual", x.shape, np.float64)
-    parts = scratch.take("parts", x.shape, np.float64)
-    np.subtract(x, m, out=difference)
-    np.subtract(difference, x, out=virtual)  # -m as it was really added
-    np.subtract(difference, virtual, out=parts)  # x as it was really used
-    np.subtract(x, parts, out=x)
-    np.add(virtual, m, out=virtual)
-    np.subtract(x, virtual, out=x)  # delta
-    _exp_below_zero(difference, scratch)
-    np.multiply(x, difference, out=x)
-    np.add(x, difference, out=x)
+    d, one, two = (scratch.take(name, a.shape, np.float64) for name in ("d", "one", "two"))
+    delta = out
+    if shift is None:
+        np.maximum(a, -VANISHED * temperature, out=d)
+    else:  # TwoDiff
+        m = shift[:, None]
+        floor = m - np.maximum(VANISHED * temperature, np.abs(m) * 2.0**-50)
+        np.maximum(a, floor, out=delta)
+        np.subtract(delta, m, out=d)
+        np.subtract(d, delta, out=one)  # -m as it was really added
+        np.subtract(d, one, out=two)  # a as it was really used
+        np.subtract(delta, two, out=delta)
+        np.add(one, m, out=one)
+        np.subtract(delta, one, out=delta)
+    if temperature != 1.0:  # 1/T is c + rest, and half of d's digits times c are exact
+        c, rest = _reciprocal(temperature)
+        np.bitwise_and(d.view(np.int64), UPPER_DIGITS, out=one.view(np.int64))
+        np.subtract(d, one, out=two)
+        if shift is not None:
+            np.add(two, delta, out=two)
+        np.multiply(two, c, out=two)
+        np.multiply(d, rest, out=delta)
+        np.add(delta, two, out=delta)
+        np.multiply(one, c, out=one)
+        np.add(one, delta, out=d)
+        np.subtract(one, d, out=one)
+        np.add(delta, one, out=delta)
+    _exp_in_steps(d, scratch)
+    np.multiply(delta, d, out=delta)
+    np.add(delta, d, out=delta)
 
 
-def _exp_below_zero(x: Floats, scratch: Scratch) -> None:
-    """x = exp(x) in place, for x <= 0 in float64: in two factors if some would vanish.
+@lru_cache(maxsize=16)
+def _reciprocal(divisor: float) -> tuple[float, float]:
+    """1/T as a number of 26 digits and the rest."""
+    upper = float((np.array(1.0 / divisor).view(np.int64) & UPPER_DIGITS).view(np.float64))
+    return upper, float(1 / Fraction(divisor) - Fraction(upper))
+
+
+def _exp_in_steps(x: Floats, scratch: Scratch) -> None:
+    """x = exp(x) in place, in float64: in two factors if some would vanish.
 
     NumPy's exp takes seven times as long where its result is not a normal number.
     """

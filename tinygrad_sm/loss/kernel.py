@@ -38,6 +38,7 @@ from tinygrad_sm.loss.exponentials import (
     Floats,
     careful_row_sums,
     exponentials,
+    is_power_of_two,
     row_sums,
 )
 from tinygrad_sm.loss.few import SHORT, few_rows
@@ -98,7 +99,7 @@ def softmax_cross_entropy(
     smooth       (classes,) target added to every active row; None: zeros.
     active       (rows,) False where `smooth` is not added; None: all True.
     soft         (rows, classes) the dense target, instead of the four arguments above.
-    temperature  T > 0.  In float64 a/T is rounded (|a/T|/2 ULP of p) unless T is a power of two.
+    temperature  T > 0.
     scale        scalar or (rows,): multiplies the gradient, not the losses.
     out          (rows, classes) of the logits' dtype: receives the gradient; may be `logits`.
     threads      how many threads may work; None: see `pool.default_threads`.
@@ -189,8 +190,8 @@ def _lead(job: Rows, rows: slice) -> None:
         (job.weight, some(job.factor, rows) * total),
     ):
         known[rows] = found  # type: ignore[index]  # arrays, if the target is dense
-    job.logit[rows] = a[apart].astype(np.float64) / job.temperature
-    job.peak[rows] = np.exp(job.logit[rows])
+    job.logit[rows] = a[apart]
+    job.peak[rows] = np.exp(job.logit[rows] / job.temperature)
 
 
 def _find_only_classes(
@@ -240,13 +241,14 @@ def _over_tiles(task: Callable[[slice], None], block: Floats, threads: int, limi
 def _run_tiles(job: Rows, threads: int) -> None:
     a = job.logits
     dtype = _unshifted_dtype(a, job.temperature)
-    limit = TILE_BYTES if job.in_place else BUFFERED_BYTES
+    buffered = not job.in_place or not is_power_of_two(job.temperature)
+    limit = BUFFERED_BYTES if buffered else TILE_BYTES
     _over_tiles(lambda rows: _tile(job, rows, dtype), a, threads, limit)
 
 
 def _unshifted_dtype(a: Floats, temperature: float) -> np.dtype[Any]:
     """In what exponentials are computed: float32 only where that pays and a/T is exact."""
-    exact = math.frexp(temperature)[0] == 0.5  # T is a power of two
+    exact = is_power_of_two(temperature)
     return a.dtype if exact and a.shape[1] > NARROW_CLASSES else DOUBLE
 
 
@@ -277,7 +279,10 @@ def _tile(job: Rows, rows: slice, dtype: np.dtype[Any]) -> None:
     else:
         work = scratch.take("work", a.shape, dtype)
     exponentials(a, None, job.temperature, work, scratch)
-    work[job.each[: len(a)], job.index[rows]] = 0.0
+    apart = job.each[: len(a)], job.index[rows]
+    if dtype == np.float64:
+        job.peak[rows] = work[apart]
+    work[apart] = 0.0
     rest = job.rest[rows] = _rest(job, a, work, job.index[rows])
     total = rest + job.peak[rows]
     floor, ceiling = safe_range(some(job.weight, rows), dtype, a.dtype)
@@ -312,7 +317,7 @@ def _shift_all(job: Rows, rows: Indices, a: Floats) -> None:
 
 def _shifted_rows(job: Rows, rows: Indices, a: Floats) -> None:
     """Do rows whose exponentials need a shift; `a` holds their logits."""
-    shift = _shift_of(_row_maxima(a, rows), job.temperature)
+    shift = _shift_of(job, rows, _row_maxima(a, rows))
     work = scratch.take("work", a.shape, np.float64)
     exponentials(a, shift, job.temperature, work, scratch)
     apart = job.each[: len(a)], job.index[rows]
@@ -352,13 +357,15 @@ def _row_maxima(a: Floats, numbers: Indices) -> Doubles:
     return maxima
 
 
-def _shift_of(maxima: Doubles, temperature: float) -> Doubles:
-    shift = maxima / temperature
-    if np.isinf(shift).any():
+def _shift_of(job: Rows, rows: Choice, maxima: Doubles) -> Doubles:
+    """A shift near the maxima, with which S >= |weight| as far as that can be: see `safe_range`."""
+    if np.isinf(maxima / job.temperature).any():
         raise InvalidValueError(
             f"temperature must not be so small that logits / temperature overflows; "
-            f"got {temperature}"
+            f"got {job.temperature}"
         )
+    room = np.log(np.clip(np.abs(some(job.weight, rows)), 1.0, 1e290))
+    shift: Doubles = maxima - room * job.temperature
     return shift
 
 
@@ -369,7 +376,7 @@ def _measure_gaps(job: Rows, rows: slice) -> None:
     apart = job.each[: len(a)], job.index[rows]
     maxima = (a[apart] if job.leading else np.maximum.reduce(a, axis=1)).astype(np.float64)
     maxima[np.isneginf(maxima)] = 0.0  # every class is masked
-    job.maxima[rows] = maxima / job.temperature
+    job.maxima[rows] = maxima
     if job.leading:
         mass = np.asarray(job.total)[rows]
         job.gaps[rows] = gaps(job, a, maxima, dense, mass, None)
@@ -419,7 +426,7 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
 
     pool.run(find_maximum, len(parts), threads)
     maximum = _row_maxima(peaks, np.array([row]))
-    shift, dtype = _wide_shift(job, rows, _shift_of(maximum, job.temperature))
+    shift, dtype = _wide_shift(job, rows, maximum)
 
     def exponentiate(number: int) -> None:
         part = parts[number]
@@ -433,6 +440,8 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
         work = scratch.take("work", segment.shape, dtype)
         exponentials(segment, shift, job.temperature, work, scratch)
         if apart is not None:
+            if dtype == np.float64:
+                job.peak[row] = work[apart]
             work[apart] = 0.0
         rests[0, number] = _rest(job, segment, work, job.index[rows] - part.start)[0]
         if gradient is not None:
@@ -441,9 +450,9 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
     pool.run(exponentiate, len(parts), threads)
     job.rest[rows] = careful_row_sums(rests)
     if job.dense is not None:
-        job.maxima[rows], job.gaps[rows] = maximum / job.temperature, row_sums(weighted)
+        job.maxima[rows], job.gaps[rows] = maximum, row_sums(weighted)
     if shift is not None:
-        job.shift[rows], job.peak[rows] = shift, np.exp(job.logit[rows] - shift)
+        job.shift[rows] = shift
     if job.rest[row] + job.peak[row] == 0.0:
         job.rest[row] = 1.0  # every class is masked: p = 0/1
     if gradient is None:
@@ -464,7 +473,8 @@ def _wide_shift(job: Rows, rows: slice, maximum: Doubles) -> tuple[Doubles | Non
     dtype = _unshifted_dtype(job.logits, job.temperature)
     kept = job.logits.dtype  # the gradient's buffer keeps the exponentials
     floor, ceiling = safe_range(some(job.weight, rows), kept, kept)
-    least = float(np.exp(maximum[0]))
+    shift = _shift_of(job, rows, maximum)
+    least = float(np.exp(maximum[0] / job.temperature))
     if np.all(floor <= least) and np.all(least * job.logits.shape[1] <= ceiling):
         return None, dtype
-    return maximum, DOUBLE
+    return shift, DOUBLE

@@ -26,6 +26,7 @@ from tinygrad_sm.loss.softmax_with_loss import (
     kernel_dtype,
     kernel_target,
     reduced,
+    scales_last,
     target_cotangent,
 )
 from tinygrad_sm.loss.task import Task, non_finite, task_of
@@ -40,7 +41,7 @@ PRODUCT_BYTES = 1 << 20  # of a part of Gᵀ x, on its way to ∂L/∂W: it stay
 class _Saved:
     """Which gradients are wanted, and those that were found but not yet taken by a backward.
 
-    Under reduction "none" those found hold for one `cotangent` only.
+    Those found hold for one `cotangent` only; None is any that may be multiplied in afterwards.
     """
 
     wanted: frozenset[str]
@@ -146,15 +147,16 @@ def _vjp(name: str) -> Any:
     ) -> Any:
         if isinstance(g, Tensor):
             return _on_tensors(name, g, x, weight, bias, target, task)
-        per_row = task.reduction == "none"
-        if name not in saved.gradients or (per_row and saved.cotangent is not g):
-            scale = g.reshape(-1) if per_row else 1.0 / task.divisor
+        # float16 is computed in float32, which has digits for any cotangent
+        last = task.reduction != "none" and (g == 1 or g.dtype == np.float16 or scales_last(g))
+        if name not in saved.gradients or saved.cotangent is not (None if last else g):
+            scale = np.float64(1.0) if last else g.reshape(-1 if g.ndim else ()).astype(np.float64)
             arrays = _computable(x, weight, bias, target)
             wanted = saved.wanted | {name}
-            saved.gradients = _run_chunks(arrays, task, scale, wanted, chunk_rows)[1]
-            saved.cotangent = g if per_row else None
+            saved.gradients = _run_chunks(arrays, task, scale / task.divisor, wanted, chunk_rows)[1]
+            saved.cotangent = None if last else g
         gradient = saved.gradients.pop(name)  # given away: the receiver may change it
-        if not per_row and g != 1:
+        if last and g != 1:
             gradient *= g
         return gradient.reshape(np.shape({"x": x, "weight": weight, "bias": bias}[name]))
 

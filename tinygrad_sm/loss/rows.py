@@ -1,7 +1,7 @@
 """What the fused kernel knows of each row, and the formulas that turn it into loss and gradient.
 
 One class t of every row is set apart: the right one, or of a distribution the one of the largest
-logit.  With the exponentials e_k = exp(a_k/T - shift), R = sum_{k != t} e_k and S = R + e_t,
+logit.  With the exponentials e_k = exp((a_k - shift)/T), R = sum_{k != t} e_k and S = R + e_t,
 
     lse(a/T) - a_t/T  =  log1p(R/e_t)        the loss of class t
     p_t - 1           =  -R/S                its gradient
@@ -45,11 +45,11 @@ class Rows:
     active: PerRow = 1.0  # multiplies `dense`
     in_place: bool = False  # the gradient's memory holds the exponentials first
     leading: bool = False  # t is the class of the largest logit, found tile by tile
-    logit: Doubles  # (rows,) a_t/T
+    logit: Doubles  # (rows,) a_t
     peak: Doubles  # (rows,) e_t
     rest: Doubles  # (rows,) R
     shift: Doubles  # (rows,)
-    maxima: Doubles  # (rows,) max(a)/T, if the target is dense
+    maxima: Doubles  # (rows,) max(a), if the target is dense
     gaps: Doubles  # (rows,) sum_{j != t} q_j (max(a) - a_j)/T, if the target is dense
 
     def __init__(
@@ -64,9 +64,7 @@ class Rows:
         self.index, self.at_index, self.total = index, at_index, total
         self.weight = self.factor * total
         self.logit = self.logits[self.each, index].astype(np.float64)
-        if self.temperature != 1.0:
-            self.logit /= self.temperature
-        self.peak = np.exp(self.logit)
+        self.peak = np.exp(self.logit / self.temperature)
         self.rest = np.empty(len(self.logits))
         self.shift = np.zeros(len(self.logits))
 
@@ -131,7 +129,8 @@ def losses(rows: Rows) -> Doubles:
     weighted = times(rows.at_index, right)
     if rows.dense is None:
         return weighted
-    apart = np.maximum(np.log(rows.rest + rows.peak) + (rows.shift - rows.maxima), 0.0)
+    largest = np.exp((rows.maxima - rows.shift) / rows.temperature)
+    apart = np.log(np.maximum((rows.rest + rows.peak) / largest, 1.0))
     apart = np.where(rows.logit == rows.maxima, right, apart)
     others = times(np.subtract(rows.total, rows.at_index), apart)
     return weighted + others + times(rows.active, rows.gaps)
@@ -142,7 +141,7 @@ def _right_losses(rows: Rows) -> Doubles:
     ratio = rows.rest / rows.peak
     right: Doubles = np.log1p(ratio)
     if not np.maximum.reduce(ratio, initial=0.0) < LARGEST_RATIO:
-        apart = (rows.shift - rows.logit) + np.log(rows.rest + rows.peak)
+        apart = (rows.shift - rows.logit) / rows.temperature + np.log(rows.rest + rows.peak)
         right = np.where(ratio < LARGEST_RATIO, right, apart)
     return right
 
@@ -232,10 +231,10 @@ def gradient_at_index(rows: Rows) -> Doubles:
 
     Where q_t is the smaller part of s, s*p_t - q_t has less to cancel and is taken instead.
     """
-    total = rows.rest + rows.peak
-    pulled: Doubles = -rows.weight * (rows.rest / total)
+    rate = rows.weight / (rows.rest + rows.peak)
+    pulled: Doubles = -rate * rows.rest
     if rows.dense is None:
         return pulled
     pulled += rows.factor * np.subtract(rows.total, rows.at_index)
-    direct = rows.weight * (rows.peak / total) - np.multiply(rows.factor, rows.at_index)
+    direct = rate * rows.peak - np.multiply(rows.factor, rows.at_index)
     return np.where(np.multiply(2.0, rows.at_index) < rows.total, direct, pulled)

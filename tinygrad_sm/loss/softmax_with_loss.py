@@ -166,19 +166,29 @@ def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
     return _spread(g, task) * terms
 
 
+def scales_last(g: Any) -> bool:
+    """Whether the gradient may be rounded first and multiplied by g then: if g is 0 or ±2^-k.
+
+    A larger g would show the digits lost to underflow, any other would round once more.
+    """
+    mantissa, exponent = np.frexp(g)
+    return bool(np.all((mantissa == 0.0) | (np.abs(mantissa) == 0.5) & (exponent <= 1)))
+
+
 def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
     """g·(s·p − q)/T: what the forward pass left, or the kernel once more."""
     if isinstance(g, Tensor):
         return closed_form(g, logits, target, task)
+    per_row = task.reduction == "none"
+    one = np.count_nonzero(g == 1.0) == g.size if per_row else float(g) == 1.0
     gradient, saved.gradient = saved.gradient, None  # given away: the receiver may change it
-    if gradient is None:
-        scale = g.reshape(-1) if task.reduction == "none" else float(g) / task.divisor
+    if not one and not scales_last(g):
+        scale = g.reshape(-1).astype(np.float64) if per_row else float(g) / task.divisor
         return run_kernel(logits, target, task, scale, want_grad=True)[1]
-    if task.reduction == "none":
-        if np.count_nonzero(g == 1.0) < g.size:
-            gradient *= np.expand_dims(g, task.axis)
-    elif float(g) != 1.0:
-        gradient *= g
+    if gradient is None:
+        gradient = run_kernel(logits, target, task, 1.0 / task.divisor, want_grad=True)[1]
+    if not one:
+        gradient *= np.expand_dims(g, task.axis) if per_row else g
     return gradient
 
 
@@ -295,8 +305,12 @@ class SoftmaxWithLoss:
     def forward(self, x: Any, t: Any) -> Any:
         """Return the loss of logits `x` and target `t` as a plain array."""
         x = Tensor(x)
-        self._out = self(x, t)
+        half = x.dtype == np.float16  # which has not the range of a scaled loss's `dout`
+        self._out = self(x.astype(np.float32) if half else x, t)
         self._x = x
+        if half:
+            with np.errstate(over="ignore"):
+                self.loss, self.y = self.loss.astype(x.dtype), self.y.astype(x.dtype)
         return self.loss
 
     def backward(self, dout: Any = 1) -> np.ndarray:

@@ -43,7 +43,7 @@ class Task:
         active: (rows) False where a row is ignored; None for all True.
         reduction: "mean", "sum" or "none".
         divisor: what "mean" divides the sum by; 1 for the others.
-        temperature: T.
+        temperature: T, between 1e-300 and 1e300.
     """
 
     shape: tuple[int, ...]
@@ -207,7 +207,7 @@ def _is_integer(value: Any) -> bool:
 
 def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> None:
     if type(reduction) is str and type(label_smoothing) is type(temperature) is float:
-        usual = 0.0 <= label_smoothing <= 1.0 and 0.0 < temperature < math.inf
+        usual = 0.0 <= label_smoothing <= 1.0 and 1e-300 <= temperature <= 1e300
         if usual and reduction in REDUCTIONS:
             return
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
@@ -221,6 +221,8 @@ def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> No
         raise InvalidValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
     if not (0 < temperature < math.inf):
         raise InvalidValueError(f"temperature must be positive and finite; got {temperature}")
+    if not 1e-300 <= temperature <= 1e300:
+        raise InvalidValueError(f"temperature must lie between 1e-300 and 1e300; got {temperature}")
 
 
 def _checked_weight(weight: Any, classes: int) -> np.ndarray | None:
