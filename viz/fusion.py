@@ -78,11 +78,13 @@ class _Fusion:
             return drawn
         places = [{n.id for n in rewrite.matched} for rewrite in self.result.rewrites]
         places += [{miss.node.id} for miss in self.result.near_misses]
+        beside: dict[int, set[int]] = {node.id: {node.id} for node in before.nodes}
+        for edge in before.edges:
+            beside[edge.source].add(edge.target)
+            beside[edge.target].add(edge.source)
         shown: set[int] = set()
         for place in places:
-            around = {i for e in before.edges for i in (e.source, e.target)
-                      if e.source in place or e.target in place}  # fmt: skip
-            around &= drawn
+            around = drawn & set[int]().union(*(beside[i] for i in place))
             if len(shown | around) > _MOST_AROUND:
                 if not shown:  # of a single match that is too large its end
                     shown = set(sorted(around)[-_MOST_AROUND:])
@@ -250,8 +252,8 @@ def _pairs(result: FuseResult) -> dict[int, int]:
     before, after = result.before.nodes, result.after.nodes
     for mine, theirs in result.unchanged.items():
         pairs.update(zip(before[mine].inputs, after[theirs].inputs, strict=True))
-    alike = same_inputs(result.before, result.after)
-    for theirs, mine in alike.items():
-        if theirs not in pairs.values():
+    taken = set(pairs.values())
+    for theirs, mine in same_inputs(result.before, result.after).items():
+        if theirs not in taken:
             pairs.setdefault(mine, theirs)
     return pairs

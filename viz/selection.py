@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
@@ -42,19 +42,16 @@ def same_inputs(reference: Graph, other: Graph) -> dict[int, int]:
 
     Returns their ids in `other`, with those in `reference`.
     """
-    found = {}
-    for node in other.nodes:
-        if node.inputs:
-            continue
-        same = [mine.id for mine in reference.nodes if not mine.inputs and _same(mine, node)]
-        if same:
-            found[node.id] = same[0]
-    return found
+    known: dict[Hashable, int] = {}
+    for node in reference.nodes:
+        if not node.inputs:
+            known.setdefault(_identity(node), node.id)
+    found = {node.id: known.get(_identity(node)) for node in other.nodes if not node.inputs}
+    return {mine: theirs for mine, theirs in found.items() if theirs is not None}
 
 
-def _same(x: Node, y: Node) -> bool:
-    if x.op != y.op:
-        return False
-    if x.op == LEAF:
-        return x.tensor is y.tensor
-    return x.value.size == y.value.size and np.array_equal(x.value.ravel(), y.value.ravel())
+def _identity(node: Node) -> Hashable:
+    """What is the same for the same leaf, and for constants with equal elements."""
+    if node.op == LEAF:
+        return id(node.tensor)
+    return node.op, node.value.size, (node.value.astype(np.float64) + 0.0).tobytes()

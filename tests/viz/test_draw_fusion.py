@@ -1,5 +1,8 @@
 """Before and after `fuse` in one picture."""
 
+import cProfile
+import pstats
+
 import numpy as np
 import pytest
 from picture_text import attributes, edges, svg_text
@@ -144,6 +147,41 @@ def test_a_large_graph_is_drawn_around_its_matches():
     drawing = viz.draw_fusion(tg.fuse(loss_of(h, T)))
     assert len(drawing.scene.boxes) < 30
     assert "nodes are drawn: those around the matches." in svg_text(drawing)
+
+
+def calls(make):
+    """How many calls of functions it takes to draw what fuse finds in what `make` makes."""
+    result, profile = tg.fuse(make()), cProfile.Profile()
+    profile.runcall(lambda: viz.draw_fusion(result))
+    return sum(stat[0] for stat in pstats.Stats(profile).stats.values())
+
+
+def scaled(n):
+    x = tg.Tensor(W1[0], name="x")
+    for _ in range(n):
+        x = x * 1.0
+    return x.sum()
+
+
+def penalised(n):
+    x = tg.Tensor(W2)
+    for i in range(n):
+        x = x + np.full(W2.shape, 1e-3 * i)
+    return loss_of(x, [0] * 8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        scaled,
+        penalised,
+        lambda n: sum(loss_of(tg.Tensor(W2 + i), [i % 3] * 8) for i in range(n)),
+        lambda n: sum(tg.log(tg.softmax(tg.Tensor(W2)) + 1e-7).sum() for _ in range(n)),
+    ],
+)
+def test_the_work_grows_with_the_graph_and_no_faster(make):
+    make(3)
+    assert calls(lambda: make(240)) < 5.5 * calls(lambda: make(60))
 
 
 def test_of_a_match_that_is_too_large_the_end_is_drawn():
