@@ -1,6 +1,8 @@
 """What `fuse` promises: the result, what is shared and remembered, what is refused."""
 
+import cProfile
 import gc
+import pstats
 import weakref
 from fractions import Fraction
 
@@ -124,6 +126,43 @@ def test_what_differs_by_a_factor_is_made_of_what_is_there():
     np.testing.assert_allclose(tg.grad(result.output, a), tg.grad(output, a), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("f", "made"),
+    [
+        (lambda a, lp: (lp * lp).sum() + lp[[0, 1], [2, 0]].sum(), []),
+        (lambda a, lp: (lp * lp.exp()).sum(), []),  # p from log p costs less than p anew
+        (lambda a, lp: (lp * lp).sum() + -lp[[0, 1], [2, 0]].sum(), ["SoftmaxWithLoss"]),
+        (lambda a, lp: np.exp(-np.negative(lp[[0, 1], [2, 0]])), ["SoftmaxWithLoss"]),
+    ],
+)
+def test_a_rewrite_that_saves_nothing_is_not_made(f, made):
+    a = tg.Tensor(LOGITS)
+    output = f(a, tg.log_softmax(a))
+    result = tg.fuse(output)
+    assert [rewrite.made.op for rewrite in result.rewrites] == made
+    assert all(rewrite.operations_saved > 0 for rewrite in result.rewrites)
+    np.testing.assert_allclose(result.output.numpy(), output.numpy(), rtol=1e-13)
+
+
+def test_what_overflowed_is_made_anew_even_where_nothing_is_saved():
+    a = tg.Tensor([1000.0, 0.0])
+    with np.errstate(all="ignore"):
+        e = a.exp()
+        s = e.sum()
+        result = tg.fuse((e / s).named("p")[0] + 0 * e.sum() + 0 * s)
+    p = next(node for node in result.after.nodes if node.name == "p")
+    assert (p.op, p.value.tolist()) == ("softmax", [1.0, 0.0])
+
+
+def test_what_two_rewrites_do_without_is_saved_once():
+    a = tg.Tensor(LOGITS)
+    e = a.exp()
+    p = e / e.sum(axis=1, keepdims=True)
+    result = tg.fuse(-(Y * p.log()).sum() + (p * p).sum())
+    before, after = (sum(bool(n.inputs) for n in g.nodes) for g in (result.before, result.after))
+    assert sum(rewrite.operations_saved for rewrite in result.rewrites) == before - after == 5
+
+
 def test_gradients_of_other_inputs_are_unchanged():
     a, b, c = (tg.Tensor(RNG.normal(size=(2, 3))) for _ in range(3))
     output = naive(a * b + c) * (b * c).sum()
@@ -161,6 +200,40 @@ def test_a_long_chain_is_searched_without_recursion():
     for _ in range(5_000):
         z = z + 0.001
     assert [r.made.op for r in tg.fuse(naive(z)).rewrites] == ["SoftmaxWithLoss"]
+
+
+def work(make):
+    """How many calls of functions it takes to fuse what `make` makes, and to tell of it."""
+    output, profile = make(), cProfile.Profile()
+    profile.runcall(lambda: str(tg.fuse(output, rules=list(RULES))))
+    return sum(stat[0] for stat in pstats.Stats(profile).stats.values())
+
+
+def repeated(f, n):
+    z = tg.Tensor(LOGITS)
+    for i in range(n):
+        z = f(z, i)
+    return z
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: naive(repeated(lambda z, i: z + 0.001, n)),
+        lambda n: naive(repeated(lambda z, i: z - z.max(axis=1, keepdims=True), n)),
+        lambda n: naive(repeated(lambda z, i: z * 1.01, n)),
+        lambda n: repeated(lambda z, i: tg.softmax(z), n).log().sum(),
+        lambda n: repeated(lambda z, i: tg.log_softmax(z.T).T, n).sum(),
+        lambda n: repeated(lambda z, i: z.exp().log().tanh(), n).sum(),
+        lambda n: naive(tg.Tensor(LOGITS)).sum() + sum(naive(tg.Tensor(LOGITS)) for _ in range(n)),
+        lambda n: sum(map(naive, [tg.Tensor(LOGITS).tanh()] * n)),
+        lambda n: sum(naive(repeated(lambda z, i: z.tanh(), 1), i + Y) for i in range(n)),
+        lambda n: sum((tg.softmax(tg.Tensor(LOGITS)) + 1e-7).log().sum() for _ in range(n)),
+    ],
+)
+def test_the_work_grows_with_the_graph_and_no_faster(make):
+    make(3)
+    assert work(lambda: make(100)) < 5.5 * work(lambda: make(25))
 
 
 def test_names_and_groups_are_taken_over():

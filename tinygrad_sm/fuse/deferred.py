@@ -107,7 +107,7 @@ def _like(primitive: Primitive, likes: list[Any], params: dict[str, Any]) -> np.
                 return first
         shape, dtype = np.broadcast(*likes).shape, np.result_type(*likes)
         return np.ndarray(shape, dtype, np.zeros((), dtype), strides=(0,) * len(shape))
-    if primitive.kind == "reduction":
+    if primitive.kind == "reduction" and likes[0].size:
         (x,) = likes
         axis = params.get("axis", primitive.parameters["axis"])
         axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)

@@ -7,8 +7,8 @@ nothing was fused.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -49,15 +49,22 @@ _Task: TypeAlias = "int | Term"  # a row, or a term to make
 
 
 class Extraction:
-    """Choose, from the output down, what is kept, done again and made."""
+    """Choose, from the output down, what is kept, done again and made; `useless` terms are not."""
 
-    def __init__(self, rows: tuple[Row, ...], normals: list[Term], fused: set[int]) -> None:
+    def __init__(
+        self,
+        rows: tuple[Row, ...],
+        normals: list[Term],
+        fused: Collection[int],
+        useless: Collection[int],
+    ) -> None:
         self.rows = rows
         self.normals = normals
         self._fused = fused
-        self._first_row: dict[int, int] = {}
+        self._useless = useless
+        self.rows_of: defaultdict[int, list[int]] = defaultdict(list)  # by id of their normal form
         for place, term in enumerate(normals):
-            self._first_row.setdefault(term.id, place)
+            self.rows_of[term.id].append(place)
         self.instructions: list[Instruction] = []
         self._done: dict[_Task | tuple[str, int], int] = {}
         self.rows_made: list[int] = []
@@ -68,11 +75,13 @@ class Extraction:
     def wants_normal(self, row: int) -> bool:
         """Whether a row's value comes from something fused that no other row stands for."""
         term = self.normals[row]
+        if term.id in self._useless:
+            return False
         if term.id in self._fused:
             return True
         while term.op in CARRIERS:
             term = term.inputs[0]
-            if term.id in self._first_row:
+            if term.id in self.rows_of:
                 return False
             if term.id in self._fused:
                 return True
@@ -88,7 +97,7 @@ class Extraction:
 
     def task_of(self, term: Term) -> _Task:
         """Return the row that stands for a term, else the term itself."""
-        row = self._first_row.get(term.id)
+        row = self.rows_of[term.id][0] if term.id in self.rows_of else None
         return term if row is None or self.wants_normal(row) else row
 
     def _key(self, task: _Task) -> Any:
@@ -143,7 +152,7 @@ class Extraction:
         for instruction in self.instructions:
             if isinstance(instruction, Make):
                 yield instruction.term
-            else:
+            elif self.normals[instruction.row].id not in self._useless:
                 yield self.normals[instruction.row]
 
     def made_for(self, row: int) -> tuple[dict[int, Term], list[Term]]:
@@ -156,7 +165,7 @@ class Extraction:
             if term.id in seen or term.constant:
                 continue
             seen.add(term.id)
-            if term is not root and term.id in self._first_row:  # another row stands for it
+            if term is not root and term.id in self.rows_of:  # another row stands for it
                 starts.append(term)
                 continue
             made[self._done[self._key(term)]] = term

@@ -222,6 +222,7 @@ class Rule:
         only_if: conditions beyond the pattern, each with the sentence that says what was missing.
         helps: the rule makes nothing better by itself but brings a term into the form that other
             rules look for. Where none of them comes to use, the user's own operations are kept.
+        saves: the rule is there to save: where no operation and no byte is, nothing is replaced.
         alone: for a rule that pays only where what it matches, between its root and what the
             pattern leaves open, is needed by nothing else: the sentence for where it is. Such a
             rule is tried last, on the graph that the others leave.
@@ -233,6 +234,7 @@ class Rule:
     make: Make
     only_if: tuple[tuple[Check, str], ...] = ()
     helps: bool = False
+    saves: bool = False
     alone: str = ""
 
     def apply(self, term: Term, numbers: Numbers) -> tuple[Term, Bound] | None:

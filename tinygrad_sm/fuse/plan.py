@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from tinygrad_sm.fuse.extraction import CARRIERS, Extraction, Instruction, Keep,
 from tinygrad_sm.fuse.patterns import AlmostRule, Rule
 from tinygrad_sm.fuse.rewriting import Rewriting, Step
 from tinygrad_sm.fuse.snapshot import Row, Snapshot, terms_of
-from tinygrad_sm.fuse.terms import LOSS_NODE, Numbers, Slot, Term, Terms, walk
+from tinygrad_sm.fuse.terms import LOSS_NODE, Numbers, Slot, Term, Terms
 from tinygrad_sm.fuse.vocabulary import LINEAR_LOSS, LOSS, PRIMITIVE, build
 from tinygrad_sm.tensor import Tensor, record, recording
 
@@ -65,17 +65,24 @@ class Plan:
         rows = snapshot.key[0]
         originals = terms_of(snapshot.key, terms)
 
-        def search(alone: Collection[int]) -> tuple[Rewriting, Extraction]:
+        def search(alone: Collection[int]) -> tuple[Extraction, tuple[Found, ...]]:
             rewriting = Rewriting(terms, rules, numbers, alone)
             normals = [rewriting.normal(term) for term in originals]
-            return rewriting, Extraction(rows, normals, rewriting.fused)
+            useless: set[int] = set()
+            while True:
+                extraction = Extraction(rows, normals, rewriting.fused, useless)
+                found = _found(originals, rewriting, extraction)
+                more = {normals[each.matched[-1]].id for each in found if not _pays(each)}
+                if not more:
+                    return extraction, found
+                useless |= more
 
-        rewriting, extraction = search(alone=())
+        extraction, found = search(alone=())
         alone = _fits_alone(extraction, rules, numbers)
         if alone:
-            rewriting, extraction = search(alone)
+            extraction, found = search(alone)
         self.instructions = extraction.instructions
-        self.found = _found(originals, rewriting, extraction)
+        self.found = found
         self._extraction = extraction
         self.reads: Mapping[int, Any] = dict(numbers.read)
 
@@ -110,9 +117,10 @@ class Plan:
         asked: list[Rule | AlmostRule] = [*(r for r in rules if not r.helps), *almost]
         kept, normals = self._extraction.rows_kept, self._extraction.normals
         stands_alone = {term.id for term in normals}
+        seen: tuple[set[int], set[int]] = (set(), set())  # parts of several count for the first
         found: dict[Miss, None] = {}
         for row in sorted({*kept, *self._extraction.rows_made}):
-            for term in _own_parts(normals[row], stands_alone):
+            for term in _own_parts(normals[row], stands_alone, seen[row in kept]):
                 for rule in asked if row in kept else last:
                     missing = rule.missing(term, numbers) if term.op in rule.pattern.ops else None
                     if missing:
@@ -134,16 +142,15 @@ def _fits_alone(extraction: Extraction, rules: Iterable[Rule], numbers: Numbers)
     )
 
 
-def _own_parts(root: Term, stands_alone: set[int]) -> Iterable[Term]:
-    """The terms of a row's normal form that are no other row's."""
-    parts = {root.id: root}
+def _own_parts(root: Term, stands_alone: set[int], seen: set[int]) -> Iterator[Term]:
+    """The terms of a row's normal form that are no other row's, and were not seen before."""
     pending = [root]
     while pending:
-        for x in pending.pop().inputs:
-            if x.id not in stands_alone and x.id not in parts:
-                parts[x.id] = x
-                pending.append(x)
-    return parts.values()
+        term = pending.pop()
+        if term.id not in seen:
+            seen.add(term.id)
+            yield term
+            pending += [x for x in term.inputs if x.id not in stands_alone]
 
 
 # What was found -----------------------------------------------------------------------------------
@@ -153,34 +160,39 @@ def _found(
     originals: list[Term], rewriting: Rewriting, extraction: Extraction
 ) -> tuple[Found, ...]:
     last_row = {extraction.normals[row].id: row for row in extraction.rows_made}
+    counted = set(extraction.rows_kept)  # what several need less or make counts for the first
     return tuple(
-        _found_at(row, originals, rewriting, extraction) for row in sorted(last_row.values())
+        _found_at(row, originals, rewriting, extraction, counted)
+        for row in sorted(last_row.values())
     )
 
 
 def _found_at(
-    row: int, originals: list[Term], rewriting: Rewriting, extraction: Extraction
+    row: int, originals: list[Term], rewriting: Rewriting, extraction: Extraction, counted: set[int]
 ) -> Found:
-    rows, normals = extraction.rows, extraction.normals
     made, starts = extraction.made_for(row)
     ends = {term.id for term in starts}
-    matched = _matched(rows, normals, row, ends)
-    gone = [originals[r] for r in matched if r not in extraction.rows_kept]
-    outside = {originals[r].id for r, term in enumerate(normals) if term.id in ends}
+    matched = _matched(extraction.rows, extraction.normals, row, ends)
+    gone = [originals[r] for r in matched if r not in counted]
+    counted.update(matched)
+    outside = {originals[r].id for end in ends for r in extraction.rows_of[end]}
     steps = rewriting.history((originals[r] for r in matched), ends | outside)
     place = max((at for at, term in made.items() if term.op not in CARRIERS), default=max(made))
     op = made[place].op
-    fusing = [step for step in steps if not step.rule.helps]
-    own = (s for s in fusing if any(x.op == op for x in walk(s.after, stop=s.before.inputs)))
+    ids = [x.id for x in (made[place], *made.values()) if x.id in rewriting.fused]
     return Found(
         matched=matched,
         made=place,
         op=op,
-        rule=next(own, fusing[-1]).rule,
+        rule=rewriting.fused[ids[0]],
         steps=tuple(steps),
         operations_saved=len(gone) - len(made),
         bytes_saved=sum(map(_bytes_kept, gone)) - sum(map(_bytes_kept, made.values())),
     )
+
+
+def _pays(found: Found) -> bool:
+    return found.operations_saved > 0 or found.bytes_saved > 0 or not found.rule.saves
 
 
 _FOUND_FORWARD = {LOSS_NODE: 1, LOSS: 1, LINEAR_LOSS: 3}  # gradients of the first so many arguments

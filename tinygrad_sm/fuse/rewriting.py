@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.fuse.patterns import Rule
 from tinygrad_sm.fuse.terms import Numbers, Term, Terms, walk
-from tinygrad_sm.fuse.vocabulary import cost
+from tinygrad_sm.fuse.vocabulary import cost, out_of_range
 
 Polynomial = dict[int | None, int]
 
@@ -33,7 +33,8 @@ class Rewriting:
 
     Attributes:
         steps: by id of the term that a rule replaced, the step that did.
-        fused: ids of the terms that rules made which do more than help others.
+        fused: by id of a term that a rule made which does more than help others, the rule that
+            first made such an operation there.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Rewriting:
                 self._by_op[op].append(rule)
         self.steps: dict[int, Step] = {}
         self._rebuilt: dict[int, Term] = {}  # by id: the same operation on inputs in normal form
-        self.fused: set[int] = set()
+        self.fused: dict[int, Rule] = {}
 
     def normal(self, term: Term) -> Term:
         """Return the form of `term` that no rule fits, nor any part of it."""
@@ -75,7 +76,7 @@ class Rewriting:
                 now = self._terms.one(now.op, inputs, now.params, now.shape, now.dtype)
                 self._rebuilt[given.id] = now
                 if given.id in self.fused and now.id >= known:
-                    self.fused.add(now.id)
+                    self.fused[now.id] = self.fused[given.id]
             after = None if now.id in self._normal else self._applied(now)
             if after is not None:
                 pending += [(asked, now), (now, after)]
@@ -93,11 +94,17 @@ class Rewriting:
             if applied is None:
                 continue
             made, bound = applied
+            if not all(x.size for x in bound.values()):  # of no elements there is no softmax
+                continue
             known = len(self._terms)
             after = self._terms.intern(made)
-            if not rule.helps:
-                self.fused.update(range(known, len(self._terms)))
+            if any(map(out_of_range, self._terms.since(known))):
+                continue
             variables = [bound[name] for name in rule.pattern.variables() if name in bound]
+            if not rule.helps:
+                inside = (x for x in walk(term, variables) if x.id in self.fused)
+                first = {x.op: self.fused[x.id] for x in inside}
+                self.fused |= {x.id: first.get(x.op, rule) for x in self._terms.since(known)}
             _check_step(rule, term, after, variables)
             self.steps[term.id] = Step(rule, term, after)
             return after

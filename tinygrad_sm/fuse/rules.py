@@ -7,6 +7,7 @@ rewrites and of tinygrad's pattern matcher.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from tinygrad_sm.fuse.algebra import ALGEBRA
@@ -197,6 +198,7 @@ PARTS = [
         "exp(log p) = p.",
         Op("exp", Op("log_softmax", x, name="f")),
         lambda m: like(m.x, "softmax", m.x, axis=m.f.params["axis"]),
+        saves=True,
     ),
     Rule(
         "log of softmax",
@@ -240,6 +242,7 @@ PARTS = [
         "logsumexp(x) - x is -log_softmax(x).",
         Op("sub", Op("logsumexp", x, name="f"), x),
         lambda m: scale(like(m.x, "log_softmax", m.x, axis=m.f.params["axis"]), -1),
+        saves=True,
     ),
     Rule(
         "log_softmax of a shift",
@@ -413,7 +416,7 @@ LINEAR = [
     ),
 ]
 
-FUSIONS = [*PARTS, *LOSSES, *LINEAR]
+FUSIONS = [*PARTS, *(replace(rule, saves=True) for rule in LOSSES), *LINEAR]
 RULES = (*ALGEBRA, *FUSIONS)
 """All rules, in the order in which they are tried at each node."""
 RULES_FOR_BACKWARD = tuple(rule for rule in RULES if not rule.alone)

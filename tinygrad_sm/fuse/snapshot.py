@@ -74,7 +74,7 @@ class Snapshot:
                 ]
             )
             params = self._params(primitive, t) if primitive.parameters else ()
-            rows.append(Row(primitive.name, inputs, params, t.shape, t.dtype))
+            rows.append(Row(_known_as(primitive, dict(params)), inputs, params, t.shape, t.dtype))
         self.key = (tuple(rows), tuple(self._facts))
 
     # Data becomes slots ---------------------------------------------------------------------------
@@ -157,11 +157,13 @@ class Snapshot:
             return part
         if isinstance(part, slice):
             return ("slice", part.start, part.stop, part.step)
-        if isinstance(part, range):
-            part = np.asarray(part)
-        if isinstance(part, (int, np.integer, np.ndarray)) and not isinstance(part, bool):
-            return self._placed(np.asarray(part), index=True)
-        return self._opaque(part)
+        return self._placed(np.asarray(part), index=True)
+
+
+def _known_as(op: Primitive, params: Mapping[str, Any]) -> str:
+    """The name by which rules know an operation; of softmax they know that along one axis."""
+    one = op.parameters.get("axis") is None or isinstance(params["axis"], int)
+    return op.name if one else f"{op.name} along several axes"
 
 
 def _from_the_front(op: Primitive, given: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
@@ -171,11 +173,16 @@ def _from_the_front(op: Primitive, given: Mapping[str, Any], shape: Shape) -> di
     """
     params = {**op.parameters, **given}
     axis, ndim = params["axis"], len(shape)
-    if op.kind == "reduction" and op.parameters["axis"] is None:
-        axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-        axis = tuple(sorted([i for i in {int(i) % ndim for i in axes} if shape[i] != 1]))
-    elif isinstance(axis, (int, np.integer)):
-        axis = int(axis) % ndim
+    if isinstance(axis, (int, np.integer)):
+        axis = (axis,)
+    if axis is None:
+        axis = tuple(range(ndim))
+    if isinstance(axis, tuple) and all(isinstance(i, (int, np.integer)) for i in axis):
+        axis = tuple(sorted({int(i) % ndim for i in axis} if shape else ()))
+        if op.parameters["axis"] is not None:
+            axis = axis[0] if len(axis) == 1 else axis
+        elif op.kind == "reduction":
+            axis = tuple(i for i in axis if shape[i] != 1)
     params["axis"] = axis
     if "keepdims" in params:
         params["keepdims"] = bool(params["keepdims"])

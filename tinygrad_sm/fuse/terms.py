@@ -7,9 +7,10 @@ twice is one subexpression. Where data stands in the structure there is a `Slot`
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,6 +90,10 @@ class Terms:
     def __len__(self) -> int:
         return len(self._known)
 
+    def since(self, count: int) -> Iterable[Term]:
+        """Return the terms that were interned after the first `count`, the latest first."""
+        return islice(reversed(self._known.values()), len(self._known) - count)
+
     def intern(self, term: Term) -> Term:
         """Return the one term that equals `term`; a rule's replacement is a few levels deep."""
         if term.id >= 0:
@@ -130,7 +135,7 @@ class Numbers:
         read = self._slots[index]
         plain = read if isinstance(read, (bool, int, float)) else np.asarray(read).item()
         self.read[index] = plain
-        return Fraction(plain) if math.isfinite(plain) else None
+        return Fraction(*plain.as_integer_ratio()) if math.isfinite(plain) else None
 
 
 def walk(root: Term, stop: Collection[Term]) -> Iterator[Term]:

@@ -132,6 +132,18 @@ def promoted(*terms: Term) -> Any:
     return np.result_type(*(x.dtype for x in terms if x.dtype is not None))
 
 
+LARGEST = 10**100
+
+
+def out_of_range(term: Term) -> bool:
+    """Return whether one of a term's exact numbers is so large or small that floats lose it."""
+    if term.op not in ("@scale", *PRIMITIVE):
+        return False
+    numbers = [term.params[name] for name in ("by", "temperature") if name in term.params]
+    numbers += [part.by for part in term.params.get("parts", ())]
+    return any(n and not 1 < LARGEST * abs(n) < LARGEST**2 for n in numbers)
+
+
 # What a term costs --------------------------------------------------------------------------------
 
 # Two readings of a term as a linear polynomial in its variables, compared one after the other:
