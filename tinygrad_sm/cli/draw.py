@@ -12,7 +12,7 @@ from tinygrad_sm.cli.compare import SEED_LOGITS, SEED_TARGET
 from tinygrad_sm.cli.examples import linear_levels
 from tinygrad_sm.cli.options import loss_arguments, loss_options, read_input
 from tinygrad_sm.cli.pictures import FORMATS
-from tinygrad_sm.cli.user_code import is_place, output_of
+from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
 from tinygrad_sm.compare import compare
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.tensor import Tensor
@@ -34,12 +34,14 @@ LEVELS = "levels"
     help="File to write; its suffix (.svg .png .pdf .dot .mmd) is the format. "
     "Without it the text of the graph is printed as DOT.",
 )
+@traceback_option
 def draw_command(
     which: str,
     source: str | None,
     target: str | None,
     dtype: str | None,
     output: str | None,
+    show_all: bool,
     **loss: Any,
 ) -> None:
     """Draw one graph with the values and the gradient that flows over every edge.
@@ -71,27 +73,28 @@ def draw_command(
             f"--output must end in one of {', '.join('.' + name for name in FORMATS)}; "
             f"got {output!r}"
         )
-    if which in OF_A_LOSS:
-        if source is None and target is not None:
-            raise InvalidValueError("--target needs --logits")
-        data = (SEED_LOGITS, SEED_TARGET) if source is None else read_input(source, target)
-        drawing = _of_a_loss(which, compare(*data, **(loss_arguments(loss) | {"dtype": dtype})))
-    elif source is not None or target is not None:
+    if which not in OF_A_LOSS and (source is not None or target is not None):
         raise InvalidValueError(f"--logits and --target are for {', '.join(OF_A_LOSS)} only")
-    elif which == LEVELS:
-        drawing = _levels()
-    elif is_place(which):
-        drawing = _of_a_graph(output_of(which))
-    else:
-        raise InvalidValueError(
-            f"{which!r} is not one of {', '.join(map(repr, (*OF_A_LOSS, LEVELS)))}, "
-            "nor FILE.py:function"
-        )
+    with guarded(which if is_place(which) else None, show_all) as stdout:
+        if which in OF_A_LOSS:
+            if source is None and target is not None:
+                raise InvalidValueError("--target needs --logits")
+            data = (SEED_LOGITS, SEED_TARGET) if source is None else read_input(source, target)
+            drawing = _of_a_loss(which, compare(*data, **(loss_arguments(loss) | {"dtype": dtype})))
+        elif which == LEVELS:
+            drawing = _levels()
+        elif is_place(which):
+            drawing = _of_a_graph(output_of(which))
+        else:
+            raise InvalidValueError(
+                f"{which!r} is not one of {', '.join(map(repr, (*OF_A_LOSS, LEVELS)))}, "
+                "nor FILE.py:function"
+            )
     if output is None:
-        click.echo(drawing.source)
+        click.echo(drawing.source, file=stdout)
     else:
         drawing.save(output)
-        click.echo(output)
+        click.echo(output, file=stdout)
 
 
 # Graphviz is loaded only to draw, so each of these imports viz when it is called.

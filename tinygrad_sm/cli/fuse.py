@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import numpy as np
@@ -14,7 +14,7 @@ from rich.console import Console
 from tinygrad_sm.cli.examples import SPELLINGS, spelled
 from tinygrad_sm.cli.options import output_folder, picture_options
 from tinygrad_sm.cli.pictures import FORMATS, chosen_formats, write_pictures
-from tinygrad_sm.cli.user_code import output_of
+from tinygrad_sm.cli.user_code import guarded, output_of, traceback_option
 from tinygrad_sm.fuse import FuseResult, fuse
 from tinygrad_sm.graph import Node
 from tinygrad_sm.tensor import Tensor
@@ -26,7 +26,10 @@ FUSED, NOTHING = 0, 1
 @click.argument("place", required=False, metavar="[FILE.py:function]")
 @picture_options("before and after", FORMATS)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON instead.")
-def fuse_command(place: str | None, output: str | None, formats: str, as_json: bool) -> int:
+@traceback_option
+def fuse_command(
+    place: str | None, output: str | None, formats: str, as_json: bool, show_all: bool
+) -> int:
     """Find softmax-cross-entropy in a graph, however it is written, and make it one node.
 
     FILE.py:function names a function of yours that takes no arguments and returns the output, a
@@ -46,18 +49,19 @@ def fuse_command(place: str | None, output: str | None, formats: str, as_json: b
     """
     wanted = chosen_formats(formats)
     folder = None if output is None else output_folder(output)
-    if place is None:
-        outputs = {name: spelled(name) for name in SPELLINGS}
-    else:
-        outputs = {place: output_of(place)}
-    results = {name: fuse(given) for name, given in outputs.items()}
+    with guarded(place, show_all) as stdout:
+        if place is None:
+            outputs = {name: spelled(name) for name in SPELLINGS}
+        else:
+            outputs = {place: output_of(place)}
+        results = {name: fuse(given) for name, given in outputs.items()}
     written = [] if folder is None else _draw(results, folder, wanted)
     if as_json:
         found = {name: _as_dict(result, outputs[name]) for name, result in results.items()}
         shown = found if place is None else found[place]
-        click.echo(json.dumps(shown, ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(shown, ensure_ascii=False, allow_nan=False), file=stdout)
     else:
-        _print(results, outputs, written)
+        _print(results, outputs, written, stdout)
     return FUSED if any(result.rewrites for result in results.values()) else NOTHING
 
 
@@ -77,8 +81,13 @@ def _file_name(name: str, number: int) -> str:
     return last if re.fullmatch(r"\w+", last) else f"spelling-{number}"
 
 
-def _print(results: dict[str, FuseResult], outputs: dict[str, Tensor], written: list[Path]) -> None:
-    console = Console(highlight=False, emoji=False)
+def _print(
+    results: dict[str, FuseResult],
+    outputs: dict[str, Tensor],
+    written: list[Path],
+    stdout: TextIO | None,
+) -> None:
+    console = Console(highlight=False, emoji=False, file=stdout)
     for name, result in results.items():
         console.print(name, style="bold", markup=False)
         console.print(str(result), markup=False)

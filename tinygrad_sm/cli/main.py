@@ -95,7 +95,12 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _say(sentence: str) -> None:
     with suppress(OSError):  # where stderr is full or gone, the status has to say it
-        click.echo(f"tinygrad-sm: {' '.join(sentence.split())}", err=True)
+        click.echo(f"tinygrad-sm: {_visible(' '.join(sentence.split()))}", err=True)
+
+
+def _visible(text: str) -> str:
+    """With what steers a terminal, or turns the direction of writing, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _silence() -> None:

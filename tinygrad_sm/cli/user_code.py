@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
+import io
+import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
+import click
 import numpy as np
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.tensor import Tensor
 
 _MODULE = "tinygrad_sm_user_code"
+_SAID = 300  # characters of an exception's text; --traceback shows all
+_OURS = Path(__file__).resolve().parents[1]
+_NOT_THEIRS = (Path(sysconfig.get_path("stdlib")).resolve(), _OURS, _OURS.with_name("viz"))
+
+traceback_option = click.option(
+    "--traceback", "show_all", is_flag=True, help="Show all of an exception that your code raises."
+)
 
 
 def is_place(argument: str) -> bool:
@@ -26,12 +37,54 @@ def is_place(argument: str) -> bool:
     return bool(colon) and path.endswith(".py")
 
 
+@contextlib.contextmanager
+def guarded(place: str | None, show_all: bool) -> Iterator[TextIO | None]:
+    """Run what may call the user's code; give the stream for the command's own output.
+
+    The folder of the user's file is where it may import from. What it writes to stdout, from any
+    thread or process, now or at exit, goes to stderr, since stdout is the command's own. The
+    working directory is what it was afterwards. NumPy does not warn of overflows there: what the
+    commands show says where they are.
+
+    Args:
+        place: ``"FILE.py:function"``, or None if no code of the user's is run.
+        show_all: print the traceback of what the user's code raises.
+
+    Raises:
+        InvalidValueError: the user's code raises; the message names the line.
+    """
+    if place is None:
+        if show_all:
+            raise InvalidValueError("--traceback is for FILE.py:function only")
+        yield None
+        return
+    file = Path(place.rpartition(":")[0]).resolve()
+    folder, here = str(file.parent), os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        with _stdout_kept() as own, np.errstate(all="ignore"):
+            yield own
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if _lines(error):  # a rule of theirs, which backward or fuse has called
+            error = _Raised(file, place, error)
+        if isinstance(error, _Raised) and show_all:
+            traceback.print_exception(_from_theirs(error.cause))
+        elif isinstance(error, _Raised):
+            error.args = (f"{error} (--traceback shows all of it)",)
+        raise error from error.__cause__
+    finally:
+        os.chdir(here)
+        sys.modules.pop(_MODULE, None)
+        with contextlib.suppress(ValueError):  # the file may have changed the path itself
+            sys.path.remove(folder)
+
+
 def output_of(place: str) -> Tensor:
     """Return the Tensor that a function of the user's returns, called without arguments.
 
-    The file runs as if it were imported; its folder is where it may import from. What it prints
-    goes to stderr, since stdout is the command's own, and NumPy does not warn of overflows there:
-    what the commands show says where they are.
+    The file runs as if it were imported. To be called within `guarded`.
 
     Args:
         place: ``"FILE.py:function"``.
@@ -41,60 +94,74 @@ def output_of(place: str) -> Tensor:
             function wants arguments, or something in there raises; the message names the line.
         InvalidTypeError: the function does not return a Tensor.
     """
-    path, _, name = place.rpartition(":")
+    name = place.rpartition(":")[2]
+    path = Path(place.rpartition(":")[0])
     if not is_place(place) or not name.isidentifier():
         raise InvalidValueError(f"{place!r} must be FILE.py:function, such as model.py:loss")
-    with _as_if_imported(Path(path)):
-        module = _module(Path(path))
-        function = _function(module, path, name)
-        output = _run(Path(path), f"{path}:{name}", function)
-    if not isinstance(output, Tensor):
+    if not path.is_file():
+        raise InvalidValueError(f"{path}: there is no such file")
+    file = path.resolve()
+    function, amiss = _called(file, str(path), lambda: _function(path, name))
+    if amiss:
+        raise InvalidValueError(f"{path}{amiss}")
+    output, fits = _called(file, place, lambda: _output(function))
+    if not fits:
         raise InvalidTypeError(
-            f"{path}:{name} returned {_a(type(output).__name__)}; it must return the output, "
-            "a Tensor"
+            f"{place} returned {_a(type(output).__name__)}; it must return the output, a Tensor"
         )
+    assert isinstance(output, Tensor)
     return output
 
 
 @contextlib.contextmanager
-def _as_if_imported(path: Path) -> Iterator[None]:
-    """Let the file import its neighbours, and keep stdout to ourselves."""
-    folder = str(path.parent.resolve())
-    sys.path.insert(0, folder)
+def _stdout_kept() -> Iterator[TextIO]:
+    """Give a stream to where stdout went; stdout itself becomes stderr.
+
+    For good, unless it was captured: what the user's code left behind may write at exit.
+    """
+    stdout: TextIO = sys.stdout
+    captured = stdout is not sys.__stdout__
+    if stdout is None or captured:  # None where the shell closed it
+        with contextlib.redirect_stdout(sys.stderr):
+            yield stdout or io.StringIO()
+        return
+    stdout.flush()
+    stderr: TextIO = sys.stderr
+    if stderr is None:  # closed, so that the next file would be stderr
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    own = _stream(os.dup(1), stdout)
+    os.dup2(2, 1)
+    # theirs to wrap or to close; whoever wraps one counts on the second name to keep it alive
+    sys.stdout = sys.__stdout__ = _stream(1, stdout)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _stream(2, stdout)  # type: ignore[misc]
     try:
-        with contextlib.redirect_stdout(sys.stderr), np.errstate(all="ignore"):
-            yield
+        yield own
     finally:
-        sys.modules.pop(_MODULE, None)
-        with contextlib.suppress(ValueError):  # the file may have changed the path itself
-            sys.path.remove(folder)
+        os.dup2(2, 1)  # in case that they closed it
+        sys.stdout, sys.stderr = _stream(1, stdout), stderr
 
 
-def _module(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InvalidValueError(f"{path}: there is no such file")
+def _stream(number: int, like: TextIO) -> io.TextIOWrapper:
+    return open(number, "w", 1, encoding=like.encoding, errors=like.errors, closefd=False)
+
+
+def _function(path: Path, name: str) -> tuple[Any, str]:
+    """The function of this name, and what speaks against calling it."""
     spec = importlib.util.spec_from_file_location(_MODULE, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[_MODULE] = module  # dataclasses and pickles look their module up
-    _run(path, str(path), lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
-    return module
-
-
-def _function(module: ModuleType, path: str, name: str) -> Callable[[], Any]:
-    function: Callable[[], Any] | None = getattr(module, name, None)
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
     if not callable(function):
         own = [key for key, value in vars(module).items()
                if inspect.isfunction(value) and value.__module__ == _MODULE]  # fmt: skip
         has = f"it has {', '.join(own)}" if own else "it has none"
-        raise InvalidValueError(f"{path} has no function {name!r}; {has}")
-    wanted = _arguments(function)
-    if wanted:
-        raise InvalidValueError(
-            f"{path}:{name} wants arguments ({', '.join(wanted)}); give a function that needs none"
-        )
-    return function
+        return None, f" has no function {name!r}; {has}"
+    wanted = ", ".join(_arguments(function))
+    amiss = f":{name} wants arguments ({wanted}); give a function that needs none"
+    return function, amiss if wanted else ""
 
 
 def _arguments(function: Callable[[], Any]) -> list[str]:
@@ -107,25 +174,67 @@ def _arguments(function: Callable[[], Any]) -> list[str]:
     return [x.name for x in parameters if x.default is x.empty and x.kind not in optional]
 
 
-def _run(path: Path, what: str, function: Callable[[], Any]) -> Any:
-    """Call the user's code; if it raises, say what and where in one sentence."""
+def _output(function: Callable[[], Any]) -> tuple[Any, bool]:
+    output = function()
+    return output, isinstance(output, Tensor)  # which asks the output itself, if it is none
+
+
+def _called(file: Path, what: str, function: Callable[[], Any]) -> Any:
+    """Call what runs the user's code; if it raises, say what and where in one sentence."""
     try:
         return function()
-    except (Exception, SystemExit) as error:
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-        said = " ".join(text.split())
-        raise InvalidValueError(
-            f"{what} raised {type(error).__name__}{_line(path, error)}{f': {said}' if said else ''}"
-        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _Raised(file, what, error) from error
 
 
-def _line(path: Path, error: BaseException) -> str:
-    """On which line of the user's file an exception arose; empty if it was before any."""
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename) == path.resolve():
-        return f" on line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-             if Path(frame.filename).resolve() == path.resolve()]  # fmt: skip
-    return f" on line {lines[-1]}" if lines else ""
+class _Raised(InvalidValueError):
+    """The sentence for an exception that the user's code in `file`, or what it calls, raised."""
+
+    def __init__(self, file: Path, what: str, cause: BaseException) -> None:
+        self.cause = self.__cause__ = cause
+        try:
+            said = str((isinstance(cause, SyntaxError) and cause.msg) or cause)
+        except BaseException as worse:
+            said = f"its text cannot be shown, since that raises {type(worse).__name__}"
+        said = " ".join(said.split())
+        said = said if len(said) <= _SAID else f"{said[:_SAID]}…"
+        where = ""
+        if lines := _lines(cause):
+            other, line = lines[-1]
+            where = f" on line {line}"
+            if other != file:
+                where += f" of {os.path.relpath(other, file.parent)}"
+        super().__init__(f"{what} raised {type(cause).__name__}{where}{said and f': {said}'}")
+
+
+def _lines(error: BaseException) -> list[tuple[Path, int | None]]:
+    """The lines of the user's files that an exception came through, the one it arose on last."""
+    lines = [(frame.f_code.co_filename, line)
+             for frame, line in traceback.walk_tb(error.__traceback__)]  # fmt: skip
+    if isinstance(error, SyntaxError) and isinstance(error.filename, str):
+        lines.append((error.filename, error.lineno or 1))
+    return [(Path(file).resolve(), line) for file, line in lines if _is_theirs(file)]
+
+
+@functools.cache
+def _is_theirs(file: str) -> bool:
+    """Whether a file is the user's: none of Python's, of an installed package or of ours."""
+    path = Path(file).resolve()
+    return (
+        os.path.isabs(file)  # <string> and the like are not
+        and not {"site-packages", "dist-packages"} & set(path.parts)
+        and not any(path.is_relative_to(folder) for folder in _NOT_THEIRS)
+    )
+
+
+def _from_theirs(error: BaseException) -> BaseException:
+    """The exception without the frames of ours that led to the user's code."""
+    where = error.__traceback__
+    while where is not None and not _is_theirs(where.tb_frame.f_code.co_filename):
+        where = where.tb_next
+    return error.with_traceback(where)
 
 
 def _a(noun: str) -> str:
