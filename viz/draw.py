@@ -192,7 +192,7 @@ def breakdown_note(broke: Breakdown | None) -> dict[int, str]:
     if broke is None:
         return {}
     return {broke.node.id: ("broke: " if broke.phase == "forward" else "broke on the way back: ")
-            + broke.cause}  # fmt: skip
+            + legible(broke.cause)}  # fmt: skip
 
 
 def kind_of(node: Node) -> Kind:

@@ -20,7 +20,7 @@ _MOST_CHARACTERS = 26
 _DEEPEST = 4
 _MOST_ARGUMENTS = 4
 _LONGEST_NAME = 24  # inside another node's formula
-_LONGEST_TITLE = 240
+_LONGEST_TEXT = 240  # anywhere in a picture
 _LONGEST_INDEX = 16
 _SHORT_LIST = 4  # of an index that is written out
 
@@ -52,11 +52,17 @@ def target_of(node: Node) -> int | None:
 
 
 def legible(text: str) -> str:
-    """Replace what no picture can show: control characters, and halves of surrogate pairs.
+    """Cut what is too long for a picture, and replace what none can show.
 
-    New lines stay; a tab becomes a space.
+    Those are control characters, and halves of surrogate pairs. New lines stay; a tab becomes a
+    space.
     """
-    return "".join(map(_legible, text.replace("\r\n", "\n").replace("\t", " ")))
+    shown = _cut(text).replace("\r\n", "\n").replace("\t", " ")
+    return "".join(map(_legible, shown))
+
+
+def _cut(text: str, most: int = _LONGEST_TEXT) -> str:
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
 def _legible(c: str) -> str:
@@ -100,14 +106,9 @@ class Formulas:
         """A node's first line, e.g. ``"p = e / s"``; the name alone if nothing computed it."""
         name = self._name(node)
         if node.op in (LEAF, CONSTANT):
-            text = name or f"{node.op} {letter(node)}"
-        else:
-            text, _ = self._written(node, _DEEPEST)
-            if name:
-                text = f"{name} = {text}"
-        if len(text) > _LONGEST_TITLE:
-            text = f"{text[:_LONGEST_TITLE]}… ({len(text)} characters)"
-        return text
+            return name or f"{node.op} {letter(node)}"
+        text = _cut(self._written(node, _DEEPEST)[0], 2 * _LONGEST_TEXT)
+        return f"{name} = {text}" if name else text
 
     def _name(self, node: Node) -> str:
         return legible(node.name or self._names.get(node.id, ""))
@@ -166,7 +167,7 @@ def _word(node: Node) -> str:
     """What a formula calls the operation: its sign, if that stands in front; else its name."""
     assert node.primitive is not None
     word = node.primitive.notation.removesuffix("{}")
-    return node.op if "{" in word else word
+    return legible(node.op if "{" in word else word)
 
 
 def letter(node: Node) -> str:

@@ -15,7 +15,7 @@ from tinygrad_sm.graph import LEAF, Graph, Kept, graph, kept_for_backward
 from tinygrad_sm.tensor import Tensor
 from viz.draw import MOST_NODES, Gradients, box_of
 from viz.drawing import Drawing
-from viz.formula import Formulas
+from viz.formula import Formulas, legible
 from viz.scene import Arrow, Box, Cluster, Row, Scene
 from viz.selection import folded, is_drawn, is_view, same_inputs
 from viz.values import memory, row, shape_text
@@ -62,7 +62,7 @@ class _Level:
 
     def __init__(self, number: int, title: str, view: Graph, first: Graph) -> None:
         self.number = number
-        self.title = title
+        self.title = legible(title)
         self.view = view
         self.kept = kept_for_backward(view)
         self.same = same_inputs(first, view)
@@ -152,7 +152,8 @@ def _inputs_box(first: _Level) -> Box:
 def _output_box(levels: list[_Level]) -> Box:
     outputs = [level.view.nodes[level.view.output] for level in levels]
     rows = tuple(row(f"{i}.", node.value) for i, node in enumerate(outputs, 1))
-    return Box(_OUTPUT, outputs[0].name or "output", "operation", rows=rows, output=True)
+    title = legible(outputs[0].name or "output")
+    return Box(_OUTPUT, title, "operation", rows=rows, output=True)
 
 
 def _caption(levels: list[_Level]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,15 @@ _SYSTEM_FONTS = (
     "~/.local/share/fonts",
     "~/Library/Fonts",
 )
-_graphviz_is_running = threading.Lock()  # its library keeps global state
+_PATIENCE: Final = 60.0  # seconds for the command 'dot'; what `draw` makes takes it a few
+
+_graphviz_is_running = threading.RLock()  # its library keeps global state, as do the two below
+if hasattr(os, "register_at_fork"):  # and a fork waits, so that a child is not born amid all that
+    os.register_at_fork(
+        before=_graphviz_is_running.acquire,
+        after_in_parent=_graphviz_is_running.release,
+        after_in_child=_graphviz_is_running.release,
+    )
 
 
 class RenderError(TinygradError, RuntimeError):
@@ -44,19 +52,31 @@ def render(source: str, format: str) -> bytes:
     """Lay out DOT source and return it as "svg", "png" or "pdf".
 
     Raises:
-        RenderError: Graphviz is missing or refuses.
+        RenderError: Graphviz is missing, refuses or does not come to an end.
     """
-    with _graphviz_is_running, _fonts_known(), _fontconfig_silenced():
-        image = _by_command(source, format) if shutil.which("dot") else _in_process(source, format)
+    if shutil.which("dot"):
+        image = _by_command(source, format)
+    else:
+        with _graphviz_is_running, _fonts_known(os.environ), _fontconfig_silenced():
+            image = _in_process(source, format)
     return _self_contained(image) if format == "svg" else image
 
 
 def _by_command(source: str, format: str) -> bytes:
-    command = ["dot", f"-T{format}"]
+    command, settings = ["dot", f"-T{format}"], dict(os.environ)
     try:
-        done = subprocess.run(command, input=source.encode(), capture_output=True, check=False)
+        with _fonts_known(settings):
+            done = subprocess.run(
+                command, input=source.encode(), capture_output=True, check=False, env=settings,
+                timeout=_PATIENCE,
+            )  # fmt: skip
     except OSError as error:
         raise RenderError(f"the command 'dot' does not run: {error.strerror}") from error
+    except subprocess.TimeoutExpired:
+        raise RenderError(
+            f"'dot' has not drawn {format} within {_PATIENCE:g} seconds and was given up; "
+            "draw fewer nodes, or save as .dot or .mmd"
+        ) from None
     if done.returncode != 0 or not done.stdout:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         reason = said[0] if said else "no reason given"
@@ -82,19 +102,19 @@ def _in_process(source: str, format: str) -> bytes:
 
 
 @contextmanager
-def _fonts_known() -> Iterator[None]:
+def _fonts_known(settings: MutableMapping[str, str]) -> Iterator[None]:
     """Show Fontconfig the machine's fonts and ours, unless the user has configured it."""
-    if os.environ.get("FONTCONFIG_FILE"):
+    if settings.get("FONTCONFIG_FILE"):
         yield
         return
     with tempfile.NamedTemporaryFile("w", suffix=".conf", encoding="utf-8") as file:
         file.write(_font_configuration())
         file.flush()
-        os.environ["FONTCONFIG_FILE"] = file.name
+        settings["FONTCONFIG_FILE"] = file.name
         try:
             yield
         finally:
-            del os.environ["FONTCONFIG_FILE"]
+            del settings["FONTCONFIG_FILE"]
 
 
 @contextmanager
