@@ -89,7 +89,7 @@ def test_streams_that_are_closed(shell):
         assert json.loads(done.stdout)["rewrites"]
 
 
-CLOSING = ["sys.stdout.close()", "os.close(1)", "sys.stderr.close()", "sys.__stdout__.close()",
+CLOSING = ["sys.stdout.close(); sys.stderr.close(); sys.__stdout__.close()", "os.close(1)",
            "sys.stdout = sys.stderr = None"]  # fmt: skip
 
 
@@ -97,9 +97,12 @@ CLOSING = ["sys.stdout.close()", "os.close(1)", "sys.stderr.close()", "sys.__std
 def test_code_that_closes_streams(closing):
     Path("mine.py").write_text(f"import os, sys\n{closing}\n{GRAPH}")
     done = in_a_process("fuse", "mine.py:loss", "--json")
-    assert done.returncode == 0
+    assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["rewrites"]
-    Path("mine.py").write_text(f"import os, sys\n{closing}\n1 / 0")
+
+
+def test_code_that_closes_streams_and_fails():
+    Path("mine.py").write_text(f"import os, sys\n{'; '.join(CLOSING)}\n1 / 0")
     done = in_a_process("fuse", "mine.py:loss", "--json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("tinygrad-sm: mine.py raised ZeroDivisionError on line 3")
@@ -219,6 +222,51 @@ def test_code_that_raises_when_it_is_asked(command, text, sentence):
     assert (status, out) == (2, "")
     assert f" raised {sentence}" in err
     assert err.count("\n") == 1
+
+
+def test_a_viz_of_the_users_is_not_taken_for_ours():
+    """Their folder comes first on the path while their code runs, and last while ours does."""
+    Path("viz.py").write_text("1 / 0")
+    line = "from tinygrad_sm.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", line, "draw", "mine.py:loss", "-o", "a.svg"],
+        capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": str(SOURCE)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a.svg\n", "")
+
+
+def test_a_rule_may_import_a_sibling_when_it_is_called(command):
+    Path("late.py").write_text("")
+    status, _, err = command(RULE % "import late", name="draw")
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("async def loss(): pass", "mine.py:loss returned a coroutine; it must return"),
+        ("def loss(): yield 1", "mine.py:loss returned a generator; it must return"),
+        ("loss = type", "mine.py:loss raised TypeError: type"),
+        ("class loss: pass", "mine.py:loss returned a loss; it must return"),
+    ],
+)
+def test_what_is_no_plain_function(command, code, sentence):
+    status, out, err = command(code)
+    assert (status, out) == (2, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_places_that_are_no_files(capsys):
+    Path("folder.py").mkdir()
+    os.symlink("gone.py", "link.py")
+    for place, sentence in [
+        ("folder.py:f", "folder.py: is a folder"),
+        ("link.py:f", "link.py: it is a link to gone.py, which does not exist"),
+        ("none.py:f", "none.py: there is no such file"),
+    ]:
+        assert run(["fuse", place]) == 2
+        assert capsys.readouterr().err == f"tinygrad-sm: {sentence}\n"
 
 
 def test_an_error_in_a_sibling_is_told_there(command):

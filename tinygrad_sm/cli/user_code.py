@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import click
 import numpy as np
 
+from tinygrad_sm.cli.inputs import dangling
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.tensor import Tensor
 
@@ -59,8 +60,7 @@ def guarded(place: str | None, show_all: bool) -> Iterator[TextIO | None]:
         yield None
         return
     file = Path(place.rpartition(":")[0]).resolve()
-    folder, here = str(file.parent), os.getcwd()
-    sys.path.insert(0, folder)
+    here = os.getcwd()
     try:
         with _stdout_kept() as own, np.errstate(all="ignore"):
             yield own
@@ -77,8 +77,7 @@ def guarded(place: str | None, show_all: bool) -> Iterator[TextIO | None]:
     finally:
         os.chdir(here)
         sys.modules.pop(_MODULE, None)
-        with contextlib.suppress(ValueError):  # the file may have changed the path itself
-            sys.path.remove(folder)
+        _forget(file.parent)
 
 
 def output_of(place: str) -> Tensor:
@@ -99,18 +98,29 @@ def output_of(place: str) -> Tensor:
     if not is_place(place) or not name.isidentifier():
         raise InvalidValueError(f"{place!r} must be FILE.py:function, such as model.py:loss")
     if not path.is_file():
-        raise InvalidValueError(f"{path}: there is no such file")
+        missing = "is a folder" if path.is_dir() else "there is no such file"
+        raise InvalidValueError(f"{path}: {dangling(path) or missing}")
     file = path.resolve()
-    function, amiss = _called(file, str(path), lambda: _function(path, name))
-    if amiss:
-        raise InvalidValueError(f"{path}{amiss}")
-    output, fits = _called(file, place, lambda: _output(function))
+    sys.path.insert(0, str(file.parent))
+    try:
+        function, amiss = _called(file, str(path), lambda: _function(path, name))
+        if amiss:
+            raise InvalidValueError(f"{path}{amiss}")
+        output, fits = _called(file, place, lambda: _output(function))
+    finally:
+        _forget(file.parent)
+        sys.path.append(str(file.parent))  # for a rule that imports; what we import comes first
     if not fits:
         raise InvalidTypeError(
             f"{place} returned {_a(type(output).__name__)}; it must return the output, a Tensor"
         )
     assert isinstance(output, Tensor)
     return output
+
+
+def _forget(folder: Path) -> None:
+    with contextlib.suppress(ValueError):  # the user's file may have changed the path itself
+        sys.path.remove(str(folder))
 
 
 @contextlib.contextmanager
@@ -176,6 +186,8 @@ def _arguments(function: Callable[[], Any]) -> list[str]:
 
 def _output(function: Callable[[], Any]) -> tuple[Any, bool]:
     output = function()
+    if inspect.iscoroutine(output):
+        output.close()  # or Python says that it was never awaited
     return output, isinstance(output, Tensor)  # which asks the output itself, if it is none
 
 
