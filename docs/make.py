@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def comparison() -> viz.Drawing:
-    """The composite and the fused node on the textbook's example."""
+    """The composite and the fused node on the article's example."""
     return viz.draw_comparison(tg.compare([2.0, 1.0, 0.1], [1, 0, 0]))
 
 

@@ -134,10 +134,10 @@ def test_labels_that_do_not_sum_to_1(form):
     assert c.agree
     assert c.fused_grad.round(3).tolist() == [0.318, -0.515, 0.197]
     assert c.textbook_grad == pytest.approx(P - [1, 1, 0], rel=1e-14)
-    assert "Σy is 2 and not 1, so the gradient is s·p − y" in c.reason
+    assert "Σy is 2 and not 1, so the gradient is Σy·p − y;" in c.reason
     off = np.abs(2 * P - P).max()
     assert f"the textbook's p − y would be off by up to {off:.3g}" in c.reason
-    assert "Σy" not in tg.compare(A, [0.5, 0.25, 0.25], form=form).reason.replace("+p·Σy", "")
+    assert "Σy is" not in tg.compare(A, [0.5, 0.25, 0.25], form=form).reason
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -190,6 +190,85 @@ def test_a_tensor_that_is_given_stays_as_it_was():
     y = tg.Tensor([1.0, 0.0, 0.0])
     assert tg.compare(a, y).agree
     assert a.grad is y.grad is None
+
+
+# Notes --------------------------------------------------------------------------------------------
+
+SOFT = [[0.7, 0.2, 0.1], [0, 0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "options", "note"),
+    [
+        (P, 0, {}, "the logits look like probabilities, each row sums to 1: then softmax is"),
+        (np.float32(SOFT), [0, 1], {}, "the logits look like probabilities"),
+        (P, Y, {}, "the logits look like probabilities"),
+        (np.transpose(SOFT), [0, 1], {"axis": 0}, "the logits look like probabilities"),
+        (Y, A, {}, "logits and target look swapped"),
+        (SOFT, [[3.0, -1.0, 0.5], A], {}, "logits and target look swapped"),
+        ([A, A], [[0.5, 0.7, -0.2], Y], {}, "has negative elements, e.g. -0.2 at (0, 2)"),
+        ([A, A], [Y, [1, 1, 0]], {}, "row 1 of the target is no distribution: it sums to 2"),
+        (A, [0.5, 0.25, 0.2], {}, "the target is no distribution: it sums to 0.95"),
+        ([A, A], [1.0, 0.0], {}, "the labels are floats; cross_entropy takes integers"),
+        (A, 2.0, {}, "the labels are floats"),
+    ],
+)
+def test_what_is_likely_a_mistake(logits, target, options, note):
+    c = tg.compare(logits, target, **options)
+    assert sum(note in found for found in c.notes) == 1, c.notes
+    assert c.to_dict()["notes"] == list(c.notes)
+    assert f"note:    {c.notes[-1]}" in str(c)
+    assert "<p>" + c.notes[-1][:20] in c._repr_mimebundle_()["text/html"]
+
+
+def test_float_labels_are_labels():
+    assert (tg.compare([A, A], [1.0, 0.0]).target == tg.compare([A, A], [1, 0]).target).all()
+    for label in (0.5, np.nan, INF, 1e300):
+        with pytest.raises(TypeError, match="class indices, which must be integers"):
+            tg.compare(A, label)
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "options"),
+    [
+        (A, Y, {}),
+        ([A, A], [0, -100], {}),
+        ([A, A], SOFT, {"weight": [1, 2, 3], "label_smoothing": 0.1}),
+        ([A, A], np.float16(SOFT), {}),
+        ([A, A], np.round(SOFT, 3), {"dtype": "float16"}),
+        ([A, A], [Y, [0, 0, 0]], {}),  # a row that is left out
+        (np.zeros((2, 3)), [0, 1], {}),
+        (np.ones((2, 1)), [0, 0], {}),  # one class
+        (np.random.default_rng(0).random((64, 10)), np.zeros(64, int), {}),
+        (np.random.default_rng(0).normal(size=(64, 1000)), np.zeros(64, int), {}),
+        (np.log(P), 0, {}),  # normalised already, and rightly so
+        (np.zeros((0, 3)), np.zeros((0, 3)), {"reduction": "sum"}),
+    ],
+)
+def test_no_note_on_what_is_usual(logits, target, options):
+    assert tg.compare(logits, target, **options).notes == ()
+
+
+# Cost ---------------------------------------------------------------------------------------------
+
+
+def test_the_bytes_that_each_side_keeps():
+    c = tg.compare(np.random.default_rng(0).normal(size=(64, 100)), np.zeros(64, int))
+    assert c.fused_cost.bytes == 64 * 100 * 8 + 8  # the gradient and the loss
+    assert c.composite_cost.bytes >= 3 * 64 * 100 * 8  # e, p and log p
+    assert f"kept for backward, fused             {c.fused_cost.bytes:,} B" in str(c)
+
+
+def test_time_is_measured_only_when_asked_for():
+    c = tg.compare(A, Y)
+    assert (c.composite_cost.seconds, c.fused_cost.seconds, c.fused_cost.runs) == (None, None, 0)
+    assert "forward and backward" not in str(c)
+    a = tg.Tensor(A)
+    c = tg.compare(a, Y, seconds=1e-9, reduction="none")
+    assert c.composite_cost.runs == c.fused_cost.runs == 1
+    assert min(c.composite_cost.seconds, c.fused_cost.seconds) > 0
+    assert "forward and backward, composite" in str(c)
+    assert a.grad is None
 
 
 # Never the opposite -------------------------------------------------------------------------------
@@ -344,11 +423,13 @@ def test_large_inputs_are_cut_to_what_fits():
     assert len(text.splitlines()) < 50
     assert max(map(len, text.splitlines())) < 400
     assert "row" in c.caption()
-    assert "12 of 1000 classes" in c.caption()
+    assert "12 of 1000 classes, those with the largest gradients" in c.caption()
     shown = [int(row[0]) for row in c.tables()[1][1]]
     assert shown == sorted(set(shown))
     row = int(c.caption().split()[1])
     assert int(c.target[row].argmax()) in shown
+    largest = np.argsort(-abs(c.fused_grad[row]))
+    assert set(largest[:11].tolist()) <= set(shown)  # and the one that differs most
     assert "of 1000" in c._repr_mimebundle_()["text/html"]
 
 

@@ -9,22 +9,26 @@ agreement; anything larger has a cause, which is looked for in the graph.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygrad_sm.backward import BackwardTrace
-from tinygrad_sm.comparison import Comparison, Contributions, ulp_text
+from tinygrad_sm.comparison import Comparison, Contributions, Cost, ulp_text
 from tinygrad_sm.diagnose import Breakdown, first_breakdown, label, underflowed
 from tinygrad_sm.errors import InvalidTypeError
+from tinygrad_sm.graph import graph, kept_for_backward
 from tinygrad_sm.loss.composite import check_finite, composite_cross_entropy
 from tinygrad_sm.loss.softmax import row_maximum, softmax
 from tinygrad_sm.loss.softmax_with_loss import cross_entropy
 from tinygrad_sm.loss.task import Task, task_of
-from tinygrad_sm.tensor import Tensor
+from tinygrad_sm.tensor import Tensor, _rectangular
 from tinygrad_sm.ulp import ULP_SIZES, ulp_distance
 
 _MANY_ULPS = 1000  # from here on the number asks for a word
+_UNIT = 1e-3  # how far the sum of a distribution may be from 1, printed with 3 digits
 _ROUNDINGS = 16  # of each term in the composite, each at most half a unit
 
 
@@ -34,6 +38,7 @@ def compare(
     *,
     form: str = "naive",
     dtype: Any = None,
+    seconds: float = 0.0,
     weight: Any = None,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -45,9 +50,11 @@ def compare(
 
     Args:
         logits: numbers, an array or a Tensor with at least one axis; finite, or −inf for a mask.
-        target: a distribution of the logits' shape, or class indices; as in `cross_entropy`.
+        target: a distribution of the logits' shape, or class indices; as in `cross_entropy`, but
+            class indices may be whole floats here.
         form: of the composite: "naive", "shifted" or "logsumexp".
         dtype: convert the logits to this floating-point type first.
+        seconds: how long to measure the time that each side takes; 0 for not at all.
         weight, ignore_index, reduction, label_smoothing, temperature, axis: as in `cross_entropy`.
 
     Raises:
@@ -61,9 +68,12 @@ def compare(
         "temperature": temperature,
         "axis": axis,
     }
-    if isinstance(target, Tensor):
-        target = target.numpy()
     a = Tensor(logits, dtype=dtype, name="a")
+    target = target.numpy() if isinstance(target, Tensor) else _rectangular(target, "target")
+    notes: list[str] = []
+    if target.dtype.kind == "f" and target.ndim < a.ndim and _whole(target):
+        notes.append("the labels are floats; cross_entropy takes integers: target.astype(int)")
+        target = target.astype(np.int64)
     if a.dtype.itemsize not in ULP_SIZES:
         raise InvalidTypeError(
             f"compare: logits must be float16, float32 or float64; got {a.dtype}: give a dtype"
@@ -71,29 +81,104 @@ def compare(
     task = task_of(a.shape, a.dtype, target, **options)
     check_finite(a.numpy(), task.axis)
     with np.errstate(all="ignore"):  # what breaks is reported, not warned about
-        composite = _swept(a, composite_cross_entropy(a, target, form=form, **options))
-        fused = _swept(a, cross_entropy(a, target, **options))
-        return _judged(a.numpy(), task, form, composite, fused)
+        sides: tuple[Callable[[], Tensor], ...] = (
+            lambda: composite_cross_entropy(a, target, form=form, **options),
+            lambda: cross_entropy(a, target, **options),
+        )
+        composite, fused = (_swept(a, side()) for side in sides)
+        costs = _timed(a, sides, (composite.bytes, fused.bytes), seconds)
+        notes += _likely_mistakes(a.numpy(), target, task.axis)
+        return _judged(a.numpy(), task, form, composite, fused, costs, tuple(notes))
+
+
+def _whole(x: np.ndarray) -> bool:
+    with np.errstate(invalid="ignore"):  # inf % 1
+        return bool(((x % 1 == 0) & (np.abs(x) < 2.0**63)).all())
 
 
 class _Swept(NamedTuple):
-    """One side of the comparison: its loss, the gradient at the logits, the record of both."""
+    """One side: its loss, the gradient at the logits, the record of both, what backward needed."""
 
     loss: np.ndarray
     grad: np.ndarray
     trace: BackwardTrace
+    bytes: int
 
 
 def _swept(a: Tensor, loss: Tensor) -> _Swept:
+    kept = sum(array.bytes for of_node in kept_for_backward(graph(loss)) for array in of_node)
     trace = loss.backward(np.ones(loss.shape), trace=True)
     assert trace is not None
     grad: np.ndarray = a.grad
     a.zero_grad()
-    return _Swept(loss.numpy(), grad, trace)
+    return _Swept(loss.numpy(), grad, trace, kept)
+
+
+def _timed(
+    a: Tensor,
+    sides: tuple[Callable[[], Tensor], ...],
+    kept: tuple[int, int],
+    seconds: float,
+) -> list[Cost]:
+    """The medians of forward and backward, in turns, so that both meet the same machine."""
+    times: tuple[list[float], list[float]] = ([], [])
+    end = perf_counter() + seconds
+    while seconds and (not times[0] or perf_counter() < end):
+        for side, found in zip(sides, times, strict=True):
+            start = perf_counter()
+            loss = side()
+            loss.backward(np.ones(loss.shape))
+            found.append(perf_counter() - start)
+            a.zero_grad()
+    return [
+        Cost(size, float(np.median(found)) if found else None, len(found))
+        for size, found in zip(kept, times, strict=True)
+    ]
+
+
+def _likely_mistakes(logits: np.ndarray, target: np.ndarray, axis: int) -> Iterator[str]:
+    """What the numbers look like, if not like logits and their target."""
+    probabilities = _are_distributions(logits, axis)
+    soft = target.shape == logits.shape
+    if soft and probabilities and not _are_distributions(target, axis):
+        yield (
+            "logits and target look swapped: the rows of the logits are distributions, those of "
+            "the target are not"
+        )
+        return
+    if probabilities:
+        yield (
+            "the logits look like probabilities, each row sums to 1: then softmax is applied "
+            "twice; give what was before softmax"
+        )
+    if not soft:
+        return
+    if target.min(initial=0) < 0:
+        at = tuple(map(int, np.unravel_index(int(np.argmin(target)), target.shape)))
+        yield f"the target has negative elements, e.g. {target[at]:.6g} at {at}"
+    off = np.abs(target.sum(axis=axis, dtype=np.float64) - 1) * np.any(target, axis=axis)
+    if off.max(initial=0) > _UNIT:  # a row of zeros does not count, on purpose
+        row = tuple(map(int, np.unravel_index(int(np.argmax(off)), off.shape)))
+        where = f"row {row[0] if len(row) == 1 else row} of the target" if row else "the target"
+        total = float(np.moveaxis(target, axis, -1)[row].sum(dtype=np.float64))
+        yield f"{where} is no distribution: it sums to {total:.6g}"
+
+
+def _are_distributions(x: np.ndarray, axis: int) -> bool:
+    """Whether all rows are between 0 and 1 and sum to 1, as far as 3 digits tell."""
+    if x.size == 0 or x.shape[axis] < 2 or not (x.min() >= 0 and x.max() <= 1):
+        return False
+    return bool((np.abs(x.sum(axis=axis, dtype=np.float64) - 1) <= _UNIT).all())
 
 
 def _judged(
-    logits: np.ndarray, task: Task, form: str, composite: _Swept, fused: _Swept
+    logits: np.ndarray,
+    task: Task,
+    form: str,
+    composite: _Swept,
+    fused: _Swept,
+    costs: list[Cost],
+    notes: tuple[str, ...],
 ) -> Comparison:
     y = np.asarray(task.dense(logits.dtype))
     p = softmax(logits / task.temperature, axis=task.axis)
@@ -135,7 +220,10 @@ def _judged(
         agree=agree,
         verdict=_verdict(agree, same_grad, max_abs, max_ulp),
         reason=reason + _about_the_textbook(task, s, textbook, fused.grad),
+        notes=notes,
         contributions=Contributions(numerator, denominator, add_up),
+        composite_cost=costs[0],
+        fused_cost=costs[1],
         breakdown=breakdown,
         composite_trace=composite.trace,
         fused_trace=fused.trace,
@@ -146,14 +234,14 @@ def _terms(
     trace: BackwardTrace, task: Task, form: str, dtype: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """The contributions at e = exp(a), times e (its local rule), on to the logits."""
-    graph = trace.graph
-    node = next(n for n in graph.nodes if n.name == "e")
+    nodes = trace.graph.nodes
+    node = next(n for n in nodes if n.name == "e")
     assert node.tensor is not None
     at_e = {edge.consumer.op: edge.value for edge in trace.contributions(node.tensor)}
     denominator = at_e["sum"] * node.value
     if form == "logsumexp":  # the numerator's logarithm is the logit itself, in lse − a
-        z = graph.nodes[node.inputs[0]].inputs[0]  # e = exp(z − m)
-        tensor = graph.nodes[z].tensor
+        z = nodes[node.inputs[0]].inputs[0]  # e = exp(z − m)
+        tensor = nodes[z].tensor
         assert tensor is not None
         numerator = next(
             edge.value for edge in trace.contributions(tensor) if edge.consumer.name != "d"
@@ -219,7 +307,7 @@ def _verdict(agree: bool, same_grad: bool, max_abs: float, max_ulp: float) -> st
 def _reason_for_agreement(
     max_ulp: float, ulps: np.ndarray, terms: np.ndarray, fused_grad: np.ndarray
 ) -> str:
-    paths = "both are s·p − y, on two paths through the chain rule"
+    paths = "both are Σy·p − y, on two paths through the chain rule"
     if max_ulp == 0:
         return f"{paths}; every rounding came out alike"
     at = np.unravel_index(int(np.argmax(ulps)), ulps.shape)
@@ -269,7 +357,7 @@ def _about_the_textbook(
     row = np.unravel_index(int(np.argmax(np.abs(s - 1))), s.shape)
     off = float(np.abs(textbook - fused_grad).max(initial=0.0))
     return (
-        f". Σy is {float(s[row]):.6g} and not 1, so the gradient is s·p − y with s = Σy; the "
+        f". Σy is {float(s[row]):.6g} and not 1, so the gradient is Σy·p − y; the "
         f"textbook's p − y would be off by up to {off:.3g}"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,10 @@ from tinygrad_sm.diagnose import Breakdown
 from tinygrad_sm.ulp import ulp_distance
 
 _SHOWN_CLASSES = 12
+_UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
+_ARRAYS = (
+    "logits", "target", "probabilities", "composite_grad", "fused_grad", "textbook_grad",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,21 @@ class Contributions:
     numerator: np.ndarray
     denominator: np.ndarray
     add_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one side takes for a loss and its gradient.
+
+    Attributes:
+        bytes: kept in memory between forward and backward, beside logits and target.
+        seconds: of forward and backward, the median of `runs`; None where it was not measured.
+        runs: how many were measured; the two sides took turns.
+    """
+
+    bytes: int
+    seconds: float | None = None
+    runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +71,9 @@ class Comparison:
         agree: whether the difference is within rounding.
         verdict: one sentence that begins with "agree" or "differ".
         reason: one sentence or more on why.
+        notes: what is likely a mistake in the input, one sentence each.
         contributions: the terms −y and +p·Σy, from the composite's backward.
+        composite_cost, fused_cost: time and memory.
         breakdown: the first node of the composite that left the finite numbers, or None.
         composite_trace, fused_trace: the records of the two backward sweeps.
     """
@@ -73,7 +94,10 @@ class Comparison:
     agree: bool
     verdict: str
     reason: str
+    notes: tuple[str, ...]
     contributions: Contributions
+    composite_cost: Cost
+    fused_cost: Cost
     breakdown: Breakdown | None
     composite_trace: BackwardTrace
     fused_trace: BackwardTrace
@@ -84,7 +108,7 @@ class Comparison:
         Without any row there is no table.
 
         The first leads from the logits to the two terms, the second holds the two gradients to
-        the last bit. Of many classes the first and the most different ones are shown.
+        the last bit. Of many classes those with the largest gradients are shown.
         """
         row, classes = self._shown()
         if not classes:
@@ -123,6 +147,7 @@ class Comparison:
 
     def summary(self) -> list[tuple[str, str]]:
         """Return the figures for the whole input, as (what, value) in text."""
+        costs = {"composite": self.composite_cost, "fused": self.fused_cost}
         return [
             ("loss, composite", _loss(self.composite_loss)),
             ("loss, fused", _loss(self.fused_loss)),
@@ -132,7 +157,18 @@ class Comparison:
                 "−y and +p·Σy add up to the gradient",
                 "yes" if self.contributions.add_up else "no",
             ),
+            *((f"kept for backward, {side}", f"{cost.bytes:,} B") for side, cost in costs.items()),
+            *(
+                (f"forward and backward, {side}", f"{_time(cost.seconds)}, median of {cost.runs}")
+                for side, cost in costs.items()
+                if cost.seconds is not None
+            ),
         ]
+
+    def sentences(self) -> list[str]:
+        """Return the verdict, the reason and the notes, each with what it is before it."""
+        notes = (f"note:    {note}" for note in self.notes)
+        return [f"verdict: {self.verdict}", f"reason:  {self.reason}", *notes]
 
     def caption(self) -> str:
         """Return which part of the input the tables show; empty if it is all of it."""
@@ -142,7 +178,8 @@ class Comparison:
         if rows > 1:
             parts.append(f"row {row} of {rows}, where the gradients differ most")
         if len(classes) < self.logits.shape[self.axis]:
-            parts.append(f"{len(classes)} of {self.logits.shape[self.axis]} classes")
+            n = self.logits.shape[self.axis]
+            parts.append(f"{len(classes)} of {n} classes, those with the largest gradients")
         return "; ".join(parts)
 
     def _shown(self) -> tuple[int, list[int]]:
@@ -155,18 +192,17 @@ class Comparison:
         row = int(np.argmax(by_row.max(axis=1)))
         if n <= _SHOWN_CLASSES:
             return row, list(range(n))
-        most = np.argsort(-by_row[row], kind="stable")[: _SHOWN_CLASSES // 2]
-        target = np.moveaxis(self.target, self.axis, -1).reshape(-1, n)[row]
-        chosen = {int(np.argmax(target)), *map(int, most)}
-        chosen.update(j for j in range(_SHOWN_CLASSES) if len(chosen) < _SHOWN_CLASSES)
-        return row, sorted(chosen)[:_SHOWN_CLASSES]
+        gradient = np.moveaxis(self.fused_grad, self.axis, -1).reshape(-1, n)[row]
+        size = np.abs(gradient.astype(np.float64))
+        size[np.argmax(by_row[row])] = np.inf  # the one that the verdict is about, in any case
+        return row, sorted(map(int, np.argsort(-size, kind="stable")[:_SHOWN_CLASSES]))
 
     def __str__(self) -> str:
         parts = [self.headline(), self.caption()]
         parts += ["\n" + _as_text(header, rows) for header, rows in self.tables() if rows]
         width = max(len(what) for what, _ in self.summary())
         parts.append("\n" + "\n".join(f"{what:<{width}}  {v}" for what, v in self.summary()))
-        parts.append(f"\nverdict: {self.verdict}\nreason:  {self.reason}")
+        parts += ["\n" + "\n".join(self.sentences())]
         return "\n".join(part for part in parts if part)
 
     def __repr__(self) -> str:
@@ -176,32 +212,37 @@ class Comparison:
         """Show the tables in a notebook, as HTML with the plain text beside it."""
         tables = "".join(_as_html(header, rows) for header, rows in self.tables() if rows)
         said = "".join(
-            f"<p>{html.escape(line)}</p>" for line in (self.verdict, self.reason, self.caption())
+            f"<p>{html.escape(line)}</p>"
+            for line in (self.verdict, self.reason, *self.notes, self.caption())
         )
         return {
             "text/plain": str(self),
             "text/html": f"<p><b>{html.escape(self.headline())}</b></p>{tables}{said}",
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all figures in types that JSON has; numbers that are not finite as text."""
-        return {
+    def to_dict(self, *, arrays: bool = True) -> dict[str, Any]:
+        """Return the figures in types that JSON has; numbers that are not finite as text.
+
+        Without `arrays` it is a summary, whose size does not depend on the input's.
+        """
+        found: dict[str, Any] = {
             "form": self.form,
             "reduction": self.reduction,
             "axis": self.axis,
             "dtype": str(self.logits.dtype),
             "shape": list(self.logits.shape),
-            "logits": _jsonable(self.logits),
-            "target": _jsonable(self.target),
-            "probabilities": _jsonable(self.probabilities),
-            "composite_loss": _jsonable(self.composite_loss),
-            "fused_loss": _jsonable(self.fused_loss),
-            "composite_grad": _jsonable(self.composite_grad),
-            "fused_grad": _jsonable(self.fused_grad),
-            "textbook_grad": _jsonable(self.textbook_grad),
+        }
+        for name in ("composite_loss", "fused_loss"):
+            loss = getattr(self, name)
+            if arrays or np.ndim(loss) == 0:
+                found[name] = _jsonable(loss)
+        if arrays:
+            for name in _ARRAYS:
+                found[name] = _jsonable(getattr(self, name))
+        terms = ("numerator", "denominator") if arrays else ()
+        return found | {
             "contributions": {
-                "numerator": _jsonable(self.contributions.numerator),
-                "denominator": _jsonable(self.contributions.denominator),
+                **{name: _jsonable(getattr(self.contributions, name)) for name in terms},
                 "add_up": self.contributions.add_up,
             },
             "max_abs_error": _jsonable(self.max_abs_error),
@@ -209,6 +250,9 @@ class Comparison:
             "agree": self.agree,
             "verdict": self.verdict,
             "reason": self.reason,
+            "notes": list(self.notes),
+            "composite_cost": asdict(self.composite_cost),
+            "fused_cost": asdict(self.fused_cost),
             "breakdown": None if self.breakdown is None else str(self.breakdown),
         }
 
@@ -219,6 +263,11 @@ def _loss(value: Any) -> str:
     if np.size(value) == 0:
         return "no rows"
     return f"{np.size(value)} rows from {np.min(value):.6g} to {np.max(value):.6g}"
+
+
+def _time(seconds: float) -> str:
+    unit, size = next((u, s) for u, s in _UNITS if seconds >= s or u == "ns")
+    return f"{seconds / size:.3g} {unit}"
 
 
 def _short(x: Any) -> str:

@@ -63,7 +63,7 @@ ROWS = [
     ("underscores", [*ON, "0,1_0"], b"", "--target must be a class index, .* got '0,1_0'"),
     ("target is a comma", [*ON, ","], b"", "--target is empty"),
     ("target is missing", ["--logits", "ok.csv"], b"", "--logits needs --target"),
-    ("target without logits", ["--target", "0"], b"", "--target needs --logits$"),
+    ("target beyond the example", ["--target", "3"], b"", "must be class indices from 0 to 2"),
     ("target file missing", [*ON, "no.npy"], b"", "--target no.npy: cannot be read .No such file"),
     (
         "target file of text",
@@ -233,7 +233,7 @@ DRAW = [
     ("unknown graph", ["both"], "'both' is not one of 'composite', 'fused', 'comparison'"),
     ("unknown suffix", ["-o", "a.gif"], "--output must end in one of .svg, .png.*; got 'a.gif'"),
     ("no suffix", ["-o", "a"], "--output must end in one of"),
-    ("target without logits", ["--target", "0"], "--target needs --logits"),
+    ("target beyond the example", ["--target", "3"], "must be class indices from 0 to 2"),
     ("missing folder", ["-o", "no/a.svg"], "no/a.svg"),
     ("folder as a file", ["-o", "folder.svg"], "folder.svg"),
     ("bad label", [*ON, "0,9", "-o", "a.svg"], "class indices from 0 to 2"),

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,12 +44,19 @@ def command(capsys, monkeypatch):
 
 @pytest.fixture
 def figures(command):
-    """The JSON that `compare` prints for these arguments."""
+    """The JSON that `compare` prints for these arguments, but for the times it measured."""
 
-    def call(*arguments, stdin=b"", status=0):
-        found, out, err = command("compare", *arguments, "--json", stdin=stdin)
-        assert (found, err) == (status, "")
-        return json.loads(out)
+    def call(*arguments, stdin=b"", status=0, arrays=True):
+        flags = ["--json", "--arrays"] if arrays else ["--json"]
+        status_found, out, err = command("compare", *arguments, *flags, stdin=stdin)
+        assert (status_found, err) == (status, "")
+        found = json.loads(out)
+        for case in [found] if "agree" in found else found.values():
+            for cost in (case["composite_cost"], case["fused_cost"]):
+                assert cost["seconds"] > 0
+                assert cost["runs"] > 0
+                cost.update(seconds=None, runs=0)
+        return found
 
     return call
 
@@ -74,9 +82,12 @@ def test_compare_without_arguments_shows_the_article_and_the_shipped_logits(comm
     for figure in ("0.659001", "0.242433", "0.0985659", "-0.34099886111403"):
         assert figure in out
     assert f"{-np.log(p[0]):.15f}"[:-2] in out
-    for word in ("numerator −y", "denominator +p·Σy", "ULP apart", "3 logits", "150×3 logits"):
+    for word in ("numerator −y", "denominator +p·Σy", "ULP apart", "3 logits", "150×3 logits",
+                 "kept for backward, composite", "kept for backward, fused"):  # fmt: skip
         assert word in out
     assert out.count("verdict: agree") == 2
+    assert len(re.findall(r"forward and backward, \w+ +[\d.]+ [mµn]?s, median of \d+", out)) == 4
+    assert "note:" not in out
     assert list(folder.iterdir()) == []
 
 
@@ -106,6 +117,60 @@ def test_json_without_logits_holds_both_inputs(figures):
     assert list(found) == ["seed", "iris"]
     assert found["seed"]["shape"] == [3]
     assert found["iris"]["shape"] == [150, 3]
+
+
+def test_json_is_a_summary_unless_the_arrays_are_asked_for(figures, command):
+    np.save("a.npy", np.random.default_rng(0).normal(size=(5000, 20)))
+    np.save("t.npy", np.zeros(5000, int))
+    given = ("--logits", "a.npy", "--target", "t.npy")
+    found = figures(*given, arrays=False)
+    assert len(json.dumps(found)) < 2000
+    arrays = {"logits", "target", "probabilities", "composite_grad", "fused_grad", "textbook_grad"}
+    everything = figures(*given)
+    assert set(everything) - set(found) == arrays
+    for key in set(found) - {"contributions"}:
+        assert found[key] == everything[key]
+    assert found["contributions"] == {"add_up": True}
+    rows = figures(*given, "--reduction", "none", arrays=False)
+    assert "fused_loss" not in rows
+    status, out, err = command("compare", "--arrays")
+    assert (status, out, err) == (2, "", "tinygrad-sm: --arrays goes with --json\n")
+
+
+@pytest.mark.parametrize("logits", ["2,1.5,0.1", "2 1.5 0.1", " 2, 1.5 0.1", "2,1.5,1e-1"])
+@pytest.mark.parametrize(("target", "y"), [("1", [0, 1, 0]), ("0 1 1", [0, 1, 1])])
+def test_logits_as_numbers(figures, logits, target, y):
+    found = figures("--logits", logits, "--target", target)
+    assert found["logits"] == [2, 1.5, 0.1]
+    assert found["target"] == y
+    assert figures("--logits", "-1,2,-inf", "--target", "0")["logits"] == [-1, 2, "-Infinity"]
+
+
+def test_a_target_alone_is_for_the_logits_of_the_article(figures, command):
+    found = figures("--target", "1")
+    assert found["logits"] == [2, 1, 0.1]
+    assert found["target"] == [0, 1, 0]
+    status, out, err = command("draw", "fused", "--target", "1")
+    assert (status, err) == (0, "")
+    assert out != command("draw", "fused")[1]
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (1, 1, 3)])
+@pytest.mark.parametrize("label", ["1", "1,", "file", "float file"])
+def test_the_label_of_a_single_row(figures, shape, label):
+    np.save("a.npy", LOGITS[0].reshape(shape))
+    if "file" in label:
+        Path("t.csv").write_text("1\n" if label == "file" else "1.000000000000000000e+00\n")
+        label = "t.csv"
+    assert np.ravel(figures("--logits", "a.npy", "--target", label)["target"]).tolist() == [0, 1, 0]
+
+
+def test_what_is_likely_a_mistake_is_a_note(command, figures):
+    status, out, err = command("compare", "--logits", "0.659,0.242,0.099", "--target", "0")
+    assert (status, err) == (0, "")
+    assert "note:    the logits look like probabilities" in out
+    (note,) = figures("--logits", "0.5,0.5", "--target", "1", arrays=False)["notes"]
+    assert "softmax is applied twice" in note
 
 
 def save(kind):
@@ -400,7 +465,7 @@ def test_an_old_code_page_prints_question_marks_and_no_traceback():
 def test_a_reader_that_leaves_early():
     """As in `tinygrad-sm compare | head -1`."""
     np.save("a.npy", np.random.default_rng(0).normal(size=(300, 300)))
-    for arguments in (["--json"], []):
+    for arguments in (["--json", "--arrays"], []):
         with subprocess.Popen(
             [sys.executable, "-m", "tinygrad_sm", "compare", "--logits", "a.npy",
              "--target", ",".join(["0"] * 300), *arguments],

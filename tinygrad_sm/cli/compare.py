@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tinygrad_sm.cli.inputs import shipped_logits
+from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, shipped_logits
 from tinygrad_sm.cli.options import (
     loss_arguments,
     loss_options,
@@ -26,13 +25,14 @@ from tinygrad_sm.errors import InvalidValueError
 
 AGREE, DIFFER = 0, 1
 
-SEED_LOGITS, SEED_TARGET = np.array([2.0, 1.0, 0.1]), np.array([1, 0, 0])
+SECONDS = 0.05  # to measure the time of each input
 
 
 @click.command("compare", short_help="Hold the composite gradient against the fused p − y.")
 @loss_options
 @picture_options("both graphs", FORMATS)
-@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead.")
+@click.option("--arrays", is_flag=True, help="With --json: all logits, targets and gradients too.")
 def compare_command(
     source: str | None,
     target: str | None,
@@ -40,28 +40,34 @@ def compare_command(
     output: str | None,
     formats: str,
     as_json: bool,
+    arrays: bool,
     **loss: Any,
 ) -> int:
     """Compare the gradient built from exp, sum, div and log with the fused p − y.
 
-    Without --logits: the textbook's example (3 classes, y = [1, 0, 0]) and the logits of a small
-    classifier on Fisher's iris flowers.
+    Classes count from 0. Without --logits: those of the article's example, [2, 1, 0.1]; without
+    --target too, y = [1, 0, 0], and the logits of a small classifier on Fisher's iris flowers.
+
+    The article is "Softmax-with-Loss 계층" on ratsgo's blog; the textbook whose layer it explains,
+    Saito, "Deep Learning from Scratch".
 
     Exit status: 0 if the gradients agree, 1 if they differ, 2 on bad input.
 
     \b
     Examples:
       tinygrad-sm compare -o out
+      tinygrad-sm compare --logits 2,1.5,0.1 --target 1
       tinygrad-sm compare --logits logits.csv --target 0,2,1 --dtype float32
       echo 1000,0,0 | tinygrad-sm compare --logits - --target 1
     """
     wanted = chosen_formats(formats)
     folder = None if output is None else output_folder(output)
-    arguments = loss_arguments(loss) | {"dtype": dtype}
-    if source is not None:
+    if arrays and not as_json:
+        raise InvalidValueError("--arrays goes with --json")
+    arguments = loss_arguments(loss) | {"dtype": dtype, "seconds": SECONDS}
+    given = source is not None or target is not None
+    if given:
         cases = {"input": compare(*read_input(source, target), **arguments)}
-    elif target is not None:
-        raise InvalidValueError("--target needs --logits")
     else:
         cases = {
             "seed": compare(SEED_LOGITS, SEED_TARGET, **arguments),
@@ -69,7 +75,7 @@ def compare_command(
         }
     written = [] if folder is None else _draw(cases, folder, wanted)
     if as_json:
-        _print_json(cases, single=source is not None)
+        _print_json(cases, single=given, arrays=arrays)
     else:
         _print(cases, written)
     return AGREE if all(case.agree for case in cases.values()) else DIFFER
@@ -86,8 +92,8 @@ def _draw(cases: dict[str, Comparison], folder: Path, formats: tuple[str, ...]) 
     return write_pictures(drawings, folder, formats)
 
 
-def _print_json(cases: dict[str, Comparison], single: bool) -> None:
-    found = {name: case.to_dict() for name, case in cases.items()}
+def _print_json(cases: dict[str, Comparison], single: bool, arrays: bool) -> None:
+    found = {name: case.to_dict(arrays=arrays) for name, case in cases.items()}
     shown = next(iter(found.values())) if single else found
     click.echo(json.dumps(shown, ensure_ascii=False, allow_nan=False))
 
@@ -104,8 +110,9 @@ def _print(cases: dict[str, Comparison], written: list[Path]) -> None:
         for what, value in case.summary():
             facts.add_row(what, value)
         _print_whole(console, facts)
-        console.print(f"verdict: {case.verdict}", style="bold", markup=False)
-        console.print(f"reason:  {case.reason}\n", markup=False)
+        verdict, *others = case.sentences()
+        console.print(verdict, style="bold", markup=False)
+        console.print("\n".join(others), "\n", sep="", markup=False)
     if not all(case.agree for case in cases.values()):
         console.print("see where each form breaks: tinygrad-sm stability", markup=False)
     if written:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from tinygrad_sm.cli.compare import SEED_LOGITS, SEED_TARGET
 from tinygrad_sm.cli.examples import linear_levels
+from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET
 from tinygrad_sm.cli.options import loss_arguments, loss_options, read_input
 from tinygrad_sm.cli.pictures import FORMATS
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
@@ -57,8 +57,8 @@ def draw_command(
       FILE.py:function  a graph of yours: the function takes no arguments and returns
                         the output, a Tensor; backward runs if it is a single number
 
-    The options of the loss are for the first three. Without --logits they draw the textbook's
-    example (3 classes, y = [1, 0, 0]).
+    The options of the loss are for the first three. Without --logits and --target they draw the
+    example of the article "Softmax-with-Loss 계층" on ratsgo's blog (3 classes, y = [1, 0, 0]).
 
     \b
     Examples:
@@ -73,13 +73,12 @@ def draw_command(
             f"--output must end in one of {', '.join('.' + name for name in FORMATS)}; "
             f"got {output!r}"
         )
-    if which not in OF_A_LOSS and (source is not None or target is not None):
+    given = source is not None or target is not None
+    if which not in OF_A_LOSS and given:
         raise InvalidValueError(f"--logits and --target are for {', '.join(OF_A_LOSS)} only")
     with guarded(which if is_place(which) else None, show_all) as stdout:
         if which in OF_A_LOSS:
-            if source is None and target is not None:
-                raise InvalidValueError("--target needs --logits")
-            data = (SEED_LOGITS, SEED_TARGET) if source is None else read_input(source, target)
+            data = read_input(source, target) if given else (SEED_LOGITS, SEED_TARGET)
             drawing = _of_a_loss(which, compare(*data, **(loss_arguments(loss) | {"dtype": dtype})))
         elif which == LEVELS:
             drawing = _levels()

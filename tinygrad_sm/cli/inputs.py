@@ -31,19 +31,24 @@ _HEADERS = {
     (3, 0): npy.read_array_header_2_0,  # differs in the names of fields alone
 }
 SUFFIXES = (".npy", ".npz", ".csv")
+SEED_LOGITS, SEED_TARGET = np.array([2.0, 1.0, 0.1]), np.array([1, 0, 0])  # the article's example
 
 
 def read_logits(source: str, with_target: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the logits in a file, and the target if the file has one beside them.
+    """Return the logits that an argument gives, and the target if a file has one beside them.
 
     Args:
-        source: path of a .npy, .npz or text file, or "-" for standard input. An .npz holds
-            either one array, or one named "logits" and perhaps one named "target".
+        source: numbers such as 2,1.5,0.1; or the path of a .npy, .npz or text file, or "-" for
+            standard input. An .npz holds either one array, or one named "logits" and perhaps one
+            named "target".
         with_target: whether the target is wanted; one that is not is not read.
 
     Raises:
         InvalidValueError: the file cannot be read or does not hold numbers.
     """
+    numbers = _numbers(source)
+    if numbers is not None and numbers.size:
+        return numbers.astype(np.float64), None
     names = ("logits", "target") if with_target else ("logits",)
     found = _read("logits", source, names)
     return found["logits"], _whole(found["target"]) if "target" in found else None
@@ -58,12 +63,8 @@ def read_target(value: str) -> np.ndarray:
     Raises:
         InvalidValueError: it is neither numbers nor a readable file of numbers.
     """
-    words = value.replace(",", " ").split()
-    if not words:
-        raise InvalidValueError("--target is empty; give a class index, a list or a file")
-    try:
-        numbers = np.array([_number(word) for word in words])
-    except ValueError:
+    numbers = _numbers(value)
+    if numbers is None:
         if (
             value != "-"
             and Path(value).suffix.lower() not in SUFFIXES
@@ -72,11 +73,13 @@ def read_target(value: str) -> np.ndarray:
             raise InvalidValueError(
                 f"--target must be a class index, a list of numbers such as 1,0,0, or a file "
                 f"({', '.join(SUFFIXES)}); got {value!r}"
-            ) from None
+            )
         numbers = _read("target", value, ("target",))["target"]
         one_column = numbers.ndim == 2 and numbers.shape[1] == 1
         return _whole(numbers[:, 0] if one_column else numbers)
-    return _whole(numbers[0] if len(words) == 1 and "," not in value else numbers)
+    if not numbers.size:
+        raise InvalidValueError("--target is empty; give a class index, a list or a file")
+    return _whole(numbers[0] if numbers.size == 1 and "," not in value else numbers)
 
 
 def read_weight(value: str | None) -> np.ndarray | None:
@@ -87,12 +90,20 @@ def read_weight(value: str | None) -> np.ndarray | None:
     """
     if value is None:
         return None
-    try:
-        return np.array([float(_number(word)) for word in value.replace(",", " ").split()])
-    except ValueError:
+    numbers = _numbers(value)
+    if numbers is None:
         raise InvalidValueError(
             f"--weight must be one number per class, such as 1,2,0.5; got {value!r}"
-        ) from None
+        )
+    return numbers.astype(np.float64)
+
+
+def _numbers(value: str) -> np.ndarray | None:
+    """The numbers in a list with spaces or commas; None if it is anything else."""
+    try:
+        return np.array([_number(word) for word in value.replace(",", " ").split()])
+    except ValueError:
+        return None
 
 
 def shipped_logits() -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from tinygrad_sm.cli.inputs import dangling, read_logits, read_target, read_weight
+from tinygrad_sm.cli.inputs import (
+    SEED_LOGITS,
+    dangling,
+    read_logits,
+    read_target,
+    read_weight,
+)
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.composite import FORMS
 from tinygrad_sm.loss.task import REDUCTIONS
@@ -23,13 +29,14 @@ _LOSS_OPTIONS = (
     click.option(
         "--logits",
         "source",
-        metavar="FILE",
-        help="Logits: .npy, .npz or .csv (rows of numbers), or - for standard input.",
+        metavar="A",
+        help="Logits: numbers (2,1.5,0.1), a file .npy, .npz or .csv (rows of numbers), or - for "
+        "standard input.",
     ),
     click.option(
         "--target",
         metavar="T",
-        help="Class index (0), list (1,0,0 as a distribution or one index per row), or a file.",
+        help="Class index from 0, list (1,0,0: a distribution, or one index per row), or a file.",
     ),
     click.option(
         "--form",
@@ -83,22 +90,28 @@ def picture_options(what: str, formats: tuple[str, ...]) -> Callable[[_Command],
     return add
 
 
-def read_input(source: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
+def read_input(source: str | None, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits and the target that `--logits` and `--target` name.
 
-    Integer-valued targets from a text file are class indices, so they become integers.
+    Without the first, the logits are those of the article's example. The label of a single row
+    may be a number or a list of one.
 
     Raises:
         InvalidValueError: something cannot be read, or there is no target.
     """
     if source == "-" and target == "-":
         raise InvalidValueError("--logits and --target cannot both be read from standard input")
-    logits, beside = read_logits(source, with_target=target is None)
-    if target is not None:
-        return logits, read_target(target)
-    if beside is None:
+    if source is None:
+        logits, beside = SEED_LOGITS, None
+    else:
+        logits, beside = read_logits(source, with_target=target is None)
+    found = beside if target is None else read_target(target)
+    if found is None:
         raise InvalidValueError("--logits needs --target: a class index, a list or a file")
-    return logits, beside
+    one_row = logits.size == max(logits.shape, default=0)
+    if one_row and found.size == 1 and found.shape != logits.shape:
+        found = found.reshape((1,) * (logits.ndim - 1))
+    return logits, found
 
 
 def loss_arguments(options: dict[str, Any]) -> dict[str, Any]:
