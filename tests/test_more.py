@@ -14,7 +14,7 @@ import pytest
 
 import tinygrad_sm as tg
 from tinygrad_sm import more
-from tinygrad_sm.dispatch import NUMPY
+from tinygrad_sm.dispatch import NUMPY, TABLE
 
 
 def real(*shape, start=0):
@@ -321,6 +321,26 @@ def test_the_textbooks_own_spelling():
     loss = -np.sum(np.log(np.clip(y, 1e-7, None)[np.arange(4), [0, 1, 1, 0]])) / len(y)
     assert tg.fuse(tg.mean(-np.log(y)[np.arange(4), [0, 1, 1, 0]])).rewrites
     assert loss.requires_grad
+
+
+@pytest.mark.parametrize("row", [r for r in TABLE.values() if r.analytic and r.arity == 1])
+def test_what_is_said_to_be_analytic_takes_complex_numbers(row):
+    """gradcheck steps into the complex plane by these."""
+    takes = {"reshape": {"shape": -1}, "broadcast_to": {"shape": (2, 2)}, "astype": None,
+             "getitem": {"index": 0}, "scatter": {"index": (0, 1), "shape": (2, 3)},
+             "roll": {"shift": 1}, "repeat": {"repeats": 2}, "tile": {"reps": 2},
+             "take": {"indices": [0]}}.get(row.name, {})  # fmt: skip
+    if takes is None:
+        return  # the one that may not
+    x = np.array([[0.25, 0.5], [0.75, 0.125]])
+    if row.name == "scatter":
+        x = x[0, 0]
+    h = 1e-30
+    found = row.forward(x + 1j * h, **takes).imag / h
+    slope = fd.along(
+        lambda a: np.sum(row.forward(a, **takes)), [x.astype(fd.LONG)], [np.ones(x.shape)]
+    )
+    np.testing.assert_allclose(np.sum(found), slope, rtol=1e-10, atol=1e-12)
 
 
 # Special points -----------------------------------------------------------------------------------

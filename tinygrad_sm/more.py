@@ -251,11 +251,11 @@ def norm(x: Any, ord: Any = None, axis: p.Axis = None, keepdims: bool = False) -
     axes = _axes_of(x, axis)
     count = len(axes)
     if (ord is None and (axis is None or count <= 2)) or (count, ord) in ((1, 2), (2, "fro")):
-        return _root(p.sum(x * x, axis=axes, keepdims=keepdims))
+        return _root(p.sum(x * x, axis=axis, keepdims=keepdims))
     if count == 1 and ord in (np.inf, -np.inf):
-        return (p.max if ord > 0 else min)(p.abs(x), axis=axes, keepdims=keepdims)
+        return (p.max if ord > 0 else min)(p.abs(x), axis=axis, keepdims=keepdims)
     if count == 1 and not isinstance(ord, str) and ord:
-        return _root(p.sum(p.abs(x) ** ord, axis=axes, keepdims=keepdims), n=ord)
+        return _root(p.sum(p.abs(x) ** ord, axis=axis, keepdims=keepdims), n=ord)
     if count == 2 and ord in (1, -1, np.inf, -np.inf):
         inner, outer = axes if ord in (1, -1) else axes[::-1]
         sums = p.sum(p.abs(x), axis=inner, keepdims=True)

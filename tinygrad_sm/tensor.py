@@ -521,27 +521,27 @@ class Tensor:
 
     def sum(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
         """Sum along `axis` (an int, a tuple, or None for all)."""
-        return record(p.sum, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
+        return _reduced(p.sum, self, axis, keepdims, usual)
 
     def mean(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
         """Mean along `axis` (an int, a tuple, or None for all)."""
-        return record(p.mean, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
+        return _reduced(p.mean, self, axis, keepdims, usual)
 
     def max(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
         """Largest element along `axis`; ties share the gradient evenly."""
-        return record(p.max, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
+        return _reduced(p.max, self, axis, keepdims, usual)
 
     def min(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
         """Smallest element along `axis`; ties share the gradient evenly."""
-        return record(more.min, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
+        return _reduced(more.min, self, axis, keepdims, usual)
 
     def prod(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
         """Product along `axis` (an int, a tuple, or None for all)."""
-        return record(more.prod, (self,), {"axis": axis, "keepdims": keepdims, **unusual(usual)})
+        return _reduced(more.prod, self, axis, keepdims, usual)
 
     def cumsum(self, axis: int | None = None, **usual: Any) -> Tensor:
         """Running sum along `axis`; of all elements in a row if it is None."""
-        return record(more.cumsum, (self,), {"axis": axis, **unusual(usual)})
+        return cast(Tensor, more.cumsum(self, axis, **unusual(usual)))
 
     def var(
         self, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False, **usual: Any
@@ -555,17 +555,17 @@ class Tensor:
         """Standard deviation along `axis`; its slope is 0 where all elements are equal."""
         return cast(Tensor, more.std(self, axis, ddof, keepdims, **usual))
 
-    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+    def clip(self, min: Any = None, max: Any = None, **usual: Any) -> Tensor:
         """Elements kept between `min` and `max`; None is no bound."""
-        return cast(Tensor, more.clip(self, min, max))
+        return cast(Tensor, more.clip(self, min, max, **usual))
 
-    def dot(self, other: Any) -> Tensor:
+    def dot(self, other: Any, **usual: Any) -> Tensor:
         """Matrix product, as `np.dot` has it."""
-        return cast(Tensor, more.dot(self, other))
+        return cast(Tensor, more.dot(self, other, **usual))
 
-    def ravel(self) -> Tensor:
+    def ravel(self, **usual: Any) -> Tensor:
         """All elements in a row."""
-        return record(p.reshape, (self,), {"shape": (-1,)})
+        return cast(Tensor, more.ravel(self, **usual))
 
     flatten = ravel
 
@@ -725,6 +725,15 @@ def record(
     t.requires_grad = True
     t._grad_shared = False
     return t
+
+
+def _reduced(
+    row: Primitive, x: Tensor, axis: p.Axis, keepdims: bool, usual: dict[str, Any]
+) -> Tensor:
+    """A method that reduces, with what else was said; the call refuses what is not usual."""
+    if usual:
+        return cast(Tensor, row(x, axis=axis, keepdims=keepdims, **unusual(usual)))
+    return record(row, (x,), {"axis": axis, "keepdims": keepdims})
 
 
 def _operated(primitive: Primitive, x: Tensor, y: Any) -> Tensor:

@@ -151,11 +151,14 @@ class Formulas:
 
     def _parameters(self, node: Node, notation: str = "") -> list[str]:
         """The parameters that change what is computed, e.g. ``axis=1``; not those of a notation."""
-        shown = []
+        assert node.primitive is not None
+        usual, shown = node.primitive.parameters, []
         for name, value in node.params.items():
             if name in _HIDDEN_PARAMETERS or value is None or f"{{{name}}}" in notation:
                 continue
             if notation and name == "axis":
+                continue
+            if type(value) is int and name != "axis" and value == usual.get(name):
                 continue
             if name == "axis" and len(self._nodes[node.inputs[0]].shape) == 1:
                 continue  # a vector has no other axis

@@ -111,6 +111,15 @@ def test_numbers_stand_in_formulas_and_need_no_box():
         (lambda a, b: tg.maximum(a, 0), "maximum(a, 0)"),
         (lambda a, b: tg.take_along_axis(a, np.array([[0], [1]]), axis=1), "a[t]"),
         (lambda a, b: a[np.arange(2), [1, 0]], "a[0…1, [1 0]]"),
+        (lambda a, b: np.einsum("ij,jk->ik", a, b), "einsum(a, b, subscripts=ij,jk->ik)"),
+        (lambda a, b: np.cumsum(a, axis=1), "cumsum(a, axis=1)"),
+        (lambda a, b: np.clip(a, 0, None), "clip(a, 0, ∞)"),
+        (lambda a, b: np.dot(a, b), "a @ b"),
+        (lambda a, b: np.trace(a), "Σ(diagonal(a))"),
+        (lambda a, b: np.diagonal(a, 1), "diagonal(a, offset=1)"),
+        (lambda a, b: np.linalg.norm(a), "√(Σ(a · a))"),
+        (lambda a, b: np.linalg.norm(a, 3, 0), "√(Σ(|a|^3, axis=0), n=3)"),
+        (lambda a, b: np.prod(np.flip(a, 0)), "Π(flip(a, axis=0))"),
     ],
 )
 def test_formulas(build, formula):
