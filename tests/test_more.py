@@ -15,6 +15,7 @@ import pytest
 import tinygrad_sm as tg
 from tinygrad_sm import more
 from tinygrad_sm.dispatch import NUMPY, TABLE
+from tinygrad_sm.sharing import LARGE
 
 
 def real(*shape, start=0):
@@ -436,10 +437,45 @@ def test_small_differences_keep_their_digits():
 
 def test_counts_do_not_overflow_half_precision():
     x = tg.Tensor(np.full(100_000, 0.5), dtype=np.float16)
-    x[0].numpy()
     assert np.var(x, ddof=1).item() == 0
     y = tg.Tensor(np.where(np.arange(70_000) % 2, 1, -1), dtype=np.float16)
     assert np.std(y, ddof=1).item() == 1
+
+
+def test_integers_are_not_squared_in_their_own_type():
+    x = np.uint8([200, 100])
+    np.testing.assert_allclose(tg.norm(x), math.hypot(200, 100))
+    np.testing.assert_allclose(tg.norm(x, ord=3), (200.0**3 + 100.0**3) ** (1 / 3))
+    assert tg.var(x) == tg.std(x) ** 2 == 2500
+
+
+def test_dtypes_may_be_mixed():
+    x, y = tg.Tensor(real(3, 3), dtype=np.float32), real(3, 3)
+    for f in (np.dot, np.inner, np.outer, np.logaddexp, partial(np.einsum, "ij,jk->"),
+              lambda x, y: np.clip(x, y, y + 0.5), partial(np.tensordot, axes=1)):  # fmt: skip
+        out = f(x, y)
+        assert out.dtype == np.float64
+        assert tg.grad(out.sum(), x).dtype == np.float32
+
+
+def test_large_arrays_are_computed_as_small_ones(monkeypatch):
+    x = np.where(real(800, 700) > 1.7, np.nan, real(800, 700))
+    assert x.size > LARGE
+    clean = np.nan_to_num(x)
+    for f, values in [
+        (np.nan_to_num, x), (partial(np.clip, a_min=-0.5, a_max=0.5), clean),
+        (partial(np.prod, axis=1), clean), (partial(np.min, axis=1), clean),
+        (np.linalg.norm, clean), (partial(np.logaddexp, 0.0), clean), (np.sin, clean),
+    ]:  # fmt: skip
+        found, slope = one = [], []
+        for limit in (LARGE, 2 * x.size):
+            monkeypatch.setattr("tinygrad_sm.tensor.LARGE", limit)
+            t = tg.Tensor(values)
+            found.append(f(t).numpy())
+            slope.append(gradient(f, values))
+        assert all(type(a) is np.ndarray for parts in one for a in parts)
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
+        np.testing.assert_allclose(slope[0], slope[1], rtol=1e-12, atol=1e-300)
 
 
 def test_equal_elements_are_sorted_in_order():
@@ -453,6 +489,7 @@ def test_einsum_by_lists_of_axes():
     for call in (
         lambda x: np.einsum(x, [0, 1], y, [1, 2]),
         lambda x: np.einsum(x, [0, 1], y, [1, 2], [2, 0]),
+        lambda x: np.einsum(x, [1, 26], y, [26, 0]),
         lambda x: np.einsum(x, [Ellipsis, 1], y, [1, 2], [Ellipsis, 2]),
         lambda x: np.einsum("ij,jk->ik", x, y, optimize=True),
     ):

@@ -257,26 +257,26 @@ def answer_for_numpy(
             (``out=``, ``where=``, ``dtype=``): a detached array would lose the gradient silently.
     """
     operation = NUMPY.get(function)
-    name = _spelled(function)
     if operation is None:
         close = difflib.get_close_matches(
             getattr(function, "__name__", ""), {f.__name__ for f in NUMPY}, n=2, cutoff=0.8
         )
         hint = f" (such as {' or '.join(close)})" if close else ""
         raise InvalidTypeError(
-            f"{name} does not differentiate a Tensor; use an operation of tinygrad_sm{hint}, add "
-            "one with tg.def_primitive, or take t.numpy() for a plain array without gradient"
+            f"{_spelled(function)} does not differentiate a Tensor; use an operation of "
+            f"tinygrad_sm{hint}, add one with tg.def_primitive, or take t.numpy() for a plain "
+            "array without gradient"
         )
-    kwargs = unusual(kwargs)
+    kwargs = unusual(kwargs) if kwargs else {}
     if "out" in kwargs:
         raise InvalidTypeError(
-            f"{name} cannot put a Tensor into a plain array (out=, or x += t), since the gradient "
-            "would be lost; write x = x + t"
+            f"{_spelled(function)} cannot put a Tensor into a plain array (out=, or x += t), since "
+            "the gradient would be lost; write x = x + t"
         )
     try:
         return operation(*args, **kwargs)
     except TypeError as error:
-        raise InvalidTypeError(f"{name} on a Tensor: {error}") from error
+        raise InvalidTypeError(f"{_spelled(function)} on a Tensor: {error}") from error
 
 
 def _spelled(function: Callable[..., Any]) -> str:

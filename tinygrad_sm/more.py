@@ -248,6 +248,8 @@ def norm(x: Any, ord: Any = None, axis: p.Axis = None, keepdims: bool = False) -
         InvalidValueError: another `ord`, such as 0, "nuc" or a matrix's 2.
     """
     x = _array(x)
+    if x.dtype.kind in "biu":  # their squares would not fit
+        x = x.astype(np.float64)
     axes = _axes_of(x, axis)
     count = len(axes)
     if (ord is None and (axis is None or count <= 2)) or (count, ord) in ((1, 2), (2, "fro")):
@@ -496,17 +498,19 @@ def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 @_stands_for(np.dot)
 def dot(x: Any, y: Any) -> Any:
     """Matrix product; of N-d arrays over the last axis of x and the last but one of y."""
-    if np.ndim(x) == 0 or np.ndim(y) == 0:
+    x, y = _array(x), _array(y)
+    if x.ndim == 0 or y.ndim == 0:
         return p.mul(x, y)
-    return p.matmul(x, y) if np.ndim(y) <= 2 else tensordot(x, y, (-1, -2))
+    return p.matmul(x, y) if y.ndim <= 2 else tensordot(x, y, (-1, -2))
 
 
 @_stands_for(np.inner)
 def inner(x: Any, y: Any) -> Any:
     """Sums of products over the last axis of both."""
-    if np.ndim(x) == 0 or np.ndim(y) == 0:
+    x, y = _array(x), _array(y)
+    if x.ndim == 0 or y.ndim == 0:
         return p.mul(x, y)
-    return p.matmul(x, y) if np.ndim(y) == 1 else tensordot(x, y, (-1, -1))
+    return p.matmul(x, y) if y.ndim == 1 else tensordot(x, y, (-1, -1))
 
 
 @_stands_for(np.outer)
@@ -603,7 +607,7 @@ def einsum(subscripts: Any, *operands: Any) -> Any:
         given = (subscripts, *operands)
         count = len(given) // 2
         operands, lists = given[: 2 * count : 2], [*given[1::2], *given[2 * count :]]
-        letters = dict(enumerate(string.ascii_letters))
+        letters = dict(enumerate(string.ascii_uppercase + string.ascii_lowercase))
         words = ["".join(letters.get(i, "...") for i in part) for part in lists]
         subscripts = "->".join([",".join(words[:count]), *words[count:]])
     return _contract(*(_array(x) for x in operands), subscripts=subscripts)
