@@ -1,6 +1,8 @@
 """A tiny reverse-mode autograd engine about the gradient of softmax + cross-entropy."""
 
-from tinygrad_sm import more, primitives
+import builtins
+from typing import TYPE_CHECKING
+
 from tinygrad_sm.backward import BackwardTrace, grad, hessian, jacobian
 from tinygrad_sm.check import GradcheckReport, gradcheck
 from tinygrad_sm.compare import compare
@@ -20,6 +22,7 @@ from tinygrad_sm.pool import set_threads
 from tinygrad_sm.primitives import *
 from tinygrad_sm.tensor import Tensor, group, no_grad
 
+# written out, since type checkers read no further
 __all__ = [
     "BackwardTrace",
     "Breakdown",
@@ -52,5 +55,21 @@ __all__ = [
     "set_threads",
     "softmax",
 ]
-__all__ += primitives.__all__
-__all__ += more.__all__
+__all__ += [  # the table
+    "abs", "add", "astype", "broadcast_to", "concatenate", "div", "exp", "expand_dims",
+    "getitem", "log", "log1p", "matmul", "max", "maximum", "mean", "minimum", "mul", "neg",
+    "pow", "relu", "reshape", "scatter", "sigmoid", "sqrt", "stack", "sub", "sum", "sum_to",
+    "take_along_axis", "tanh", "transpose", "where",
+]  # fmt: skip
+__all__ += [  # NumPy's other functions
+    "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "array_split",
+    "atleast_1d", "atleast_2d", "atleast_3d", "clip", "column_stack", "copy", "cos", "cosh",
+    "cumsum", "deg2rad", "diag", "diagonal", "dot", "dsplit", "dstack", "einsum", "exp2",
+    "expm1", "flip", "fliplr", "flipud", "hsplit", "hstack", "inner", "log2", "log10",
+    "logaddexp", "min", "moveaxis", "nan_to_num", "norm", "outer", "prod", "rad2deg", "ravel",
+    "reciprocal", "repeat", "roll", "rot90", "sin", "sinh", "sort", "split", "square",
+    "squeeze", "std", "swapaxes", "take", "tan", "tensordot", "tile", "trace", "tril", "triu",
+    "var", "vsplit", "vstack",
+]  # fmt: skip
+if not TYPE_CHECKING:  # `*` leaves Python's own names alone: write tg.sum, tg.max, tg.abs, tg.pow
+    __all__ = [name for name in __all__ if not hasattr(builtins, name)]

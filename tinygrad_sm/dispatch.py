@@ -11,12 +11,16 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Unpack, get_args, overload
 
 import numpy as np
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 
+if TYPE_CHECKING:
+    from tinygrad_sm.signatures import Binary, Choice, OneArray, Said, Unary
+
+P = ParamSpec("P")
 Vjp = Callable[..., Any]
 Kind = Literal["elementwise", "reduction", "view", "move", "loss"]
 
@@ -28,6 +32,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 NUMPY: dict[Callable[..., Any], Callable[..., Any]] = {}
 """NumPy's functions, and the operation of ours that answers for each on a Tensor."""
+
+
+_POSITIONAL = inspect.Parameter.POSITIONAL_ONLY
+_NONE = inspect.Parameter.empty
 
 
 class Primitive:
@@ -43,7 +51,7 @@ class Primitive:
             such a primitive is called as ``vjp(i, g, out, *args, **params)`` for argument ``i``.
         integers: whether integer arrays reach `forward` as they are; else they take the
             floating-point dtype of the Tensors beside them.
-        arguments: names of the array arguments in `forward`; empty if that is a ufunc.
+        arguments: names of the array arguments in `forward`.
         parameters: names of the keyword parameters, in the order of `forward`, with the defaults.
         kind, linear, analytic, notation: see `def_primitive`.
         shares: whether `forward` and `vjps` get large arrays as views whose ufuncs are dealt out to
@@ -68,17 +76,24 @@ class Primitive:
         self.arity = None if variadic else len(vjps)
         self.integers = integers
         self._vjps = vjps
-        self.arguments: tuple[str, ...] = ()
-        self.parameters: dict[str, Any] = {}
         if isinstance(forward, np.ufunc):  # its own text tells of out= and where=, refused here
             each = " element by element" if forward.signature is None else ""
-            self.__doc__ = f"np.{forward.__name__}{each}, with a gradient."
+            text = f"np.{forward.__name__}{each}, with a gradient."
+            takes = [inspect.Parameter(x, _POSITIONAL) for x in ("x", "y", "z")[: len(vjps)]]
             if kind is None and each and forward.nout == 1:
                 kind = "elementwise"
         else:
-            self.arguments, self.parameters = _parted(forward, self.arity)
-            self.__doc__ = (forward.__doc__ or "").strip() or f"The primitive `{name}`."
+            text = inspect.getdoc(forward) or f"The primitive `{name}`."
+            takes = list(inspect.signature(forward).parameters.values())
+        named = [x for x in takes if x.kind is not x.VAR_POSITIONAL]
+        count = self.arity or 0
+        self.arguments = tuple(x.name for x in named[:count])
+        self.parameters = {x.name: x.default for x in named[count:]}
         self._known = frozenset(self.parameters)
+        arrays = [x.replace(kind=_POSITIONAL, annotation=_NONE) for x in takes[:count]]
+        others = [x.replace(annotation=_NONE) for x in takes[count:]]
+        self.__signature__ = inspect.Signature([*arrays, *others])
+        self.__doc__ = f"{name}{self.__signature__}\n\n{text}"
         self.kind = kind
         self.linear = linear
         self.analytic = analytic or linear or kind in ("view", "move")
@@ -134,16 +149,31 @@ def _for_argument(vjp: Vjp, index: int) -> Vjp:
     return lambda *args, **params: vjp(index, *args, **params)
 
 
-def _parted(
-    forward: Callable[..., Any], arity: int | None
-) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The names of the array arguments, and the parameters with their defaults."""
-    signature = inspect.signature(forward).parameters.values()
-    named = [(p.name, p.default) for p in signature if p.kind is not p.VAR_POSITIONAL]
-    count = arity or 0
-    return tuple(name for name, _ in named[:count]), dict(named[count:])
-
-
+@overload
+def def_primitive(
+    name: str, forward: np.ufunc, vjp: Vjp | None, /, **said: Unpack[Said]
+) -> Unary: ...
+@overload
+def def_primitive(
+    name: str, forward: np.ufunc, vjp: Vjp | None, vjp2: Vjp | None, /, **said: Unpack[Said]
+) -> Binary: ...
+@overload
+def def_primitive(
+    name: str,
+    forward: Callable[[Any, Any, Any], Any],
+    no_vjp: None,
+    vjp: Vjp | None,
+    vjp2: Vjp | None,
+    /,
+    **said: Unpack[Said],
+) -> Choice: ...
+@overload
+def def_primitive(
+    name: str,
+    forward: Callable[Concatenate[Any, P], Any],
+    *vjps: Vjp | None,
+    **said: Unpack[Said],
+) -> OneArray[P]: ...
 def def_primitive(
     name: str,
     forward: Callable[..., Any],
@@ -155,7 +185,7 @@ def def_primitive(
     linear: bool = False,
     analytic: bool = False,
     notation: str | None = None,
-) -> Primitive:
+) -> Any:
     """Define a primitive: its name, its forward function and one vjp per array argument.
 
     All else is optional. What more is said here of a primitive is what diagnosis, pictures,
@@ -186,7 +216,7 @@ def def_primitive(
         notation: how formulas write it, e.g. ``"{} + {}"``; a mere word is called like a function.
 
     Returns:
-        The primitive, callable on arrays and Tensors.
+        The Primitive, callable on arrays and Tensors.
 
     Raises:
         InvalidTypeError: if there is no vjp at all, or the name is no text, or `forward` or a vjp

@@ -14,7 +14,7 @@ import math
 import string
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -22,6 +22,10 @@ from tinygrad_sm import primitives as p
 from tinygrad_sm.dispatch import NUMPY, Primitive, def_primitive, unusual
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError
 
+if TYPE_CHECKING:
+    from tinygrad_sm.signatures import OfOne, OfTwo, OneArray, Unary
+
+P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -45,20 +49,34 @@ def _stands_for(*functions: Callable[..., Any]) -> Callable[[F], F]:
     return registered
 
 
+def _of_one(
+    *functions: Callable[..., Any],
+) -> Callable[[Callable[Concatenate[Any, P], Any]], OfOne[P]]:
+    """`_stands_for`, of what takes one array."""
+    return _stands_for(*functions)  # type: ignore[return-value]
+
+
+def _of_two(
+    *functions: Callable[..., Any],
+) -> Callable[[Callable[Concatenate[Any, Any, P], Any]], OfTwo[P]]:
+    """`_stands_for`, of what takes two arrays."""
+    return _stands_for(*functions)  # type: ignore[return-value]
+
+
 def _array(x: Any) -> Any:
     return x if hasattr(type(x), "__primitive__") else np.asarray(x)
 
 
 # Element by element -------------------------------------------------------------------------------
 
-sin: Primitive = def_primitive("sin", np.sin, lambda g, y, x: g * cos(x), analytic=True)
-cos: Primitive = def_primitive("cos", np.cos, lambda g, y, x: -g * sin(x), analytic=True)
+sin: Unary = def_primitive("sin", np.sin, lambda g, y, x: g * cos(x), analytic=True)
+cos: Unary = def_primitive("cos", np.cos, lambda g, y, x: -g * sin(x), analytic=True)
 tan = def_primitive("tan", np.tan, lambda g, y, x: g * (1 + y * y), analytic=True)
 arcsin = def_primitive("arcsin", np.arcsin, lambda g, y, x: g / ((1 - x) * (1 + x)) ** 0.5)
 arccos = def_primitive("arccos", np.arccos, lambda g, y, x: -g / ((1 - x) * (1 + x)) ** 0.5)
 arctan = def_primitive("arctan", np.arctan, lambda g, y, x: g / (1 + x * x), analytic=True)
-sinh: Primitive = def_primitive("sinh", np.sinh, lambda g, y, x: g * cosh(x), analytic=True)
-cosh: Primitive = def_primitive("cosh", np.cosh, lambda g, y, x: g * sinh(x), analytic=True)
+sinh: Unary = def_primitive("sinh", np.sinh, lambda g, y, x: g * cosh(x), analytic=True)
+cosh: Unary = def_primitive("cosh", np.cosh, lambda g, y, x: g * sinh(x), analytic=True)
 arcsinh = def_primitive("arcsinh", np.arcsinh, lambda g, y, x: g / (x * x + 1) ** 0.5)
 arccosh = def_primitive("arccosh", np.arccosh, lambda g, y, x: g / ((x - 1) * (x + 1)) ** 0.5)
 arctanh = def_primitive("arctanh", np.arctanh, lambda g, y, x: g / ((1 - x) * (1 + x)))
@@ -69,13 +87,13 @@ log2 = def_primitive("log2", np.log2, lambda g, y, x: g / (x * math.log(2)), ana
 log10 = def_primitive("log10", np.log10, lambda g, y, x: g / (x * math.log(10)), analytic=True)
 
 
-@_stands_for(np.deg2rad, np.radians)
+@_of_one(np.deg2rad, np.radians)
 def deg2rad(x: Any) -> Any:
     """Degrees as radians."""
     return p.mul(x, math.pi / 180)
 
 
-@_stands_for(np.rad2deg, np.degrees)
+@_of_one(np.rad2deg, np.degrees)
 def rad2deg(x: Any) -> Any:
     """Radians as degrees."""
     return p.mul(x, 180 / math.pi)
@@ -134,7 +152,7 @@ _clip = def_primitive(  # an element at a bound is not clipped; the bound is
 )
 
 
-@_stands_for(np.clip)
+@_of_one(np.clip)
 def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
     """Elements kept between `a_min` and `a_max` (also called `min` and `max`; None: no bound).
 
@@ -145,13 +163,13 @@ def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
     return _clip(x, -np.inf if low is None else low, np.inf if high is None else high)
 
 
-@_stands_for(np.square)
+@_of_one(np.square)
 def square(x: Any) -> Any:
     """Element by element x · x."""
     return p.mul(x, x)
 
 
-@_stands_for(np.reciprocal)
+@_of_one(np.reciprocal)
 def reciprocal(x: Any) -> Any:
     """Element by element 1 / x."""
     return 1 / _array(x)
@@ -211,7 +229,7 @@ def _cumsum(x: Any, axis: int | None = None) -> Any:
     return np.cumsum(x, axis=axis)
 
 
-cumsum: Primitive = def_primitive(
+cumsum: OneArray[...] = def_primitive(
     "cumsum",
     _cumsum,
     lambda g, y, x, axis=None: p.reshape(flip(cumsum(flip(g, axis), axis), axis), x.shape),
@@ -220,7 +238,7 @@ cumsum: Primitive = def_primitive(
 )
 
 
-@_stands_for(np.var)
+@_of_one(np.var)
 def var(x: Any, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False) -> Any:
     """Mean square of the distance from the mean along `axis`; the divisor is n - `ddof`."""
     away = p.sub(x, p.mean(x, axis=axis, keepdims=True))
@@ -231,13 +249,13 @@ def var(x: Any, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False) ->
     return squared * float(np.divide(n, np.maximum(n - ddof, 0)))
 
 
-@_stands_for(np.std)
+@_of_one(np.std)
 def std(x: Any, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False) -> Any:
     """Square root of the variance along `axis`; its slope is 0 where all elements are equal."""
     return _root(var(x, axis, ddof, keepdims))
 
 
-@_stands_for(np.linalg.norm)
+@_of_one(np.linalg.norm)
 def norm(x: Any, ord: Any = None, axis: p.Axis = None, keepdims: bool = False) -> Any:
     """A norm of vectors (`axis` an int) or matrices (two axes); of all elements if both are None.
 
@@ -272,7 +290,7 @@ def norm(x: Any, ord: Any = None, axis: p.Axis = None, keepdims: bool = False) -
 # Moving elements ----------------------------------------------------------------------------------
 
 
-def _move(function: Callable[..., Any], numpy: Any, *, repeats: bool = False) -> Primitive:
+def _move(function: Callable[..., Any], numpy: Any, *, repeats: bool = False) -> OneArray[...]:
     """A row that moves elements as a function does; where each came from, its cotangent goes."""
 
     def vjp(g: Any, y: Any, x: Any, **params: Any) -> Any:
@@ -293,7 +311,7 @@ def _take(x: Any, indices: Any, axis: int | None = None) -> Any:
     return np.take(x, indices, axis)
 
 
-flip: Primitive = _move(np.flip, np.flip)
+flip: OneArray[...] = _move(np.flip, np.flip)
 flipud = _move(np.flipud, np.flipud)
 fliplr = _move(np.fliplr, np.fliplr)
 rot90 = _move(np.rot90, np.rot90)
@@ -315,13 +333,13 @@ def _reordered(x: Any, function: Callable[..., Any], *args: Any) -> Any:
     return p.transpose(x, function(numbered, *args).shape)
 
 
-@_stands_for(np.squeeze)
+@_of_one(np.squeeze)
 def squeeze(x: Any, axis: p.Axis = None) -> Any:
     """Without the axes of length 1, or without those of them that `axis` names."""
     return _shaped(x, np.squeeze, axis)
 
 
-@_stands_for(np.ravel)
+@_of_one(np.ravel)
 def ravel(x: Any) -> Any:
     """All elements in a row, of shape (size,)."""
     return p.reshape(x, (-1,))
@@ -350,25 +368,25 @@ def _each(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
     return shaped[0] if len(arrays) == 1 else shaped
 
 
-@_stands_for(np.swapaxes)
+@_of_one(np.swapaxes)
 def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     """Two axes exchanged."""
     return _reordered(x, np.swapaxes, axis1, axis2)
 
 
-@_stands_for(np.moveaxis)
+@_of_one(np.moveaxis)
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
     """The axes `source` moved to the positions `destination`, the others in their order."""
     return _reordered(x, np.moveaxis, source, destination)
 
 
-@_stands_for(np.copy)
+@_of_one(np.copy)
 def copy(x: Any) -> Any:
     """The same values again; the gradient flows through."""
     return p.astype(x, _array(x).dtype)
 
 
-@_stands_for(np.sort)
+@_of_one(np.sort)
 def sort(x: Any, axis: int | None = -1) -> Any:
     """Ascending along an axis; equal elements stay in order. All in a row if `axis` is None."""
     x, axis = (ravel(x), -1) if axis is None else (_array(x), axis)
@@ -408,7 +426,7 @@ def column_stack(arrays: Sequence[Any]) -> Any:
     return hstack([x if np.ndim(x) > 1 else p.reshape(x, (-1, 1)) for x in arrays])
 
 
-@_stands_for(np.append)
+@_of_two(np.append)
 def append(x: Any, values: Any, axis: int | None = None) -> Any:
     """`x` and then `values` along an axis; all in a row if `axis` is None."""
     return _concatenate([x, values], axis)
@@ -465,19 +483,19 @@ def _below(x: Any, k: int) -> Any:
     return np.arange(shape[0])[:, None] + k >= np.arange(shape[-1])
 
 
-@_stands_for(np.triu)
+@_of_one(np.triu)
 def triu(x: Any, k: int = 0) -> Any:
     """Zeros below the `k`-th diagonal of the last two axes."""
     return p.where(_below(x, k - 1), 0, x)
 
 
-@_stands_for(np.tril)
+@_of_one(np.tril)
 def tril(x: Any, k: int = 0) -> Any:
     """Zeros above the `k`-th diagonal of the last two axes."""
     return p.where(_below(x, k), x, 0)
 
 
-@_stands_for(np.diag)
+@_of_one(np.diag)
 def diag(x: Any, k: int = 0) -> Any:
     """The `k`-th diagonal of a matrix; of a vector the square matrix with it there."""
     x = _array(x)
@@ -489,13 +507,13 @@ def diag(x: Any, k: int = 0) -> Any:
     return p.scatter(x, index=index, shape=(n, n), distinct=True)
 
 
-@_stands_for(np.trace)
+@_of_one(np.trace)
 def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """Sum of the elements (i, i + `offset`) of two axes."""
     return p.sum(diagonal(x, offset, axis1, axis2), axis=-1)
 
 
-@_stands_for(np.dot)
+@_of_two(np.dot)
 def dot(x: Any, y: Any) -> Any:
     """Matrix product; of N-d arrays over the last axis of x and the last but one of y."""
     x, y = _array(x), _array(y)
@@ -504,7 +522,7 @@ def dot(x: Any, y: Any) -> Any:
     return p.matmul(x, y) if y.ndim <= 2 else tensordot(x, y, (-1, -2))
 
 
-@_stands_for(np.inner)
+@_of_two(np.inner)
 def inner(x: Any, y: Any) -> Any:
     """Sums of products over the last axis of both."""
     x, y = _array(x), _array(y)
@@ -513,13 +531,13 @@ def inner(x: Any, y: Any) -> Any:
     return p.matmul(x, y) if y.ndim == 1 else tensordot(x, y, (-1, -1))
 
 
-@_stands_for(np.outer)
+@_of_two(np.outer)
 def outer(x: Any, y: Any) -> Any:
     """Every element of x times every element of y, of shape (x.size, y.size)."""
     return p.mul(p.reshape(x, (-1, 1)), p.reshape(y, (1, -1)))
 
 
-@_stands_for(np.tensordot)
+@_of_two(np.tensordot)
 def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
     """Sums of products over pairs of axes: the last and first `axes`, or two lists of axes.
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from tinygrad_sm.dispatch import NUMPY, Primitive, def_primitive
+from tinygrad_sm.dispatch import NUMPY, def_primitive
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.sharing import row_products
+
+if TYPE_CHECKING:
+    from tinygrad_sm.signatures import AnyArray, Choice, Unary
 
 Axis = int | tuple[int, ...] | None
 
@@ -60,7 +63,7 @@ pow = def_primitive(
 # Exponentials and friends -------------------------------------------------------------------------
 
 exp = def_primitive("exp", np.exp, lambda g, y, x: g * y, analytic=True)
-log: Primitive = def_primitive("log", np.log, lambda g, y, x: g / x, analytic=True)
+log: Unary = def_primitive("log", np.log, lambda g, y, x: g / x, analytic=True)
 log1p = def_primitive("log1p", np.log1p, lambda g, y, x: g / (1 + x), analytic=True)
 sqrt = def_primitive("sqrt", np.sqrt, lambda g, y, x: g / (2 * y), analytic=True, notation="√")
 tanh = def_primitive("tanh", np.tanh, lambda g, y, x: g * (1 - y * y), analytic=True)
@@ -72,7 +75,7 @@ def _sigmoid(x: Any) -> Any:
     return np.where(np.asarray(x) >= 0, 1 / (1 + e), e / (1 + e))
 
 
-sigmoid: Primitive = def_primitive(  # 1 − y is σ(−x), which keeps its digits where y rounds to 1
+sigmoid: Unary = def_primitive(  # 1 − y is σ(−x), which keeps its digits where y rounds to 1
     "sigmoid", _sigmoid, lambda g, y, x: g * y * sigmoid(-x), kind="elementwise"
 )
 
@@ -105,7 +108,7 @@ def _where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, y)
 
 
-where: Primitive = def_primitive(
+where: Choice = def_primitive(
     "where",
     _where,
     None,
@@ -167,27 +170,18 @@ def _max_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) 
     return where(largest, _kept(g, x, axis, keepdims) / ties, 0)
 
 
+def _sum_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    return broadcast_to(_kept(g, x, axis, keepdims), shape=x.shape)
+
+
+def _mean_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    return _sum_vjp(g / (x.size / y.size if y.size else 1), y, x, axis, keepdims)
+
+
 sum = def_primitive(
-    "sum",
-    _sum,
-    lambda g, y, x, axis=None, keepdims=False: broadcast_to(
-        _kept(g, x, axis, keepdims), shape=x.shape
-    ),
-    numpy=np.sum,
-    kind="reduction",
-    linear=True,
-    notation="Σ",
+    "sum", _sum, _sum_vjp, numpy=np.sum, kind="reduction", linear=True, notation="Σ"
 )
-mean = def_primitive(
-    "mean",
-    _mean,
-    lambda g, y, x, axis=None, keepdims=False: broadcast_to(
-        _kept(g, x, axis, keepdims) / (x.size / y.size if y.size else 1), shape=x.shape
-    ),
-    numpy=np.mean,
-    kind="reduction",
-    linear=True,
-)
+mean = def_primitive("mean", _mean, _mean_vjp, numpy=np.mean, kind="reduction", linear=True)
 max = def_primitive("max", _max, _max_vjp, numpy=(np.max, np.amax), kind="reduction")
 
 # Shape and type -----------------------------------------------------------------------------------
@@ -225,22 +219,22 @@ def _astype(x: Any, dtype: Any) -> Any:
     return np.asarray(x).astype(dtype)
 
 
-reshape: Primitive = def_primitive(
-    "reshape",
-    _reshape,
-    lambda g, y, x, shape: reshape(g, shape=x.shape),
-    numpy=np.reshape,
-    kind="view",
-)
+def _reshape_vjp(g: Any, y: Any, x: Any, shape: Any) -> Any:
+    return reshape(g, shape=x.shape)
+
+
+def _astype_vjp(g: Any, y: Any, x: Any, dtype: Any) -> Any:
+    return astype(g, x.dtype)
+
+
+reshape = def_primitive("reshape", _reshape, _reshape_vjp, numpy=np.reshape, kind="view")
 transpose = def_primitive(
     "transpose", _transpose, _transpose_vjp, numpy=np.transpose, kind="view", notation="{}ᵀ"
 )
-broadcast_to: Primitive = def_primitive(
+broadcast_to = def_primitive(
     "broadcast_to", _broadcast_to, lambda g, y, x, shape: g, numpy=np.broadcast_to, kind="view"
 )
-astype: Primitive = def_primitive(
-    "astype", _astype, lambda g, y, x, dtype: astype(g, x.dtype), kind="elementwise", linear=True
-)
+astype = def_primitive("astype", _astype, _astype_vjp, kind="elementwise", linear=True)
 
 
 def _concatenate(*arrays: Any, axis: int = 0) -> Any:
@@ -258,7 +252,11 @@ def _concatenate_vjp(i: int, g: Any, z: Any, *arrays: Any, axis: int = 0) -> Any
 _join = def_primitive("concatenate", _concatenate, _concatenate_vjp, variadic=True, kind="move")
 
 
-def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
+@overload
+def concatenate(arrays: Sequence[AnyArray], axis: int = 0) -> AnyArray: ...
+@overload
+def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any: ...
+def concatenate(arrays: Any, axis: int = 0) -> Any:
     """Join a sequence of arrays or Tensors along an axis that they have.
 
     Raises:
@@ -274,6 +272,10 @@ def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
     return _join(*arrays, axis=axis)
 
 
+@overload
+def expand_dims(x: AnyArray, axis: int) -> AnyArray: ...
+@overload
+def expand_dims(x: Any, axis: int) -> Any: ...
 def expand_dims(x: Any, axis: int) -> Any:
     """Insert an axis of size 1 before position `axis`.
 
@@ -290,7 +292,11 @@ def expand_dims(x: Any, axis: int) -> Any:
     return reshape(x, (*shape[:at], 1, *shape[at:]))
 
 
-def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+@overload
+def stack(arrays: Sequence[AnyArray], axis: int = 0) -> AnyArray: ...
+@overload
+def stack(arrays: Sequence[Any], axis: int = 0) -> Any: ...
+def stack(arrays: Any, axis: int = 0) -> Any:
     """Join arrays or Tensors of one shape along a new axis."""
     return concatenate([expand_dims(x, axis) for x in arrays], axis=axis)
 
@@ -350,14 +356,18 @@ def _take_along_axis_vjp(g: Any, y: Any, x: Any, indices: Any, axis: int = -1) -
     )
 
 
+def _getitem_vjp(g: Any, y: Any, x: Any, index: Any) -> Any:
+    return scatter(g, index=index, shape=x.shape)
+
+
 getitem = def_primitive(
     "getitem",
     _getitem,
-    lambda g, y, x, index: scatter(g, index=index, shape=x.shape),
+    _getitem_vjp,
     kind="move",
     notation="{}[{index}]",
 )
-scatter: Primitive = def_primitive(
+scatter = def_primitive(
     "scatter",
     _scatter,
     lambda g, y, x, index, shape, distinct=False: getitem(g, index=index),
@@ -404,8 +414,8 @@ matmul = def_primitive(
 )
 
 __all__ = [
-    name
-    for name, value in list(globals().items())
-    if isinstance(value, Primitive) or value in (concatenate, expand_dims, stack, sum_to)
-    if not name.startswith("_")
-]
+    "abs", "add", "astype", "broadcast_to", "concatenate", "div", "exp", "expand_dims",
+    "getitem", "log", "log1p", "matmul", "max", "maximum", "mean", "minimum", "mul", "neg",
+    "pow", "relu", "reshape", "scatter", "sigmoid", "sqrt", "stack", "sub", "sum", "sum_to",
+    "take_along_axis", "tanh", "transpose", "where",
+]  # fmt: skip

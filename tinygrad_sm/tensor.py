@@ -541,23 +541,23 @@ class Tensor:
 
     def cumsum(self, axis: int | None = None, **usual: Any) -> Tensor:
         """Running sum along `axis`; of all elements in a row if it is None."""
-        return cast(Tensor, more.cumsum(self, axis, **unusual(usual)))
+        return more.cumsum(self, axis, **unusual(usual))
 
     def var(
         self, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False, **usual: Any
     ) -> Tensor:
         """Variance along `axis`, with the divisor n - `ddof`."""
-        return cast(Tensor, more.var(self, axis, ddof, keepdims, **usual))
+        return more.var(self, axis, ddof, keepdims, **usual)
 
     def std(
         self, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False, **usual: Any
     ) -> Tensor:
         """Standard deviation along `axis`; its slope is 0 where all elements are equal."""
-        return cast(Tensor, more.std(self, axis, ddof, keepdims, **usual))
+        return more.std(self, axis, ddof, keepdims, **usual)
 
     def clip(self, min: Any = None, max: Any = None, **usual: Any) -> Tensor:
         """Elements kept between `min` and `max`; None is no bound."""
-        return cast(Tensor, more.clip(self, min, max, **usual))
+        return more.clip(self, min, max, **usual)
 
     def dot(self, other: Any, **usual: Any) -> Tensor:
         """Matrix product, as `np.dot` has it."""
@@ -565,33 +565,33 @@ class Tensor:
 
     def ravel(self, **usual: Any) -> Tensor:
         """All elements in a row."""
-        return cast(Tensor, more.ravel(self, **usual))
+        return more.ravel(self, **usual)
 
     flatten = ravel
 
     def squeeze(self, axis: p.Axis = None) -> Tensor:
         """Without the axes of length 1, or without those of them that `axis` names."""
-        return cast(Tensor, more.squeeze(self, axis))
+        return more.squeeze(self, axis)
 
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:
         """Two axes exchanged."""
-        return cast(Tensor, more.swapaxes(self, axis1, axis2))
+        return more.swapaxes(self, axis1, axis2)
 
     def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
         """Each element several times in succession along `axis`."""
-        return cast(Tensor, more.repeat(self, repeats, axis))
+        return more.repeat(self, repeats, axis)
 
     def take(self, indices: Any, axis: int | None = None) -> Tensor:
         """The elements at integer positions along `axis`."""
-        return cast(Tensor, more.take(self, indices, axis))
+        return more.take(self, indices, axis)
 
     def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
         """Sum of the elements (i, i + `offset`) of two axes."""
-        return cast(Tensor, more.trace(self, offset, axis1, axis2))
+        return more.trace(self, offset, axis1, axis2)
 
     def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
         """The elements (i, i + `offset`) of two axes, as the last axis."""
-        return cast(Tensor, more.diagonal(self, offset, axis1, axis2))
+        return more.diagonal(self, offset, axis1, axis2)
 
     def copy(self) -> Tensor:
         """The same values again; the gradient flows through. `detach` makes a constant."""
@@ -642,13 +642,15 @@ class Tensor:
             return function(*(_plain(x) for x in args), **{k: _plain(v) for k, v in kwargs.items()})
         return answer_for_numpy(function, args, kwargs)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if self.requires_grad:
-            raise InvalidTypeError(
-                "a Tensor that requires a gradient does not turn into a plain array unasked, "
-                "since the gradient would be lost; use t.numpy()"
-            )
-        return np.array(self._now, dtype=dtype)
+    if not TYPE_CHECKING:  # else `array @ tensor` seems to be an array to them
+
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+            if self.requires_grad:
+                raise InvalidTypeError(
+                    "a Tensor that requires a gradient does not turn into a plain array unasked, "
+                    "since the gradient would be lost; use t.numpy()"
+                )
+            return np.array(self._now, dtype=dtype)
 
 
 # NumPy functions whose results are booleans, integers or shapes, or constant but for jumps: there

@@ -12,7 +12,7 @@ and no target, a `where` leaves the product out. There is none in the graph with
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -22,9 +22,20 @@ from tinygrad_sm.loss.softmax import row_maximum
 from tinygrad_sm.loss.task import Task, non_finite, surely_finite, task_of
 from tinygrad_sm.tensor import Tensor, group
 
+if TYPE_CHECKING:
+    from tinygrad_sm.signatures import CompositeOptions
+
 FORMS = ("naive", "shifted", "logsumexp")
 
 
+@overload
+def composite_cross_entropy(
+    logits: Tensor, target: Any, **options: Unpack[CompositeOptions]
+) -> Tensor: ...
+@overload
+def composite_cross_entropy(
+    logits: Any, target: Any, **options: Unpack[CompositeOptions]
+) -> np.ndarray: ...
 def composite_cross_entropy(
     logits: Any,
     target: Any,

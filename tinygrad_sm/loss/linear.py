@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from tinygrad_sm.loss.softmax_with_loss import (
 )
 from tinygrad_sm.loss.task import Task, non_finite, task_of
 from tinygrad_sm.tensor import Tensor, is_recording
+
+if TYPE_CHECKING:
+    from tinygrad_sm.signatures import LinearOptions
 
 ROWS_FOR_SPEED = 64  # fewer rows at once, and the matrix products read W more than they compute
 SHARE_OF_LOGITS = 13  # a chunk holds at most one row in so many: with the rest, below a tenth
@@ -196,6 +199,18 @@ linear_softmax_with_loss = def_primitive(
 )
 
 
+@overload
+def linear_cross_entropy(
+    x: Tensor, weight: Any, target: Any, **options: Unpack[LinearOptions]
+) -> Tensor: ...
+@overload
+def linear_cross_entropy(
+    x: Any, weight: Tensor, target: Any, **options: Unpack[LinearOptions]
+) -> Tensor: ...
+@overload
+def linear_cross_entropy(
+    x: Any, weight: Any, target: Any, **options: Unpack[LinearOptions]
+) -> np.ndarray: ...
 def linear_cross_entropy(
     x: Any,
     weight: Any,

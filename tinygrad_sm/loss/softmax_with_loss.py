@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.softmax import logsumexp, softmax
 from tinygrad_sm.loss.task import FEW, Task, non_finite, task_of, warn
 from tinygrad_sm.tensor import Tensor, is_recording, record
+
+if TYPE_CHECKING:
+    from tinygrad_sm.signatures import LossOptions
 
 
 @dataclass(slots=True)
@@ -201,6 +204,10 @@ softmax_with_loss = def_primitive(
 )
 
 
+@overload
+def cross_entropy(logits: Tensor, target: Any, **options: Unpack[LossOptions]) -> Tensor: ...
+@overload
+def cross_entropy(logits: Any, target: Any, **options: Unpack[LossOptions]) -> np.ndarray: ...
 def cross_entropy(
     logits: Any,
     target: Any,
@@ -328,6 +335,10 @@ class SoftmaxWithLoss:
         grad: np.ndarray = self._x.grad
         return grad
 
+    @overload
+    def __call__(self, a: Tensor, t: Any) -> Tensor: ...
+    @overload
+    def __call__(self, a: Any, t: Any) -> np.ndarray: ...
     def __call__(self, a: Any, t: Any) -> Any:
         """Return the loss of a Tensor `a` and target `t` as a Tensor of the graph."""
         out = cross_entropy(a, t, **self.options)
