@@ -257,6 +257,13 @@ def test_what_is_no_plain_function(command, code, sentence):
     assert err.count("\n") == 1
 
 
+def test_a_warning_of_the_code_names_its_line(folder):
+    Path("mine.py").write_text(f"import warnings\nwarnings.warn('careful')\n{GRAPH}")
+    done = in_a_process("fuse", "mine.py:loss", "--json")
+    assert done.returncode == 0
+    assert done.stderr == f"tinygrad-sm: {folder / 'mine.py'}:2: UserWarning: careful\n"
+
+
 def test_places_that_are_no_files(capsys):
     Path("folder.py").mkdir()
     os.symlink("gone.py", "link.py")

@@ -193,6 +193,9 @@ def test_draw_refuses_the_same_and_options_that_do_nothing(command):
         (["mine.py:number"], "returned a float"),
         (["mine.py:loss", "--logits", "a.csv"], "--logits and --target are for composite"),
         (["levels", "--target", "0"], "--logits and --target are for composite"),
+        (["levels", "--form", "naive"], "as are the options of the loss; got --form"),
+        (["mine.py:loss", "--dtype", "float32"], "the options of the loss; got --dtype"),
+        (["mine.py:loss", "--axis", "-1"], "the options of the loss; got --axis"),
         (["model"], "'model' is not one of 'composite', 'fused', 'comparison', 'levels', nor"),
     ]:
         status, out, err = command("draw", *arguments)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_sm.cli.examples import linear_levels
 from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET
-from tinygrad_sm.cli.options import loss_arguments, loss_options, read_input
+from tinygrad_sm.cli.options import given_loss_options, loss_arguments, loss_options, read_input
 from tinygrad_sm.cli.pictures import FORMATS
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
 from tinygrad_sm.compare import compare
@@ -73,9 +73,12 @@ def draw_command(
             f"--output must end in one of {', '.join('.' + name for name in FORMATS)}; "
             f"got {output!r}"
         )
+    if which not in OF_A_LOSS and (unused := given_loss_options()):
+        raise InvalidValueError(
+            f"--logits and --target are for {', '.join(OF_A_LOSS)} only, as are the options of "
+            f"the loss; got {unused[0]}"
+        )
     given = source is not None or target is not None
-    if which not in OF_A_LOSS and given:
-        raise InvalidValueError(f"--logits and --target are for {', '.join(OF_A_LOSS)} only")
     with guarded(which if is_place(which) else None, show_all) as stdout:
         if which in OF_A_LOSS:
             data = read_input(source, target) if given else (SEED_LOGITS, SEED_TARGET)

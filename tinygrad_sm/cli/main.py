@@ -89,8 +89,11 @@ def _refuse(sentence: str) -> int:
     return BAD_INPUT
 
 
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    _say(str(message))
+def _warn(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+) -> None:
+    ours = category.__module__ == LossWarning.__module__
+    _say(f"{message}" if ours else f"{filename}:{lineno}: {category.__name__}: {message}")
 
 
 def _say(sentence: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from tinygrad_sm.cli.inputs import (
     SEED_LOGITS,
@@ -69,6 +70,17 @@ def loss_options(command: _Command) -> _Command:
     for option in reversed(_LOSS_OPTIONS):
         command = option(command)
     return command
+
+
+def given_loss_options() -> list[str]:
+    """Return those of the options that `loss_options` adds which the command line gives."""
+    context = click.get_current_context()
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in ("source", "target", "dtype", *LOSS_KEYS)
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def picture_options(what: str, formats: tuple[str, ...]) -> Callable[[_Command], _Command]:
