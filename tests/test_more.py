@@ -4,6 +4,7 @@ CASES is the one list of cases; a function that is registered without one fails 
 """
 
 import math
+import operator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -342,6 +343,30 @@ def test_what_is_said_to_be_analytic_takes_complex_numbers(row):
         lambda a: np.sum(row.forward(a, **takes)), [x.astype(fd.LONG)], [np.ones(x.shape)]
     )
     np.testing.assert_allclose(np.sum(found), slope, rtol=1e-10, atol=1e-12)
+
+
+def test_astype_copies_unless_it_need_not():
+    t = tg.Tensor([1.0])
+    assert t.astype(np.float64, copy=False) is t
+    assert t.astype(np.float64) is not t
+    assert t.astype("float32", copy=False).dtype == np.float32
+
+
+T = tg.Tensor(real(3, 3))
+LEFT_OUT = {
+    "fft.fft": (T,), "linalg.inv": (T,), "linalg.solve": (T, T), "linalg.det": (T,),
+    "linalg.svd": (T,), "linalg.eigh": (T,), "linalg.cholesky": (T,), "remainder": (T, 2),
+    "hypot": (T, T), "arctan2": (T, T), "fmax": (T, T), "kron": (T, T), "cross": (T, T),
+    "cumprod": (T,), "diff": (T,), "gradient": (T,), "median": (T,), "partition": (T, 1),
+    "pad": (T, 1), "select": ([T > 0], [T]), "linspace": (T, T), "nansum": (T,), "conjugate": (T,),
+    "real": (T,), "interp": (T, T, T),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_is_left_out_refuses_by_name(name):
+    with pytest.raises(tg.TinygradError, match=rf"^np\.{name} .*def_primitive"):
+        operator.attrgetter(name)(np)(*LEFT_OUT[name])
 
 
 # Special points -----------------------------------------------------------------------------------

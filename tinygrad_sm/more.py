@@ -3,9 +3,11 @@
 What is made of other operations is a plain function; what cannot be, without losing digits or the
 gradient at a special point, is a row of the table. Names, parameters and defaults are NumPy's.
 
-Of NumPy this leaves out: complex numbers; `np.fft`; of `np.linalg` all but `norm`; `remainder`,
-`fmax`, `cumprod`, `median`, `partition`, `interp`, the functions for NaN; `out=`, `dtype=` and
-`where=`. ``np.array([t, t])`` and ``np.r_[t, t]`` never ask a Tensor: `stack` and `concatenate` do.
+Of NumPy this leaves out complex numbers, `np.fft`, and of `np.linalg` all but `norm`; of two arrays
+`remainder`, `hypot`, `arctan2`, `fmax`, `kron` and `cross`; `cumprod`, `diff`, `gradient`, `pad`,
+`median`, `partition`, `select`, `linspace`, the functions for NaN; `out=`, `dtype=` and `where=`.
+What it leaves out refuses a Tensor by name. ``np.array([t, t])`` and ``np.r_[t, t]`` never ask one
+how they should be computed: `stack` and `concatenate` do.
 """
 
 from __future__ import annotations

@@ -608,8 +608,10 @@ class Tensor:
             axes = () if axes[0] is None else tuple(axes[0])
         return record(p.transpose, (self,), {"axes": axes or None})
 
-    def astype(self, dtype: Any) -> Tensor:
-        """The same values in another floating-point dtype."""
+    def astype(self, dtype: Any, copy: bool = True) -> Tensor:
+        """The same values in another floating-point dtype; this Tensor if `copy` may be left."""
+        if not copy and _float_dtype(dtype) == self.dtype:
+            return self
         return record(p.astype, (self,), {"dtype": _float_dtype(dtype)})
 
     # NumPy's protocols ----------------------------------------------------------------------------
