@@ -19,13 +19,14 @@ from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.graph import CONSTANT, LEAF, Graph, Node
 from viz.draw import MOST_NODES, Gradients, box_of, breakdown_note, cluster_paths
 from viz.drawing import Drawing
-from viz.formula import Formulas, implied_names
+from viz.formula import Formulas, implied_names, letter
 from viz.scene import Arrow, Box, Cluster, Row, Scene, Tone
 from viz.selection import folded, is_drawn, is_view, same_inputs
-from viz.values import row
+from viz.values import in_full, row
 
 _FRAME = Cluster("composite", "composite: from primitives, what the one node below replaces", True)
 _LOSS = "loss"
+_EXAMPLES = 3
 _TONES: tuple[Tone, Tone] = ("numerator", "denominator")
 
 
@@ -54,6 +55,35 @@ class Fork(NamedTuple):
     at_logits: bool
 
 
+class Examples(NamedTuple):
+    """A few elements of one row of a large array.
+
+    The least elements of two arrays do not add up to the least of their sum, so that where terms
+    are to be seen to add up, elements are shown and not min, mean and max.
+
+    Attributes:
+        axis: the class axis.
+        row: which of the rows.
+        classes: which of its elements.
+        text: the same in words.
+    """
+
+    axis: int
+    row: int
+    classes: tuple[int, ...]
+    text: str
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What the elements are called."""
+        return tuple(f"class {j}" for j in self.classes)
+
+    def of(self, x: np.ndarray) -> np.ndarray:
+        """The elements of an array of the logits' shape."""
+        found: np.ndarray = _by_row(x, self.axis)[self.row, list(self.classes)]
+        return found
+
+
 def draw_comparison(comparison: Any, fused_trace: BackwardTrace | None = None) -> Drawing:
     """Draw the composite and the fused node, from the same logits to the same loss.
 
@@ -67,10 +97,12 @@ def draw_comparison(comparison: Any, fused_trace: BackwardTrace | None = None) -
     """
     composite, fused = comparison, fused_trace
     terms = None
+    axis = -1
     remarks: list[str] = []
     if fused_trace is None and hasattr(comparison, "composite_trace"):
         composite, fused = comparison.composite_trace, comparison.fused_trace
         terms = (comparison.contributions.numerator, comparison.contributions.denominator)
+        axis = comparison.axis
         if comparison.reduction == "mean" and comparison.logits.ndim > 1:
             remarks.append("Both terms are divided as the mean divides.")
         remarks.append(f"Composite and fused {comparison.verdict}.")
@@ -79,7 +111,7 @@ def draw_comparison(comparison: Any, fused_trace: BackwardTrace | None = None) -
             "draw_comparison needs a Comparison, or the composite's and the fused node's "
             f"BackwardTrace; got {type(comparison).__name__} and {type(fused_trace).__name__}"
         )
-    scene = _Comparison(Gradients(composite), Gradients(fused), terms).scene(remarks)
+    scene = _Comparison(Gradients(composite), Gradients(fused), terms, axis).scene(remarks)
     text = f"composite\n{composite.graph}\n\nfused\n{fused.graph}"
     return Drawing(scene, "\n\n".join([text, *remarks]))
 
@@ -92,6 +124,7 @@ class _Comparison:
         composite: Gradients,
         fused: Gradients,
         terms: tuple[np.ndarray, np.ndarray] | None,
+        axis: int,
     ) -> None:
         self.composite = composite
         self.fused = fused
@@ -100,6 +133,7 @@ class _Comparison:
         self.leaves = {i: j for i, j in same.items() if composite.graph.nodes[j].op == LEAF}
         self.folded = folded(composite.graph, _is_trifle)
         self.fork = _fork(composite, terms)
+        self.examples = None if self.fork is None else _examples(self.fork, axis)
         given = implied_names(fused.graph)
         names = {mine: given[other] for other, mine in same.items() if other in given}
         silent = [i for i in self.folded if is_view(composite.graph.nodes[i])]
@@ -145,12 +179,15 @@ class _Comparison:
             elif node.op != LEAF:
                 box = replace(box, subtitle="")
             if self.fork is not None and node.id == self.fork.node.id:
-                value = row("value", node.value)
-                rows = _with_terms(value, self.fork, self._ways(self.fork))
-                box = replace(box, rows=rows, upright=False, stacked=len(node.shape) > 1)
+                rows = tuple(self._terms(self.fork))
+                parts = [box.subtitle, self.examples.text if self.examples else ""]
+                box = replace(
+                    box, rows=rows, subtitle=" · ".join(filter(None, parts)), upright=False,
+                    stacked=len(node.shape) > 1,
+                )  # fmt: skip
             if node.op == LEAF:
                 rows = (*box.rows, *self._gradients(node, theirs))
-                vectors = all(len(row.cells) == 1 for row in rows)
+                vectors = all(len(row.cells) == 1 and row.port is None for row in rows)
                 box = replace(box, rows=rows, upright=vectors, stacked=not vectors)
             yield box
 
@@ -161,6 +198,25 @@ class _Comparison:
             return "the numerator", "the denominator"
         return self.formulas.title(nodes[fork.direct]), self.formulas.title(nodes[fork.detour[-1]])
 
+    def _terms(self, fork: Fork) -> Iterator[Row]:
+        """The rows of the box where the terms meet; an arrow points to each term."""
+        yield self._row("value", fork.node.value, port="value")
+        signs = ("−y, ", "+ p·Σy, ") if fork.at_logits else ("", "+ ")
+        for sign, way, x, tone in zip(signs, self._ways(fork), fork.terms, _TONES, strict=True):
+            yield self._row(f"{sign}through\n{way}", x, tone, tone)
+        if fork.node.op != LEAF:  # a leaf shows its gradient anyway
+            logits = self.composite.graph.nodes[min(self.leaves.values())]
+            of = logits if fork.at_logits else fork.node
+            with np.errstate(all="ignore"):  # where it broke
+                total = fork.terms[0] + fork.terms[1]
+            yield self._row(f"= ∂L/∂{self.formulas.name(of) or letter(of)}", total, "gradient")
+
+    def _row(self, label: str, x: np.ndarray, tone: Tone = "plain", port: str | None = None) -> Row:
+        """A row of the box where the terms meet."""
+        if self.examples is None:
+            return row(label, x, tone, port)
+        return replace(row(label, self.examples.of(x), tone, port), heads=self.examples.heads)
+
     def _gradients(self, leaf: Node, theirs: dict[int, int]) -> Iterator[Row]:
         """What each side found for the leaf's gradient."""
         sides = [("composite", self.composite.of(leaf))]
@@ -168,7 +224,8 @@ class _Comparison:
             sides.append(("fused", self.fused.of(self.fused.graph.nodes[theirs[leaf.id]])))
         for side, grad in sides:
             if grad is not None:
-                yield row(f"grad\n{side}", grad, "gradient")
+                meet = self.fork is not None and self.fork.node.id == leaf.id
+                yield (self._row if meet else row)(f"grad\n{side}", grad, "gradient")
 
     def _fused_boxes(self) -> Iterator[Box]:
         formulas = Formulas(self.fused.graph)
@@ -182,7 +239,8 @@ class _Comparison:
                 for i, source in enumerate(node.inputs):
                     sent = self.fused.sent(node.id, i)
                     if sent is not None and self.fused.graph.nodes[source].op == LEAF:
-                        rows.append(row("p·Σy − y\n= grad", sent, "gradient"))
+                        name = formulas.name(self.fused.graph.nodes[source]) or "logits"
+                        rows.append(row(f"Σy·p − y\n= ∂L/∂{name}", sent, "gradient"))
                 yield replace(box, output=False, subtitle="", rows=tuple(rows))
 
     def _givens(self) -> tuple[str, ...]:
@@ -249,6 +307,25 @@ class _Comparison:
         yield "Thin arrows: what is computed. Bold arrows: what backward brings back."
 
 
+def _examples(fork: Fork, axis: int) -> Examples | None:
+    """The largest elements of the first row that counts; None if there is room for all."""
+    if in_full(fork.node.value):
+        return None
+    with np.errstate(all="ignore"):
+        size = np.abs(_by_row(fork.terms[0] + fork.terms[1], axis))
+    rows, n = size.shape
+    at = int(np.argmax(size.any(axis=1)))
+    largest = np.argsort(-np.nan_to_num(size[at], nan=np.inf), kind="stable")
+    classes = tuple(sorted(map(int, largest[:_EXAMPLES])))
+    parts = [f"row {at} of {rows}"] if rows > 1 else []
+    parts += [f"{len(classes)} of {n} classes"] if len(classes) < n else []
+    return Examples(axis, at, classes, ", ".join(parts))
+
+
+def _by_row(x: np.ndarray, axis: int) -> np.ndarray:
+    return np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
+
+
 def _plain(box: Box, node: Node) -> Box:
     """The box of a constant, which has little to say: its name and its values."""
     return replace(box, subtitle="", rows=(row("", node.value),), upright=False)
@@ -295,16 +372,3 @@ def _fork(composite: Gradients, at_logits: tuple[np.ndarray, np.ndarray] | None)
         at_logits or (straight, around),
         at_logits is not None,
     )
-
-
-def _with_terms(value: Row, fork: Fork, ways: tuple[str, str]) -> tuple[Row, ...]:
-    """The rows of the box where the terms meet; an arrow points to each term."""
-    signs = ("−y, ", "+ p·Σy, ") if fork.at_logits else ("", "+ ")
-    terms = [
-        row(f"{sign}through\n{way}", term, tone, tone)
-        for sign, way, term, tone in zip(signs, ways, fork.terms, _TONES, strict=True)
-    ]
-    if fork.node.op != LEAF:  # a leaf shows its gradient anyway
-        with np.errstate(all="ignore"):  # where it broke
-            terms.append(row("= grad", fork.terms[0] + fork.terms[1], "gradient"))
-    return replace(value, port="value"), *terms

@@ -7,6 +7,7 @@ formula is short however large the graph is.
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping
 from operator import add
 from typing import Any
@@ -22,6 +23,7 @@ _MOST_ARGUMENTS = 4
 _LONGEST_NAME = 24  # inside another node's formula
 _LONGEST_TEXT = 240  # anywhere in a picture
 _LONGEST_INDEX = 16
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _SHORT_LIST = 4  # of an index that is written out
 
 # Strength of binding: an argument that binds less strongly than its place wants parentheses.
@@ -85,7 +87,7 @@ class Formulas:
 
     Args:
         graph: the view of the graph.
-        names: names, by node id, for nodes that have none of their own.
+        names: other names, by node id, than the nodes' own.
         silent: ids of nodes that a formula passes over to their argument.
         most: how many characters of an unnamed argument are written out.
     """
@@ -100,18 +102,21 @@ class Formulas:
         self._nodes = graph.nodes
         self._most = most
         self._silent = silent
-        self._names = implied_names(graph) | dict(names or {})
+        own = {node.id: node.name for node in graph.nodes if node.name}
+        named = _numbered(implied_names(graph) | own | dict(names or {}))
+        self._names = {i: legible(name) for i, name in named.items()}
 
     def title(self, node: Node) -> str:
         """A node's first line, e.g. ``"p = e / s"``; the name alone if nothing computed it."""
-        name = self._name(node)
+        name = self.name(node)
         if node.op in (LEAF, CONSTANT):
             return name or f"{node.op} {letter(node)}"
         text = _cut(self._written(node, _DEEPEST)[0], 2 * _LONGEST_TEXT)
         return f"{name} = {text}" if name else text
 
-    def _name(self, node: Node) -> str:
-        return legible(node.name or self._names.get(node.id, ""))
+    def name(self, node: Node) -> str:
+        """What formulas call a node: its name, with a number if others have it too; or nothing."""
+        return self._names.get(node.id, "")
 
     def _written(self, node: Node, depth: int) -> tuple[str, int]:
         """The right-hand side of a node's formula, and how strongly it binds."""
@@ -135,9 +140,10 @@ class Formulas:
         """How a formula refers to an argument: by name, number, or its own formula if short."""
         while node.id in self._silent:
             node = self._nodes[node.inputs[0]]
-        name = self._name(node).replace("\n", "⏎")
+        name = self.name(node).replace("\n", "⏎")
         if name:
-            return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…", _ATOM
+            shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+            return shown, _SUM if _is_formula(name) else _ATOM
         if is_number(node):
             text = number(node.value)
             return text, _SUM if text.startswith("−") else _ATOM
@@ -164,6 +170,27 @@ class Formulas:
                 continue  # a vector has no other axis
             shown.append(f"{name}={_shortened(str(value))}")
         return shown
+
+
+def _numbered(names: Mapping[int, str]) -> dict[int, str]:
+    """The names by node id; those that several nodes have get numbers: L₁ + L₂ is not 2L."""
+    counts = Counter(names.values())
+    seen: Counter[str] = Counter()
+    found = {}
+    for i, name in sorted(names.items()):
+        seen[name] += 1
+        found[i] = name if counts[name] == 1 else f"{name}{str(seen[name]).translate(SUBSCRIPTS)}"
+    return found
+
+
+def _is_formula(name: str) -> bool:
+    """Whether a name has an operator in it, outside of brackets, as x−μ has and f(x−μ) has not."""
+    depth = 0
+    for c in name:
+        depth += (c in "([{") - (c in ")]}")
+        if depth == 0 and (c in "*/·^@∂Σ" or unicodedata.category(c) in ("Sm", "Pd")):
+            return True
+    return False
 
 
 def _word(node: Node) -> str:

@@ -16,7 +16,7 @@ from tinygrad_sm.fuse import FuseResult, Rewrite
 from tinygrad_sm.graph import CONSTANT, Graph, Node
 from viz.draw import MOST_NODES, Gradients, box_of, breakdown_note
 from viz.drawing import Drawing
-from viz.formula import Formulas, letter, target_name, target_of
+from viz.formula import SUBSCRIPTS, Formulas, letter, target_name, target_of
 from viz.scene import Arrow, Box, Cluster, Scene
 from viz.selection import is_drawn, same_inputs
 from viz.values import memory, row, shape_text
@@ -48,7 +48,10 @@ class _Fusion:
         self.made = {rewrite.made.id: rewrite for rewrite in result.rewrites}
         self.frames = _frames(result.rewrites)
         names = _names(result)
-        kept = {self.pairs[i]: name for i, name in names["before"].items() if i in self.pairs}
+        formulas = Formulas(result.before, names["before"])
+        titles = {self.pairs[i]: formulas.name(result.before.nodes[i]) for i in self.pairs}
+        titles |= {r.made.id: formulas.name(r.matched[-1]) for r in result.rewrites}
+        kept = {i: name for i, name in titles.items() if name}
         self.names: dict[_Side, dict[int, str]] = {
             "before": names["before"],
             "after": names["after"] | kept,
@@ -222,8 +225,8 @@ def _names(result: FuseResult) -> dict[_Side, dict[int, str]]:
     for node in result.before.nodes:
         if not node.inputs and not node.name and is_drawn(node):
             names["before"][node.id] = letter(node)
-    for i, rewrite in enumerate(losses, 1):
-        number = str(i) if len(losses) > 1 else ""
+    for i, rewrite in enumerate(sorted(losses, key=lambda r: r.matched[-1].id), 1):
+        number = str(i).translate(SUBSCRIPTS) if len(losses) > 1 else ""
         read = {i for node in rewrite.matched for i in node.inputs}
         constants = [n for n in map(result.before.nodes.__getitem__, sorted(read))
                      if n.op == CONSTANT and is_drawn(n) and not n.name]  # fmt: skip

@@ -286,6 +286,39 @@ def test_max_nodes():
 
 # Text ---------------------------------------------------------------------------------------------
 
+
+def titles(output):
+    return [box.title for box in viz.draw(output).scene.boxes]
+
+
+@pytest.mark.parametrize("name", ["x−μ", "x-y", "x·y", "a+b", "−x", "Σx", "a/b", "W@h", "f(x)+1"])
+def test_a_name_that_is_a_formula_is_put_in_parentheses(name):
+    x = tg.Tensor([1.0, 2.0], name=name)
+    assert titles(x**2)[-1] == f"({name})^2"
+    assert titles(3 / x)[-1] == f"3 / ({name})"
+    assert titles(tg.exp(x))[-1] == f"exp({name})"
+    assert titles(x + 1)[0] == name
+
+
+@pytest.mark.parametrize(
+    "name", ["x", "σ²", "x'", "W_1", "f(x−μ)", "x[i+1]", "hidden layer", "이름", "L₁"]
+)
+def test_a_name_that_is_none_stands_alone(name):
+    assert titles(tg.Tensor([1.0], name=name) ** 2)[-1] == f"{name}^2"
+
+
+def test_names_that_several_nodes_have_are_numbered():
+    """L + L would be 2L."""
+    a = tg.Tensor([2.0, 1.0, 0.1], name="a")
+    total = tg.cross_entropy(a, 0) + tg.cross_entropy(a * 2, 1)
+    found = titles(total)
+    assert found[-1] == "L₁ + L₂"
+    assert "L₁ = SoftmaxWithLoss(a, 0)" in found
+    assert "L₂ = SoftmaxWithLoss(a · 2, 1)" in found
+    assert "a" in found
+    assert viz.draw(total).text == str(tg.graph(total))  # the graph's own names stay
+
+
 HOSTILE = [
     'quote " and \'', "back\\slash \\N \\G \\n \\\\", "<b>bold</b>", "a|b{c}", "&amp; &#65; &",
     "]]> -->", "이름", "emoji 😀", "two\nlines", "  spaces  within ", "%%", "\\", ";}]", "end",
@@ -295,9 +328,11 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_drawn_as_themselves(name):
     with tg.group(name):
-        y = tg.exp(tg.Tensor([1.0, 2.0], name=name))
-    y.name = name
+        x = tg.Tensor([1.0, 2.0], name=name)
+        y = tg.exp(x)
     lines = svg_text(viz.draw(y)).splitlines()
+    x.name, y.name = None, name
+    lines += svg_text(viz.draw(y)).splitlines()
     shown = [" ".join(line.split()) for line in lines]
     for part in name.split("\n"):
         assert shown.count(" ".join(part.split())) >= 2  # the leaf and the cluster

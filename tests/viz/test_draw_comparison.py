@@ -76,6 +76,36 @@ def test_a_batch_is_readable_too(shape):
     assert not any("reshape" in title for title in titles)  # it stands in the next formula
 
 
+@pytest.mark.parametrize("form", ["naive", "logsumexp"])
+@pytest.mark.parametrize(("shape", "axis"), [((128, 10), 1), ((10, 128), 0), ((30,), 0)])
+def test_terms_of_large_arrays_are_elements_that_add_up(form, shape, axis):
+    """Not min, mean and max, of which only the means add up."""
+    random = np.random.default_rng(0)
+    target = random.integers(0, shape[axis], np.delete(shape, axis))
+    if len(shape) > 1:
+        target[0] = -100  # a row that does not count shows nothing
+    compared = tg.compare(random.normal(size=shape), target, form=form, axis=axis)
+    boxes = viz.draw_comparison(compared).scene.boxes
+    (meet,) = [b for b in boxes if any(row.tone == "numerator" for row in b.rows)]
+    assert len({row.heads for row in meet.rows}) == 1
+    assert all(head.startswith("class ") for head in meet.rows[0].heads)
+    *_, one, other, total = [
+        [float(cell.replace("−", "-")) for cell in row.cells[0]]
+        for row in meet.rows
+        if row.label != "grad\nfused"
+    ]
+    assert np.add(one, other) == pytest.approx(total, rel=2e-3)
+    assert f"3 of {shape[axis]} classes" in meet.subtitle
+    assert ("row 1 of 128" in meet.subtitle) == (len(shape) > 1)
+
+
+def test_what_the_sum_of_the_terms_is_the_gradient_of_is_said(comparison):
+    boxes = {box.key: box for box in viz.draw_comparison(comparison).scene.boxes}
+    assert boxes["c1"].rows[-1].label == "= ∂L/∂a"  # in the box of e
+    assert boxes["f2"].rows[-1].label == "Σy·p − y\n= ∂L/∂a"
+    assert boxes["c1"].rows[-1].cells == boxes["f2"].rows[-1].cells
+
+
 def test_only_the_first_node_that_broke_has_a_thick_border():
     drawing = viz.draw_comparison(tg.compare([1000.0, 0.0, 0.0], [1, 0, 0]))
     assert [box.title for box in drawing.scene.boxes if box.alarming] == ["e = exp(a)"]
@@ -115,7 +145,8 @@ def test_two_traces_will_do():
     drawing = viz.draw_comparison(traced(composite), traced(fused))
     text = svg_text(drawing)
     assert "−0.1353" in text  # as it arrives at e
-    assert "p·Σy − y" in text
+    assert "Σy·p − y" in text
+    assert "= ∂L/∂e" in text
 
 
 def test_deterministic(comparison):

@@ -104,7 +104,7 @@ def test_two_losses_are_two_matches_with_numbered_targets():
     drawing = viz.draw_fusion(result)
     frames = [c for c in drawing.scene.clusters.values() if c.marked]
     assert len(frames) == 2
-    assert {"y1", "y2", "t1", "t2"} <= {box.title for box in drawing.scene.boxes}
+    assert {"y₁", "y₂", "t₁", "t₂"} <= {box.title for box in drawing.scene.boxes}
     assert sum(arrow.tone == "rewrite" for arrow in drawing.scene.arrows) == 2
     drawing.render("svg")
 
