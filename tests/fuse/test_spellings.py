@@ -141,6 +141,40 @@ BATCH = {
     "axis 0, picked": lambda a: (
         -(a.exp() / a.exp().sum(axis=0)).log()[np.array([4, 1, 0, 2]), range(C)].mean()
     ),
+    "taken, then the first": lambda a: (
+        -np.take_along_axis(softmax(a).log(), K.t[:, None], 1)[:, 0].sum()
+    ),
+    "taken, then the last": lambda a: (
+        -np.take_along_axis(tg.log_softmax(a), K.t[:, None], 1)[..., -1]
+    ),
+    "taken and squeezed": lambda a: (
+        -np.log(np.squeeze(np.take_along_axis(softmax(a), K.t[:, None], 1), 1)).mean()
+    ),
+    "taken and reshaped": lambda a: (
+        -np.take_along_axis(softmax(a), K.t[:, None], 1).reshape(-1).log()
+    ),
+    "cast to what it is": lambda a: -(K.y * softmax(a).astype(float).log()).sum(),
+    "p to the 1": lambda a: -(K.y * (softmax(a) ** 1).log()).sum(),
+    "wrapped and unwrapped": lambda a: -(K.y * softmax(a)[None][0].log()).sum(),
+    "all of p": lambda a: -(K.y * softmax(a)[:, :][...][0:N].log()).sum(),
+    "many that do nothing": lambda a: (
+        -(K.y * ((softmax(a) * 1.0) / 1)[:, None, ::1][:, 0].reshape(N, C).log().T.T).sum()
+    ),
+    "turned": lambda a: -(K.y * (np.exp(a.T) / np.exp(a.T).sum(0)).T.log()).sum(),
+    "turned, picked": lambda a: -(np.exp(a.T) / np.exp(a.T).sum(0)).log()[K.t, np.arange(N)].mean(),
+    "turned target": lambda a: -(K.soft.T * tg.log_softmax(a.T, axis=0)).sum(0).mean(),
+    "turned twice": lambda a: -(K.y * tg.log_softmax(a.T.tanh().T)).sum(),
+    "turned, logsumexp": lambda a: (np.log(np.exp(a.T).sum(0)) - a.T[K.t, range(N)]).mean(),
+    "turned, class in the middle": lambda a: (
+        -(K.soft * tg.log_softmax(a[None].transpose(2, 1, 0), axis=0).transpose(2, 1, 0)[0]).sum()
+    ),
+    "KL of a constant teacher": lambda a: (
+        (K.soft * (np.log(K.soft) - tg.log_softmax(a))).sum(1).mean()
+    ),
+    "KL, student first": lambda a: -((tg.log_softmax(a) - np.log(K.soft)) * K.soft).sum() / N,
+    "KL of a quotient": lambda a: (K.soft * np.log(K.soft / softmax(a))).sum() / N,
+    "KL, apart": lambda a: (K.soft * np.log(K.soft)).sum() - (K.soft * softmax(a).log()).sum(),
+    "KL, warm": lambda a: 4 * (K.soft * (np.log(K.soft) - tg.log_softmax(a / 2))).sum(-1).mean(),
     "ours, naive": lambda a: tg.composite_cross_entropy(a, K.t),
     "ours, shifted": lambda a: tg.composite_cross_entropy(
         a, K.soft, form="shifted", temperature=2.0
@@ -155,13 +189,56 @@ ROW = {
     "1-D, p picked": lambda a: -np.log((a.exp() / np.sum(np.exp(a)))[2]),
     "1-D, logsumexp": lambda a: np.log(a.exp().sum()) - a[2],
     "1-D, inner product": lambda a: -(K.y[0] @ np.log(a.exp() / a.exp().sum())),
+    "1-D, y of one row": lambda a: -(K.y[0].reshape(1, -1) * (a.exp() / a.exp().sum()).log()).sum(),
+    "1-D, y of one row, summed along it": lambda a: (
+        -np.sum(K.soft[:1] * np.log(a.exp() / a.exp().sum()), axis=1)
+    ),
     "1-D, mask": lambda a: -np.log((a.exp() / a.exp().sum())[K.y[0] == 1]).sum(),
     "1-D, article's code": lambda a: -np.sum(K.y[0] * np.log(np.exp(a) / np.sum(np.exp(a)))),
 }
+SEQUENCE = 0.1 * RNG.normal(
+    size=(2, 3, C)
+)  # (batch, position, class), or with the classes elsewhere
+B, S, T = np.arange(2)[:, None], np.arange(3), np.array([[3, 0, 2], [1, 1, 3]])
+PICKS = {
+    "3-D": lambda a: -tg.log_softmax(a)[B, S, T].mean(),
+    "3-D, p picked": lambda a: -np.log((a.exp() / a.exp().sum(2, keepdims=True))[B, S, T]),
+    "3-D, grid": lambda a: -tg.log_softmax(a)[(*np.indices((2, 3)), T)].sum(),
+    "3-D, open grid": lambda a: -tg.log_softmax(a)[(*np.ogrid[:2, :3], T)].sum(),
+    "3-D, logits picked": lambda a: (tg.logsumexp(a) - a[B, S[None], T]).mean(),
+    "3-D, one class": lambda a: -tg.log_softmax(a)[B, S, 1].sum(),
+    "3-D, taken": lambda a: -np.take_along_axis(tg.log_softmax(a), T[..., None], 2)[..., 0].mean(),
+    "3-D, classes in the middle": lambda a: (
+        -tg.log_softmax(a, axis=1)[B, [[0, 2, 1, 0], [2, 2, 0, 1]], np.arange(C)].mean()
+    ),
+    "3-D, classes first": lambda a: (
+        -tg.log_softmax(a, axis=0)[[[1], [0], [1]], S[:, None], np.arange(C)].sum()
+    ),
+}
+SQUARE = 0.1 * RNG.normal(size=(4, 4))
+I4 = np.arange(4)
+DIAGONALS = {
+    "contrastive": lambda s: -tg.log_softmax(s, axis=1)[I4, I4].mean(),
+    "contrastive, the other way": lambda s: -tg.log_softmax(s, axis=0)[I4, I4].mean(),
+    "contrastive, by columns": lambda s: -np.log((s.exp() / s.exp().sum(0))[range(4), range(4)]),
+    "contrastive, turned": lambda s: -tg.log_softmax(s.T)[I4, I4].mean(),
+}
 CASES = [(name, f, LOGITS) for name, f in BATCH.items()]
 CASES += [(name, f, LOGITS[0]) for name, f in ROW.items()]
+CASES += [(name, f, SEQUENCE) for name, f in PICKS.items()]
+CASES += [(name, f, SQUARE) for name, f in DIAGONALS.items()]
 # what is left beside the fused node
-EXTRA = {"minus at y": {"neg"}}
+EXTRA = {
+    "minus at y": {"neg"},
+    "turned twice": {"transpose", "tanh"},
+    "turned, class in the middle": {"getitem"},
+    "1-D, y of one row, summed along it": {"reshape"},
+    **{
+        name: {"add", "sub", "neg", "mul", "div", "reshape"}  # what the teacher's own entropy takes
+        for name in BATCH
+        if name.startswith("KL")
+    },
+}
 AS_WIDE = np.finfo(np.longdouble).maxexp == np.finfo(np.float64).maxexp
 
 

@@ -20,10 +20,12 @@ from tinygrad_sm.fuse.vocabulary import (
     kept,
     like,
     make,
+    order,
     pick,
     reshape,
     scale,
     total,
+    transposed,
 )
 from tinygrad_sm.loss.task import without_axis
 
@@ -158,6 +160,13 @@ QUOTIENTS = [
         lambda m: _exp(elementwise("sub", m.x, m.y)),
     ),
     _rule(
+        "power 1",
+        "x¹ = x.",
+        Op("pow", x, c, name="whole"),
+        lambda m: m.x,
+        lambda m: m.number("c") == 1 and _is_number(m),
+    ),
+    _rule(
         "power of e",
         "e to the power of x is exp(x).",
         Op("pow", c, x),
@@ -177,7 +186,7 @@ QUOTIENTS = [
         "log(x/y) = log(x) - log(y).",
         Op("log", Op("div", x, y, name="q")),
         lambda m: elementwise("sub", like(m.x, "log", m.x), like(m.y, "log", m.y)),
-        lambda m: not m.x.constant and not m.y.constant,
+        lambda m: m.x.op != NUMBER and not m.y.constant,
     ),
 ]
 
@@ -216,9 +225,14 @@ def _total_of_both(m: Match) -> Term:
     return reshape(total(both, tuple(i for i, n in enumerate(shape) if n != 1)), m.whole.shape)
 
 
+def _no_constant(m: Match) -> bool:
+    return not m.x.constant and not m.y.constant
+
+
 def _totals(m: Match) -> bool:
     return (
         m.s.size == m.u.size == 1
+        and _no_constant(m)
         and m.x.dtype == m.y.dtype
         and _without_ones(m.x.shape) == _without_ones(m.y.shape)
     )
@@ -289,7 +303,8 @@ REDUCTIONS = [
         "Σx ± Σy = Σ(x ± y).",
         Op("add sub", Op("sum", x, name="s"), Op("sum", y, name="u"), name="whole"),
         lambda m: total(elementwise(m.whole.op, m.x, m.y), m.s.params["axis"]),
-        lambda m: m.x.shape == m.y.shape and dict(m.s.params) == dict(m.u.params),
+        lambda m: m.x.shape == m.y.shape and dict(m.s.params) == dict(m.u.params)
+        and _no_constant(m),
     ),
     _rule(
         "difference of totals",
@@ -302,6 +317,20 @@ REDUCTIONS = [
         ),
         _total_of_both,
         lambda m: m.whole.shape == () and _totals(m),
+    ),
+    _rule(
+        "product with a constant summand",
+        "y·(k ± x) = y·k ± y·x, of which y·k is a constant.",
+        Op("mul", t, Op("add sub", x, y, name="v"), any_order=True),
+        lambda m: elementwise(m.v.op, *(elementwise("mul", m.t, z) for z in (m.x, m.y))),
+        lambda m: m.t.op != NUMBER and m.x.constant != m.y.constant,
+    ),
+    _rule(
+        "sum with a constant summand",
+        "Σ(k ± x) = Σk ± Σx, of which Σk is a constant.",
+        Op("sum", Op("add sub", x, y, name="v"), name="whole"),
+        lambda m: elementwise(m.v.op, *(total(z, m.whole.params["axis"]) for z in (m.x, m.y))),
+        lambda m: m.x.constant != m.y.constant and m.x.shape == m.y.shape and _keeps(m),
     ),
     _rule(
         "inner product",
@@ -323,16 +352,55 @@ REDUCTIONS = [
 # Shapes -------------------------------------------------------------------------------------------
 
 
-def _turns(transpose: Term) -> bool:
-    """Whether a transpose of a matrix does anything."""
-    return transpose.params.get("axes") in (None, (1, 0))
-
-
-def _only_axes(m: Match) -> bool:
-    """The index only adds axes, or removes none by a number."""
-    return all(
-        part in (None, Ellipsis, ("slice", None, None, None)) for part in m.whole.params["index"]
+def _all_elements(m: Match) -> bool:
+    """The index takes every element once, in the same order: it only adds or removes axes."""
+    taken: bool = m.x.size == m.whole.size and all(i.op == NUMBER for i in m.whole.inputs[1:])
+    return taken and all(
+        part in (None, Ellipsis, HERE) or (part[0] == "slice" and (part[3] or 1) > 0)
+        for part in m.whole.params["index"]
     )
+
+
+def _turned(m: Match) -> Term:
+    """f along axes of a transpose → the transpose of f along the axes as they were."""
+    f, axes, axis = m.whole, order(m.v), m.whole.params["axis"]
+    before = axes[axis] if isinstance(axis, int) else tuple(sorted(axes[i] for i in axis))
+    shape = tuple(f.shape[axes.index(i)] for i in range(f.ndim))
+    params = {**f.params, "axis": before}
+    return transposed(make(f.op, m.x, shape=shape, dtype=f.dtype, **params), axes)
+
+
+def _both_turned(m: Match) -> Term:
+    """Combine two operands before the transpose `v` of one of them; see `_turned_alike`."""
+    axes = order(m.v)
+    back = tuple(axes.index(i) for i in range(len(axes)))
+
+    def as_before(z: Term) -> Term:
+        if z.op == "transpose" and order(z) == axes:
+            return z.inputs[0]
+        turned = transposed(reshape(z, _padded(z.shape, len(axes))), back)
+        return z if z.op == NUMBER else turned if z.constant else reshape(z, turned.shape)
+
+    return transposed(elementwise(m.whole.op, *map(as_before, m.whole.inputs)), axes)
+
+
+def _turned_alike(m: Match) -> bool:
+    """The other operand is transposed, too, or a constant, or has one axis that is not of 1s."""
+    if m.y.op == "transpose":
+        return order(m.y) == order(m.v)
+    one = len(_without_ones(m.y.shape)) <= 1
+    return (m.y.constant or one) and bool(m.whole.ndim == m.v.ndim)
+
+
+def _keeps_order(m: Match) -> bool:
+    """A transpose moves nothing but axes of length 1, which a reshape can do, too."""
+    moved = [i for i in order(m.v) if m.x.shape[i] != 1]
+    return moved == sorted(moved)
+
+
+def _rows_keep_order(m: Match) -> bool:
+    rows = without_axis(order(m.v), m.whole.params["axis"])
+    return list(rows) == sorted(rows)
 
 
 def _aligns(m: Match) -> bool:
@@ -364,23 +432,45 @@ def _moved(m: Match) -> Term:
 
 SHAPES = [
     _rule(
-        "same shape", "A reshape to the same shape is none.", Op("reshape", x, name="v"),
-        lambda m: m.x, lambda m: m.x.shape == m.v.shape,
+        "same shape", "A reshape or cast to what is there already is none.",
+        Op("reshape broadcast_to astype", x, name="v"),
+        lambda m: m.x, lambda m: (m.x.shape, m.x.dtype) == (m.v.shape, m.v.dtype),
     ),
     _rule(
         "two reshapes", "Of two reshapes the last counts.",
         Op("reshape", Op("reshape", x), name="v"), lambda m: reshape(m.x, m.v.shape),
     ),
     _rule(
-        "two transposes", "A matrix transposed twice is itself.",
+        "two transposes", "Two transposes in a row are one.",
         Op("transpose", Op("transpose", x, name="inner"), name="outer"),
-        lambda m: m.x,
-        lambda m: m.x.ndim == 2 and _turns(m.inner) and _turns(m.outer),
+        lambda m: transposed(m.x, tuple(order(m.inner)[i] for i in order(m.outer))),
     ),
     _rule(
-        "index that adds axes", "An index of None and full slices is a reshape.",
-        Op("getitem", x, name="whole"),
-        lambda m: reshape(m.x, m.whole.shape), _only_axes,
+        "transpose of 1s", "A transpose that moves only axes of length 1 is a reshape.",
+        Op("transpose", x, name="v"), lambda m: reshape(m.x, m.v.shape), _keeps_order,
+    ),
+    _rule(
+        "along an axis of transposed", "A transpose can wait until after what runs along an axis.",
+        Op("softmax log_softmax logsumexp sum max", Op("transpose", x, name="v"), name="whole"),
+        _turned, lambda m: m.whole.params.get("keepdims", True),
+    ),
+    _rule(
+        "operand transposed on the left", "Operands transposed alike may be combined before.",
+        Op(BINARY, Op("transpose", x, name="v"), y, name="whole"), _both_turned, _turned_alike,
+    ),
+    _rule(
+        "operand transposed on the right", "Operands transposed alike may be combined before.",
+        Op(BINARY, y, Op("transpose", x, name="v"), name="whole"), _both_turned, _turned_alike,
+    ),
+    _rule(
+        "class of transposed", "A class is picked as well before a transpose of the rest.",
+        Op("@pick", Op("transpose", x, name="v"), t, name="whole"),
+        lambda m: pick(m.x, m.t, order(m.v)[m.whole.params["axis"]]), _rows_keep_order,
+    ),
+    _rule(
+        "index of all elements", "An index that takes every element in order is a reshape.",
+        Op("getitem", x, name="whole", more=True),
+        lambda m: reshape(m.x, m.whole.shape), _all_elements,
     ),
     _rule(
         "aligned operand on the left", "Broadcasting adds axes in front by itself.",
@@ -394,7 +484,8 @@ SHAPES = [
     ),
     _rule(
         "function of moved elements", "Picking and reshaping can wait until after a function.",
-        Op(UNARY, Op("reshape @pick @masked", x, name="v", more=True), name="whole"), _moved,
+        Op(UNARY, Op("reshape transpose @pick @masked", x, name="v", more=True), name="whole"),
+        _moved,
         lambda m: m.v.op != "reshape" or _moves_ones(m),
     ),
     _rule(
@@ -425,16 +516,31 @@ def _fit(t: Term, shape: Shape) -> Term:
 # Picking one class per row ------------------------------------------------------------------------
 
 
-def _picks_by_rows(m: Match, axis: int) -> bool:
-    """One class along `axis` of a matrix is picked for each position along the other one."""
-    return (
-        m.x.ndim == 2
-        and m.whole.params["index"] == (HERE, HERE)
-        and "counts_up" in m.i.params
-        and m.i.shape == m.whole.shape == without_axis(m.x.shape, axis)
-        and m.t.dtype.kind in "iu"
-        and m.t.shape in (m.i.shape, ())
-    )
+def _class_axes(m: Match) -> list[int]:
+    """The axes along which one class is picked for each position along all the others."""
+    arrays = m.whole.inputs[1:]
+    return [
+        axis
+        for axis, t in enumerate(arrays)
+        if m.whole.params["index"] == (HERE,) * m.x.ndim
+        and m.whole.shape == (rows := without_axis(m.x.shape, axis))
+        and t.dtype.kind in "iu"
+        and all(
+            _counts(other, rows, i) for i, other in enumerate(arrays[:axis] + arrays[axis + 1 :])
+        )
+    ]
+
+
+def _picked_class(m: Match) -> Term:
+    axes, along = _class_axes(m), m.x.params.get("axis")  # of a square either axis will do
+    axis = along if along in axes else axes[-1]
+    return pick(m.x, m.whole.inputs[1 + axis], axis)
+
+
+def _counts(index: Term, rows: Shape, i: int) -> bool:
+    """Whether an index array counts the rows along their axis `i`."""
+    back = i - len(rows)
+    return back in index.params.get("counts", ()) and index.shape[back] == rows[i]
 
 
 def _picks_one(m: Match) -> bool:
@@ -508,13 +614,8 @@ def _beside_pick(swapped: bool) -> list[Rule]:
 PICKS = [
     _rule(
         "class of each row", "x[range(N), t] picks one class of each row.",
-        Op("getitem", x, Const("i"), t, name="whole"),
-        lambda m: pick(m.x, m.t, 1), lambda m: _picks_by_rows(m, 1),
-    ),
-    _rule(
-        "class of each column", "x[t, range(N)] picks one class of each column.",
-        Op("getitem", x, t, Const("i"), name="whole"),
-        lambda m: pick(m.x, m.t, 0), lambda m: _picks_by_rows(m, 0),
+        Op("getitem", x, name="whole", more=True),
+        _picked_class, lambda m: bool(_class_axes(m)),
     ),
     _rule(
         "one class", "x[..., t] picks class t.", Op("getitem", x, t, name="whole"),

@@ -8,7 +8,7 @@ nothing was fused.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -43,8 +43,6 @@ class Make:
 
 Instruction: TypeAlias = Keep | Redo | Make
 
-CARRIERS = frozenset({"@scale", "reshape", "astype", "sum", "@pick", "@masked"})
-"""What only carries the result of a fused operation on to the row that asked for it."""
 _Task: TypeAlias = "int | Term"  # a row, or a term to make
 
 
@@ -55,16 +53,21 @@ class Extraction:
         self,
         rows: tuple[Row, ...],
         normals: list[Term],
+        terms: Iterable[Term],
         fused: Collection[int],
         useless: Collection[int],
     ) -> None:
         self.rows = rows
         self.normals = normals
-        self._fused = fused
         self._useless = useless
         self.rows_of: defaultdict[int, list[int]] = defaultdict(list)  # by id of their normal form
         for place, term in enumerate(normals):
             self.rows_of[term.id].append(place)
+        self._fusing = set(fused)  # and what is made of one such term, and of no row
+        for term in terms:  # the inputs of each before it
+            sources = [x.id for x in term.inputs if not x.constant]
+            if len(sources) == 1 and sources[0] in self._fusing and sources[0] not in self.rows_of:
+                self._fusing.add(term.id)
         self.instructions: list[Instruction] = []
         self._done: dict[_Task | tuple[str, int], int] = {}
         self.rows_made: list[int] = []
@@ -75,17 +78,7 @@ class Extraction:
     def wants_normal(self, row: int) -> bool:
         """Whether a row's value comes from something fused that no other row stands for."""
         term = self.normals[row]
-        if term.id in self._useless:
-            return False
-        if term.id in self._fused:
-            return True
-        while term.op in CARRIERS:
-            term = term.inputs[0]
-            if term.id in self.rows_of:
-                return False
-            if term.id in self._fused:
-                return True
-        return False
+        return term.id in self._fusing and term.id not in self._useless
 
     def inputs_of(self, task: _Task) -> list[_Task]:
         """Return what has to be there before a row or a term; constants need nothing."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinygrad_sm.dispatch import TABLE
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.fuse.extraction import CARRIERS, Extraction, Instruction, Keep, Make, Redo
+from tinygrad_sm.fuse.extraction import Extraction, Instruction, Keep, Make, Redo
 from tinygrad_sm.fuse.patterns import AlmostRule, Rule
 from tinygrad_sm.fuse.rewriting import Rewriting, Step
 from tinygrad_sm.fuse.snapshot import Row, Snapshot, terms_of
@@ -70,7 +70,7 @@ class Plan:
             normals = [rewriting.normal(term) for term in originals]
             useless: set[int] = set()
             while True:
-                extraction = Extraction(rows, normals, rewriting.fused, useless)
+                extraction = Extraction(rows, normals, terms, rewriting.fused, useless)
                 found = _found(originals, rewriting, extraction)
                 more = {normals[each.matched[-1]].id for each in found if not _pays(each)}
                 if not more:
@@ -177,14 +177,15 @@ def _found_at(
     counted.update(matched)
     outside = {originals[r].id for end in ends for r in extraction.rows_of[end]}
     steps = rewriting.history((originals[r] for r in matched), ends | outside)
-    place = max((at for at, term in made.items() if term.op not in CARRIERS), default=max(made))
-    op = made[place].op
-    ids = [x.id for x in (made[place], *made.values()) if x.id in rewriting.fused]
+    fused = {at: term for at, term in made.items() if term.id in rewriting.fused}
+    place = max(
+        (at for at in fused if fused[at].op not in ("@scale", "reshape")), default=max(fused)
+    )
     return Found(
         matched=matched,
         made=place,
-        op=op,
-        rule=rewriting.fused[ids[0]],
+        op=made[place].op,
+        rule=rewriting.fused[made[place].id],
         steps=tuple(steps),
         operations_saved=len(gone) - len(made),
         bytes_saved=sum(map(_bytes_kept, gone)) - sum(map(_bytes_kept, made.values())),
@@ -258,6 +259,9 @@ def _take_over(new: Tensor, old: Tensor) -> None:
 
 
 def _value(constant: Term, slots: list[Any]) -> Any:
+    if constant.inputs:
+        inputs = [_value(x, slots) for x in constant.inputs]
+        return build(constant, inputs, _with_data(constant, slots))
     if "value" in constant.params:
         return float(constant.params["value"])
     data = slots[constant.params["content"].place]

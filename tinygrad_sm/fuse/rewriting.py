@@ -87,7 +87,7 @@ class Rewriting:
 
     def _applied(self, term: Term) -> Term | None:
         """Return what the first rule that fits makes of a term whose inputs are normal."""
-        for rule in self._by_op.get(term.op, ()):
+        for rule in () if term.constant else self._by_op.get(term.op, ()):
             if rule.alone and term.id not in self._alone:
                 continue
             applied = rule.apply(term, self._numbers)

@@ -77,12 +77,17 @@ def _not_twice(m: Match) -> bool:
 
 
 def _full_target(m: Match) -> bool:
-    same: bool = m.v.shape == m.f.shape
-    return same
+    """The product has the logits' shape, but perhaps for axes of length 1 in front."""
+    return bool(m.v.shape[-m.f.ndim :] == m.f.shape and m.v.size == m.f.size)
 
 
 def _sums_classes(m: Match) -> bool:
-    return bool(m.s.params["keepdims"] and m.f.params["axis"] in m.s.params["axis"])
+    return bool(m.s.params["keepdims"] and m.f.params["axis"] in _axes_of_logits(m))
+
+
+def _axes_of_logits(m: Match) -> tuple[int, ...]:
+    """What is summed over, as axes of the logits: the sum's operand may have more in front."""
+    return tuple(i - m.s.ndim + m.x.ndim for i in m.s.params["axis"])
 
 
 def _per_row_weight(m: Match) -> bool:
@@ -109,9 +114,9 @@ def _soft_loss(m: Match, target: Term) -> Term:
     """The negative of the rows' losses for a dense target, summed over what else is summed."""
     axis = m.f.params["axis"]
     rows = cast(loss(m.x, target, axis, "dense"), m.s.dtype)
-    rest = tuple(i for i in m.s.params["axis"] if i != axis)
+    rest = tuple(i for i in _axes_of_logits(m) if i != axis)
     by_row = reshape(scale(rows, -1), kept(m.x.shape, (axis,)))
-    return total(by_row, rest) if rest else by_row
+    return reshape(total(by_row, rest) if rest else by_row, m.s.shape)
 
 
 def _picked_loss(m: Match) -> Term:
@@ -274,7 +279,7 @@ LOSSES = [
             Op("mul", y, Op("log_softmax", x, name="f"), name="v", any_order=True),
             name="s",
         ),
-        lambda m: _soft_loss(m, m.y),
+        lambda m: _soft_loss(m, reshape(m.y, m.y.shape[-m.x.ndim :])),
         (
             (_sums_classes, "the sum does not run over the class axis"),
             (_full_target, "the target is larger than the logits"),

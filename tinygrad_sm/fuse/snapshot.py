@@ -35,8 +35,8 @@ class Fact(NamedTuple):
     content: int
     shape: Shape
     dtype: np.dtype[Any] | None
-    counts_up: bool
-    """Whether an index array is 0, 1, 2, …"""
+    counts: tuple[int, ...]
+    """The axes, from the last as -1, along each of which alone an index array is 0, 1, 2, …"""
 
 
 class Snapshot:
@@ -89,7 +89,7 @@ class Snapshot:
     def _placed(self, value: Any, index: bool = False) -> Slot:
         """Give data a slot, and find out whether an earlier one holds the same elements."""
         if isinstance(value, (bool, int, float)):
-            return self._slot(value, (type(value), value), (), None, False)
+            return self._slot(value, (type(value), value), (), None, ())
         array = np.asarray(value)
         if array.size == 1:
             probe: Any = (array.dtype, array.item())
@@ -98,11 +98,11 @@ class Snapshot:
             probe = (array.dtype, array.size, flat[0].item(), flat[-1].item())
         else:
             probe = (array.dtype, 0)
-        counts_up = index and array.ndim == 1 and _counts_up(array)
-        return self._slot(array, probe, array.shape, array.dtype, counts_up)
+        counts = _counted(array) if index else ()
+        return self._slot(array, probe, array.shape, array.dtype, counts)
 
     def _slot(
-        self, value: Any, probe: Any, shape: Shape, dtype: np.dtype[Any] | None, counts_up: bool
+        self, value: Any, probe: Any, shape: Shape, dtype: np.dtype[Any] | None, counts: Shape
     ) -> Slot:
         place = len(self.slots)
         content = place
@@ -116,7 +116,7 @@ class Snapshot:
         else:
             alike.append(place)
         self.slots.append(value)
-        self._facts.append(Fact(content, shape, dtype, counts_up))
+        self._facts.append(Fact(content, shape, dtype, counts))
         return Slot(place)
 
     def _opaque(self, value: Any) -> Slot:
@@ -125,7 +125,7 @@ class Snapshot:
         if known is None:
             known = self._same_object[id(value)] = Slot(len(self.slots))
             self.slots.append(value)
-            self._facts.append(Fact(known.place, (), None, False))
+            self._facts.append(Fact(known.place, (), None, ()))
         return known
 
     def _params(self, op: Primitive, t: Tensor) -> tuple[tuple[str, Any], ...]:
@@ -189,10 +189,16 @@ def _from_the_front(op: Primitive, given: Mapping[str, Any], shape: Shape) -> di
     return params
 
 
-def _counts_up(array: np.ndarray) -> bool:
-    if array.dtype.kind not in "iu" or (array.size and array[-1] != array.size - 1):
-        return False
-    return bool((array == np.arange(array.size)).all())
+def _counted(array: np.ndarray) -> tuple[int, ...]:
+    """The axes of an index array as `Fact.counts` has them."""
+    if array.dtype.kind not in "iu" or not array.size:
+        return ()
+    return tuple(
+        -1 - after
+        for after, n in enumerate(reversed(array.shape))
+        if array.flat[-1] == n - 1  # which most arrays fail
+        and (array == np.arange(n).reshape(n, *(1,) * after)).all()
+    )
 
 
 def terms_of(key: Any, terms: Terms) -> list[Term]:
@@ -221,6 +227,6 @@ def constant(terms: Terms, facts: tuple[Fact, ...], slot: Slot) -> Term:
     fact = facts[slot.place]
     op = NUMBER if fact.shape == () else CONSTANT
     params: dict[str, Any] = {"content": Slot(fact.content)}
-    if fact.counts_up:
-        params["counts_up"] = True
+    if fact.counts:
+        params["counts"] = fact.counts
     return terms.one(op, (), params, fact.shape, fact.dtype)

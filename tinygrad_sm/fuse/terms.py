@@ -44,6 +44,7 @@ class Term:
         shape: length of each axis.
         dtype: type of the elements; None for a Python number, which takes that of the others.
         id: position among the terms that were interned; -1 as long as it was not.
+        constant: whether no gradient flows through it: data, or made of nothing else.
     """
 
     op: str
@@ -52,6 +53,12 @@ class Term:
     shape: Shape
     dtype: np.dtype[Any] | None
     id: int = field(default=-1)
+    constant: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.constant = self.op in (CONSTANT, NUMBER) or (
+            bool(self.inputs) and all(x.constant for x in self.inputs)
+        )
 
     @property
     def ndim(self) -> int:
@@ -62,11 +69,6 @@ class Term:
     def size(self) -> int:
         """The number of elements."""
         return math.prod(self.shape)
-
-    @property
-    def constant(self) -> bool:
-        """Whether no gradient flows through it: an array or a number."""
-        return self.op in (CONSTANT, NUMBER)
 
     def __repr__(self) -> str:
         return _shown(self, depth=3)
@@ -93,6 +95,9 @@ class Terms:
     def since(self, count: int) -> Iterable[Term]:
         """Return the terms that were interned after the first `count`, the latest first."""
         return islice(reversed(self._known.values()), len(self._known) - count)
+
+    def __iter__(self) -> Iterator[Term]:
+        return iter(self._known.values())
 
     def intern(self, term: Term) -> Term:
         """Return the one term that equals `term`; a rule's replacement is a few levels deep."""

@@ -83,9 +83,17 @@ def kept(shape: Shape, axes: tuple[int, ...]) -> Shape:
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
-def transposed(x: Term) -> Term:
-    """Return the transpose of a matrix."""
-    return make("transpose", x, shape=x.shape[::-1], dtype=x.dtype, axes=None)
+def order(x: Term) -> tuple[int, ...]:
+    """Return the order in which a transpose takes the axes."""
+    ndim = x.ndim
+    axes = x.params["axes"]
+    return tuple(range(ndim))[::-1] if axes is None else tuple(i % ndim for i in axes)
+
+
+def transposed(x: Term, axes: tuple[int, ...] = (1, 0)) -> Term:
+    """Return x with its axes in another order; by default the transpose of a matrix."""
+    shape = tuple(x.shape[i] for i in axes)
+    return make("transpose", x, shape=shape, dtype=x.dtype, axes=axes)
 
 
 def total(x: Term, axes: tuple[int, ...]) -> Term:
@@ -155,6 +163,11 @@ _RAW = (4, 9)  # forms that rules turn into plainer ones
 _FIRST: dict[str, tuple[int, int]] = {
     **_MOVERS,
     **dict.fromkeys(("mean", "getitem", "take_along_axis", "matmul", "where", "pow"), _RAW),
+    "transpose": (1, 3),
+    "exp": (2, 2),
+    "sum": (2, 2),
+    "add": (2, 3),
+    "sub": (2, 3),
     "div": (2, 9),
     "maximum": (2, 2),
     "minimum": (2, 2),
