@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, shipped_logits
@@ -19,6 +18,7 @@ from tinygrad_sm.cli.options import (
     read_input,
 )
 from tinygrad_sm.cli.pictures import FORMATS, chosen_formats, write_pictures
+from tinygrad_sm.cli.printing import console, print_whole, print_written
 from tinygrad_sm.compare import compare
 from tinygrad_sm.comparison import Comparison
 from tinygrad_sm.errors import InvalidValueError
@@ -99,32 +99,23 @@ def _print_json(cases: dict[str, Comparison], single: bool, arrays: bool) -> Non
 
 
 def _print(cases: dict[str, Comparison], written: list[Path]) -> None:
-    console = Console(highlight=False, emoji=False)
+    out = console()
     for case in cases.values():
-        console.print(case.headline(), style="bold", markup=False)
+        out.print(case.headline(), style="bold", markup=False)
         if case.caption():
-            console.print(case.caption(), markup=False)
+            out.print(case.caption(), markup=False)
         for header, rows in case.tables():
-            _print_whole(console, _table(header, rows))
+            print_whole(out, _table(header, rows))
         facts = Table.grid(padding=(0, 2))
         for what, value in case.summary():
             facts.add_row(what, value)
-        _print_whole(console, facts)
+        print_whole(out, facts)
         verdict, *others = case.sentences()
-        console.print(verdict, style="bold", markup=False)
-        console.print("\n".join(others), "\n", sep="", markup=False)
+        out.print(verdict, style="bold", markup=False)
+        out.print("\n".join(others), "\n", sep="", markup=False)
     if not all(case.agree for case in cases.values()):
-        console.print("see where each form breaks: tinygrad-sm stability", markup=False)
-    if written:
-        console.print("pictures:", *(str(path) for path in written), sep="\n  ", markup=False,
-                      soft_wrap=True)  # fmt: skip
-
-
-def _print_whole(console: Console, table: Table) -> None:
-    """Print a table at its own width: a narrow terminal must not cost digits."""
-    wide = console.options.update(width=1000)
-    table.width = console.measure(table, options=wide).maximum
-    console.print(table, crop=False)
+        out.print("see where each form breaks: tinygrad-sm stability", markup=False)
+    print_written(out, written)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> Table:

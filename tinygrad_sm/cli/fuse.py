@@ -9,11 +9,11 @@ from typing import Any, TextIO
 
 import click
 import numpy as np
-from rich.console import Console
 
 from tinygrad_sm.cli.examples import SPELLINGS, spelled
 from tinygrad_sm.cli.options import output_folder, picture_options
 from tinygrad_sm.cli.pictures import FORMATS, chosen_formats, write_pictures
+from tinygrad_sm.cli.printing import console, print_written
 from tinygrad_sm.cli.user_code import guarded, output_of, traceback_option
 from tinygrad_sm.fuse import FuseResult, fuse
 from tinygrad_sm.graph import Node
@@ -87,17 +87,15 @@ def _print(
     written: list[Path],
     stdout: TextIO | None,
 ) -> None:
-    console = Console(highlight=False, emoji=False, file=stdout)
+    out = console(stdout)
     for name, result in results.items():
-        console.print(name, style="bold", markup=False)
-        console.print(str(result), markup=False)
+        out.print(name, style="bold", markup=False)
+        out.print(str(result), markup=False)
         if result.rewrites and outputs[name].size == 1:
             values = f"{outputs[name].item():.17g} before, {result.output.item():.17g} after"
-            console.print(f"The output is {values}.", markup=False)
-        console.print()
-    if written:
-        console.print("pictures:", *(str(path) for path in written), sep="\n  ", markup=False,
-                      soft_wrap=True)  # fmt: skip
+            out.print(f"The output is {values}.", markup=False)
+        out.print()
+    print_written(out, written)
 
 
 def _as_dict(result: FuseResult, given: Tensor) -> dict[str, Any]:

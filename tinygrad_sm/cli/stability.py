@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from tinygrad_sm.cli.options import output_folder, picture_options
 from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
+from tinygrad_sm.cli.printing import console, print_whole, print_written
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.stability import (
     DTYPES,
@@ -87,18 +87,16 @@ def _draw(report: Report, folder: Path, formats: tuple[str, ...]) -> list[Path]:
 
 
 def _print(report: Report, written: list[Path]) -> None:
-    console = Console(highlight=False)
-    console.print(
+    out = console()
+    out.print(
         f"{report.dtype}, against exact arithmetic; digits count as lost when the relative error "
         f"is above {report.tolerance:g}\n",
         markup=False,
     )
     for swept in report.sweeps:
-        console.print(_table(swept))
-        console.print(_reasons(swept))
-    if written:
-        console.print("pictures:", *(str(path) for path in written), sep="\n  ", markup=False,
-                      soft_wrap=True)  # fmt: skip
+        print_whole(out, _table(swept))
+        out.print(_reasons(swept))
+    print_written(out, written)
 
 
 def _table(swept: SweepReport) -> Table:
