@@ -35,8 +35,9 @@ def folder_for_output(context: click.Context, parameter: click.Parameter, value:
     folder = Path(value)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = "it is a file" if folder.is_file() else error.strerror or "it cannot be made"
+    except (OSError, RecursionError) as error:  # the latter a thousand folders deep
+        said = getattr(error, "strerror", None) or "it cannot be made"
+        why = "it is a file" if folder.is_file() else said
         raise click.ClickException(f"-o {value} is not a folder to write to: {why}") from None
     if not os.access(folder, os.W_OK):
         raise click.ClickException(f"-o {value} is not a folder to write to: permission denied")

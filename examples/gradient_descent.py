@@ -128,7 +128,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"--write-logits: {wanted} is not a file in a folder to write to")
     try:
         given.output.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RecursionError):  # the latter a thousand folders deep
         parser.error(f"--output: {given.output} is not a folder and cannot become one")
     if not os.access(given.output, os.W_OK):
         parser.error(f"--output: the folder {given.output} cannot be written to")

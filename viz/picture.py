@@ -46,6 +46,7 @@ class Picture(ABC):
         """Write the picture to a file and return its path; the suffix decides the format.
 
         The file is complete or not there: if anything fails, an older file of that name stays.
+        Its mode and owner stay in any case; a read-only one, or what is no file, is refused.
 
         Raises:
             InvalidTypeError: `path` is not a path.
