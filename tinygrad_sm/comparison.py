@@ -225,6 +225,11 @@ class Comparison:
 
         Without `arrays` it is a summary, whose size does not depend on the input's.
         """
+        figures: dict[str, Any] = jsonable(self.figures(arrays=arrays))
+        return figures
+
+    def figures(self, *, arrays: bool = True) -> dict[str, Any]:
+        """Return what `to_dict` does, with the arrays and numbers as they are."""
         found: dict[str, Any] = {
             "form": self.form,
             "reduction": self.reduction,
@@ -233,20 +238,18 @@ class Comparison:
             "shape": list(self.logits.shape),
         }
         for name in ("composite_loss", "fused_loss"):
-            loss = getattr(self, name)
-            if arrays or np.ndim(loss) == 0:
-                found[name] = _jsonable(loss)
+            if arrays or np.ndim(getattr(self, name)) == 0:
+                found[name] = getattr(self, name)
         if arrays:
-            for name in _ARRAYS:
-                found[name] = _jsonable(getattr(self, name))
+            found |= {name: getattr(self, name) for name in _ARRAYS}
         terms = ("numerator", "denominator") if arrays else ()
         return found | {
             "contributions": {
-                **{name: _jsonable(getattr(self.contributions, name)) for name in terms},
+                **{name: getattr(self.contributions, name) for name in terms},
                 "add_up": self.contributions.add_up,
             },
-            "max_abs_error": _jsonable(self.max_abs_error),
-            "max_ulp_error": _jsonable(self.max_ulp_error),
+            "max_abs_error": self.max_abs_error,
+            "max_ulp_error": self.max_ulp_error,
             "agree": self.agree,
             "verdict": self.verdict,
             "reason": self.reason,
@@ -295,10 +298,18 @@ def _as_html(header: list[str], rows: list[list[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _jsonable(x: Any) -> Any:
-    if isinstance(x, np.ndarray):
-        return [_jsonable(part) for part in x] if x.ndim else _jsonable(x.item())
-    value = float(x)
-    if math.isnan(value):
-        return "NaN"
-    return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
+def jsonable(value: Any) -> Any:
+    """Return a value in types that JSON has: arrays as lists, numbers that are not finite as text.
+
+    Takes dicts and lists of them too; numbers of arrays become floats.
+    """
+    if isinstance(value, dict):
+        return {key: jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [jsonable(inner) for inner in value]
+    if isinstance(value, np.ndarray | np.generic):
+        numbers = value.astype(np.float64).tolist()
+        return numbers if np.isfinite(value).all() else jsonable(numbers)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value

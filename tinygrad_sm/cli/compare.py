@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 from rich.table import Table
 
 from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, shipped_logits
+from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.options import (
     loss_arguments,
     loss_options,
@@ -93,9 +93,8 @@ def _draw(cases: dict[str, Comparison], folder: Path, formats: tuple[str, ...]) 
 
 
 def _print_json(cases: dict[str, Comparison], single: bool, arrays: bool) -> None:
-    found = {name: case.to_dict(arrays=arrays) for name, case in cases.items()}
-    shown = next(iter(found.values())) if single else found
-    click.echo(json.dumps(shown, ensure_ascii=False, allow_nan=False))
+    found = {name: case.figures(arrays=arrays) for name, case in cases.items()}
+    print_json(next(iter(found.values())) if single else found)
 
 
 def _print(cases: dict[str, Comparison], written: list[Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,6 +10,7 @@ import click
 import numpy as np
 
 from tinygrad_sm.cli.examples import SPELLINGS, spelled
+from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.options import output_folder, picture_options
 from tinygrad_sm.cli.pictures import FORMATS, chosen_formats, write_pictures
 from tinygrad_sm.cli.printing import console, print_written
@@ -58,8 +58,7 @@ def fuse_command(
     written = [] if folder is None else _draw(results, folder, wanted)
     if as_json:
         found = {name: _as_dict(result, outputs[name]) for name, result in results.items()}
-        shown = found if place is None else found[place]
-        click.echo(json.dumps(shown, ensure_ascii=False, allow_nan=False), file=stdout)
+        print_json(found if place is None else found[place], stdout)
     else:
         _print(results, outputs, written, stdout)
     return FUSED if any(result.rewrites for result in results.values()) else NOTHING

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 
+from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.options import output_folder, picture_options
 from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
 from tinygrad_sm.cli.printing import console, print_whole, print_written
@@ -62,7 +62,7 @@ def stability_command(
     report = stability(dtype, tolerance=tolerance)
     written = [] if folder is None else _draw(report, folder, wanted)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), ensure_ascii=False))
+        print_json(report.to_dict())
     else:
         _print(report, written)
 
