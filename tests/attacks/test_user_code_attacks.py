@@ -224,9 +224,12 @@ def test_code_that_raises_when_it_is_asked(command, text, sentence):
     assert err.count("\n") == 1
 
 
-def test_a_viz_of_the_users_is_not_taken_for_ours():
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_viz_of_the_users_is_not_taken_for_ours(imported):
     """Their folder comes first on the path while their code runs, and last while ours does."""
-    Path("viz.py").write_text("1 / 0")
+    Path("viz.py").write_text("here = 1" if imported else "1 / 0")
+    if imported:
+        Path("mine.py").write_text(f"import viz\nassert viz.here\n{GRAPH}")
     line = "from tinygrad_sm.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-P", "-c", line, "draw", "mine.py:loss", "-o", "a.svg"],
