@@ -359,3 +359,15 @@ def test_hostile_names_in_sentences(capsys, name):
         err = capsys.readouterr().err
         assert err.endswith("\n")
         assert err[:-1].isprintable()
+
+
+@pytest.mark.parametrize("arguments", [["fuse"], ["fuse", "--json"], ["draw"]], ids=" ".join)
+def test_a_graph_deeper_than_pythons_stack(command, arguments):
+    text = (
+        "import tinygrad_sm as tg\ndef loss():\n    t = tg.Tensor([1.0, 2.0])\n"
+        "    for _ in range(5000): t = t + 1.0\n    return t.sum()\n"
+    )
+    name, *options = arguments
+    status, out, err = command(text, *options, name=name)
+    assert (status, err) == (0 if name == "draw" else 1, "")
+    assert out
