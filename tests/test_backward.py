@@ -309,7 +309,9 @@ def test_grad_of_leaves_intermediates_the_output_and_strangers():
     x, stranger = tg.Tensor([1.0, 2.0]), tg.Tensor(np.ones((3, 2)), dtype=np.float32)
     h = x * 3
     y = (h * h).sum()
-    dx, dh, dy, ds = tg.grad(y, [x, h, y, stranger])
+    with pytest.raises(ValueError, match=r"not depend on input 4, of shape \(3, 2\).*allow_unused"):
+        tg.grad(y, [x, h, y, stranger])
+    dx, dh, dy, ds = tg.grad(y, [x, h, y, stranger], allow_unused=True)
     np.testing.assert_array_equal(dx, [18, 36])
     np.testing.assert_array_equal(dh, [6, 12])
     assert dy == 1
@@ -532,3 +534,78 @@ def test_an_input_that_is_asked_for_twice_has_two_gradients():
     first, second = tg.grad((x * x).sum(), [x, x])
     first += 1.0
     assert second.tolist() == [2.0, 4.0]
+
+
+# What is likely a mistake -------------------------------------------------------------------------
+
+
+def test_parameters_that_are_rebound_for_ever_are_told():
+    def steps(count, w):
+        for _ in range(count):
+            (w * w).sum().backward()
+            w = w - 0.01 * w.grad
+        return w
+
+    w = steps(10, tg.Tensor([1.0, 2.0]))  # a few are nobody's business
+    with pytest.warns(tg.GradientWarning, match=r"no_grad\(\): w -= step") as caught:
+        steps(100, w)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_passes_that_are_no_mistake_are_not_told():
+    x = tg.Tensor([1.0, 2.0])
+    h = (x * x).exp()
+    for i in range(60):  # many losses over one trunk, also made after the first passes
+        (h * float(i)).sum().backward()
+    y = (h * 2.0).sum()
+    for _ in range(60):  # one loss again and again
+        y.backward()
+    for n in range(1, 60):  # graphs of growing size, each twice
+        z = x
+        for _ in range(n):
+            z = z * 1.0
+        z.sum().backward()
+        z.sum().backward()
+    for _ in range(60):  # a usual training loop
+        loss = (x * x).sum()
+        loss.backward()
+        with tg.no_grad():
+            x -= 0.01 * x.grad
+            x.zero_grad()
+
+
+@pytest.mark.parametrize("name", [None, "b"])
+def test_an_unused_input_is_told(name):
+    x, b = tg.Tensor([1.0, 2.0]), tg.Tensor([[3.0]], name=name)
+    y = (x * b.detach()).sum() + tg.where(b > 0, x, 0.0).sum()
+    with pytest.raises(
+        ValueError, match=rf"input 2,.*{name or ''}.* shape \(1, 1\).*allow_unused=T"
+    ):
+        tg.grad(y, [x, b])
+    for create_graph in (False, True):
+        found = tg.grad(y, [x, b], create_graph=create_graph, allow_unused=True)
+        assert isinstance(found[1], tg.Tensor) is create_graph
+        assert [g.shape for g in found] == [(2,), (1, 1)]
+        assert float(found[1].item()) == 0
+    with pytest.raises(ValueError, match="input 1"):
+        tg.grad(y, b)
+
+
+def test_derivatives_of_what_does_not_depend_on_x_are_zeros():
+    w = tg.Tensor([3.0])
+    np.testing.assert_array_equal(tg.jacobian(lambda x: w * 2, [1.0, 2.0]), np.zeros((1, 2)))
+    np.testing.assert_array_equal(tg.hessian(lambda x: (w * w).sum(), [1.0]), [[0.0]])
+    np.testing.assert_array_equal(tg.hessian(lambda x: x.sum(), [1.0]), [[0.0]])
+    np.testing.assert_array_equal(tg.hessian(lambda x: (x * w).sum(), [1.0]), [[0.0]])
+
+
+def test_a_given_cotangent_may_change_later():
+    x, g = tg.Tensor([1.0, 2.0]), np.ones(2)
+    y = x + 1.0
+    trace = y.backward(g, trace=True)
+    x.backward(g)
+    g[:] = 9
+    np.testing.assert_array_equal(y.grad, [1, 1])
+    np.testing.assert_array_equal(x.grad, [2, 2])
+    np.testing.assert_array_equal(trace.cotangent(y), [1, 1])

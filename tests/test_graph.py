@@ -1,6 +1,8 @@
 """The read-only view of a graph."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 
@@ -140,3 +142,35 @@ def test_parameters_are_read_only():
     node = tg.graph(tg.Tensor([1.0]).exp()).nodes[-1]
     with pytest.raises(TypeError, match="does not support item assignment"):
         node.params["axis"] = 0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_graph_can_be_copied_and_sent(copied):
+    x = tg.Tensor([[1.0, 2.0]], name="x")
+    with tg.group("stage"):
+        y = tg.cross_entropy(x[[0, 0]] * np.array([1.0, 3.0]), [0, 1], label_smoothing=0.1)
+    view = tg.graph(y)
+    again = copied(view)
+    assert again.to_dict() == view.to_dict()
+    assert str(again) == str(view)
+    assert again.output == view.output
+    for node, its in zip(view.nodes, again.nodes, strict=True):
+        np.testing.assert_array_equal(its.value, node.value)
+        assert not its.value.flags.writeable
+        assert its.tensor is None
+        assert its.params.keys() == node.params.keys()
+        with pytest.raises(TypeError):
+            its.params["axis"] = 7
+    with pytest.raises(ValueError, match="took no part"):
+        again.node_of(x)
+    assert copied(y.backward(trace=True)).graph.to_dict() == view.to_dict()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("logits", [[2.0, 1.0, 0.1], [1000.0, 1.0, 0.1]])
+def test_a_comparison_can_be_copied_and_sent(logits, reduction):
+    found = tg.compare(logits, [1, 0, 0], reduction=reduction)
+    for again in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert str(again) == str(found)
+        assert again.to_dict() == found.to_dict()
+        assert len(again.composite_trace.steps) == len(found.composite_trace.steps)

@@ -11,13 +11,15 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 
 # From the ground up: a module imports from the layers below its own, or from its own
 LAYERS = [
-    {"errors"}, {"pool"}, {"sharing"}, {"dispatch"}, {"primitives"}, {"more"}, {"tensor"},
+    {"errors"}, {"intake"}, {"pool"}, {"sharing"}, {"dispatch"}, {"primitives"}, {"more"},
+    {"tensor"},
     {"graph"}, {"backward"}, {"check"}, {"loss"}, {"fuse"},
     {"*"},  # the rest of the package: the comparison and what it needs
     {"viz"}, {"__init__"}, {"cli", "__main__"},
 ]  # fmt: skip
 ENGINE = {
-    "errors", "pool", "sharing", "dispatch", "primitives", "more", "tensor", "graph", "backward",
+    "errors", "intake", "pool", "sharing", "dispatch", "primitives", "more", "tensor", "graph",
+    "backward",
     "check",
 }  # fmt: skip
 

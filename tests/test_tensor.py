@@ -1,9 +1,15 @@
 """Tensor: what it holds, its dtypes, its methods, and that nobody changes it unnoticed."""
 
+import asyncio
 import contextlib
 import copy
+import io
+import math
 import operator
 import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -51,7 +57,7 @@ def test_the_given_array_is_copied():
 
 
 def test_item_and_float():
-    assert tg.Tensor([[2.5]]).item() == float(tg.Tensor(2.5)) == 2.5
+    assert tg.Tensor([[2.5]]).item() == float(tg.Tensor(2.5).detach()) == 2.5
     assert isinstance(tg.Tensor(np.float32(2.5)).item(), float)
 
 
@@ -485,3 +491,286 @@ def test_masked_arrays_find_no_door_to_the_private_array():
         np.ma.getdata(t)[...] = 9.0
     loss.backward()
     assert t.grad.tolist() == [2.0, 4.0]
+
+
+# Ways out -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        float,
+        int,
+        math.exp,
+        lambda t: np.zeros(3).__setitem__(0, t),
+        lambda t: np.zeros(3).fill(t),
+        lambda t: "%.4f" % t,  # noqa: UP031
+        lambda t: [1.5 + float(x) for x in (t * t).reshape(1)],
+    ],
+)
+def test_no_gradient_is_lost_without_a_word(leave):
+    w = tg.Tensor([2.0, 3.0])
+    with pytest.warns(tg.GradientWarning, match=r"write t\.item\(\) .* tg\.stack") as caught:
+        leave(w[0] * w[0])
+    assert caught[0].filename == __file__
+    with tg.no_grad():
+        leave(w[0] * w[0])
+    leave(tg.Tensor(2.0, requires_grad=False))
+
+
+def test_logging_a_loss_just_works(capsys):
+    loss = (tg.Tensor([1.0, 2.0]) ** 2).mean()
+    assert f"{loss:.4f}" == f"{loss:8.4f}".strip() == "2.5000"
+    assert (round(loss, 1), round(loss), type(round(loss))) == (2.5, 2, int)
+    assert f"{loss}" == str(loss) == repr(loss)
+    print(loss, loss.item())
+    assert capsys.readouterr().out == f"{loss!r} 2.5\n"
+    assert [loss.item()] == [2.5]
+    with pytest.raises(ValueError, match="exactly one element"):
+        f"{tg.Tensor([1.0, 2.0]):.2f}"
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        np.asarray,
+        lambda w: np.testing.assert_allclose(w, [1.0, 2.0]),
+        lambda w: np.savez(io.BytesIO(), **{"w": w}),
+        lambda w: np.zeros(2).__setitem__(slice(None), w),
+        lambda w: np.array([w, w]),
+    ],
+)
+def test_a_tensor_turns_into_an_array_where_no_gradient_can_be_lost(leave):
+    w = tg.Tensor([1.0, 2.0])
+    with pytest.raises(TypeError, match=r"(use|take) t\.numpy\(\)"):
+        leave(w)
+    with tg.no_grad():
+        leave(w)
+    leave(w.detach())
+    leave(w.numpy())
+
+
+def test_matplotlib_plots_a_parameter():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    w = tg.Tensor([1.0, 3.0, 2.0])
+    with tg.no_grad():
+        (line,) = figure.subplots().plot(w)
+    np.testing.assert_array_equal(line.get_ydata(), [1, 3, 2])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_a_copy_keeps_the_gradient_as_its_own(copied):
+    w = tg.Tensor([1.0, 2.0])
+    (w * w).sum().backward()
+    again = copied(w)
+    np.testing.assert_array_equal(again.grad, [2, 4])
+    again.grad[:] = 9
+    np.testing.assert_array_equal(w.grad, [2, 4])
+    w.zero_grad()
+    (w * w).sum().backward(create_graph=True)
+    np.testing.assert_array_equal(copied(w).grad, [2, 4])  # a graph is not copied
+
+
+# Augmented assignment -----------------------------------------------------------------------------
+
+AUGMENTED = [
+    (operator.iadd, operator.add), (operator.isub, operator.sub), (operator.imul, operator.mul),
+    (operator.itruediv, operator.truediv), (operator.ipow, operator.pow),
+    (operator.imatmul, operator.matmul),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("augmented", "plain"), AUGMENTED)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_augmented_assignment_to_a_leaf(augmented, plain, dtype):
+    values = np.array([[1.0, 2.0], [3.0, 4.0]], dtype)
+    step = np.array([[0.5, 1.0], [2.0, 0.25]])
+    w = held = tg.Tensor(values)
+    y = (w * w).sum()
+    with pytest.raises(TypeError, match=r"w .?.?= … changes a leaf.*with tg.no_grad\(\):.*w = w"):
+        augmented(w, step)
+    np.testing.assert_array_equal(w.numpy(), values)
+    for other in (step, tg.Tensor(step)):
+        w.data = values.copy()
+        with tg.no_grad():
+            w = augmented(w, other)
+        assert w is held
+        assert w.dtype == dtype
+        np.testing.assert_array_equal(w.numpy(), plain(values, step).astype(dtype))
+    with pytest.raises(RuntimeError, match="was changed after"):
+        y.backward()
+
+
+@pytest.mark.parametrize(("augmented", "plain"), AUGMENTED)
+def test_augmented_assignment_to_what_was_computed_is_recorded(augmented, plain):
+    x, c = tg.Tensor([[1.0, 2.0], [3.0, 4.0]]), tg.Tensor(np.ones((2, 2)), requires_grad=False)
+    for start in (x * 1, c):
+        y = augmented(start, x)
+        assert y is not start
+        expected = tg.grad(plain(start, x).sum(), x)
+        np.testing.assert_array_equal(tg.grad(y.sum(), x), expected)
+    np.testing.assert_array_equal(c.numpy(), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("step", [np.ones(3), np.ones((2, 2)), "a", 1j, 10**400])
+def test_augmented_assignment_that_does_not_fit(step):
+    w = tg.Tensor([1.0, 2.0])
+    with tg.no_grad(), pytest.raises(tg.TinygradError):
+        w -= step
+    np.testing.assert_array_equal(w.numpy(), [1, 2])
+
+
+def test_a_training_loop_by_augmented_assignment():
+    params = [tg.Tensor([5.0, -3.0]), tg.Tensor(2.0)]
+    for _ in range(100):
+        loss = sum((q * q).sum() for q in params)
+        loss.backward()
+        with tg.no_grad():
+            for q in params:
+                q -= 0.1 * q.grad
+                q.zero_grad()
+    for q in params:
+        np.testing.assert_allclose(q.numpy(), 0, atol=1e-8)
+
+
+# Groups and no_grad where functions wait ----------------------------------------------------------
+
+
+def test_a_group_marks_what_coroutines_compute():
+    stage = tg.group("stage")
+
+    @stage
+    async def computed(x):
+        y = x * 2.0
+        await asyncio.sleep(0)
+        return y._groups, (x * 3.0)._groups
+
+    @tg.no_grad()
+    async def unrecorded(x):
+        await asyncio.sleep(0)
+        return (x * 2.0).requires_grad
+
+    async def plain(x):
+        await asyncio.sleep(0)
+        return (x * 2.0)._groups
+
+    async def entered(x):
+        with stage:  # one object in two tasks
+            await asyncio.sleep(0)
+            return (x * 2.0)._groups
+
+    async def main(x):
+        jobs = [computed(x), computed(x), unrecorded(x), plain(x), entered(x), entered(x)]
+        return await asyncio.gather(*jobs)
+
+    x = tg.Tensor([1.0])
+    inside = ("stage",)
+    found = asyncio.run(main(x))
+    assert found == [(inside, inside)] * 2 + [False, (), inside, inside]
+    assert (x * 2.0)._groups == ()
+    assert (x * 2.0).requires_grad
+
+
+@pytest.mark.parametrize("scope", [tg.group("stage"), tg.no_grad()])
+def test_generators_are_refused_by_scopes(scope):
+    def steps():
+        yield 1
+
+    async def async_steps():
+        yield 1
+
+    for function in (steps, async_steps):
+        with pytest.raises(TypeError, match=rf"{function.__name__}.*around no yield"):
+            scope(function)
+    with pytest.raises(TypeError, match="decorates a function; got int 3"):
+        scope(3)
+
+
+def test_no_grad_is_a_decorator():
+    @tg.no_grad()
+    def f(x):
+        return x * 2
+
+    x = tg.Tensor(1.0)
+    assert not f(x).requires_grad
+    assert (x * 2).requires_grad
+
+
+@pytest.mark.parametrize("name", ["", "  ", "\n"])
+def test_a_group_needs_a_name(name):
+    with pytest.raises(ValueError, match="must not be blank"):
+        tg.group(name)
+
+
+# No door to the private array ---------------------------------------------------------------------
+
+
+def doors(x, y):
+    loss = (x * y).sum()
+    trace = loss.backward(trace=True)
+    view = tg.graph(loss)
+    yield from (x.numpy(), y.numpy(), y.data, x.detach().numpy(), y.reshape(-1).numpy())
+    yield from (node.value for node in view.nodes)
+    yield from (trace.cotangent(x), trace.cotangent(y))
+    for step in trace.steps:
+        yield step.cotangent
+        yield from (edge.value for edge in step.passed_on)
+    yield np.asarray(memoryview(x.numpy()))
+    with tg.no_grad():
+        yield from (np.ma.getdata(x), np.asarray(x), np.asarray(y))
+
+
+def test_no_array_that_is_handed_out_leads_to_the_private_one():
+    x = tg.Tensor([1.0, 2.0, 3.0])
+    y = (x * 2).reshape(3)
+    for array in doors(x, y):
+        while isinstance(array, np.ndarray):
+            with contextlib.suppress(ValueError):
+                array[...] = 99.0
+            with contextlib.suppress(ValueError):  # a view cannot be unlocked
+                if array.base is not None:
+                    array.flags.writeable = True
+                    array[...] = 99.0
+            array = array.base
+    x.zero_grad()
+    (x * y).sum().backward()
+    np.testing.assert_array_equal(x.numpy(), [1, 2, 3])
+    np.testing.assert_array_equal(x.grad, [4, 8, 12])
+
+
+# Threads ------------------------------------------------------------------------------------------
+
+
+def in_threads(job, count=4):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(job, range(count)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_no_addition_to_a_shared_leaf_is_lost():
+    def job(_):
+        for _ in range(2000):
+            (w * 1.0).sum().backward()
+
+    for _ in range(3):
+        w = tg.Tensor(np.ones(10))
+        in_threads(job)
+        np.testing.assert_array_equal(w.grad, np.full(10, 8000.0))
+
+
+def test_threads_see_one_array_of_data_and_one_gradient():
+    for _ in range(100):
+        x = tg.Tensor(np.ones(1000))
+        y = x * 2
+        y.backward(np.ones(1000))
+        start = threading.Barrier(4)
+
+        def job(_, x=x, y=y, start=start):
+            start.wait()
+            return id(x.data), id(y.grad), id(x.grad)
+
+        assert len(set(in_threads(job))) == 1

@@ -9,7 +9,7 @@ from tinygrad_sm.compare import compare
 from tinygrad_sm.comparison import Comparison
 from tinygrad_sm.diagnose import Breakdown, first_breakdown
 from tinygrad_sm.dispatch import def_primitive
-from tinygrad_sm.errors import LossWarning, TinygradError
+from tinygrad_sm.errors import GradientWarning, LossWarning, TinygradError
 from tinygrad_sm.fuse import FuseResult, fuse, fusing
 from tinygrad_sm.graph import Graph, graph
 from tinygrad_sm.loss.composite import composite_cross_entropy
@@ -29,6 +29,7 @@ __all__ = [
     "Comparison",
     "FuseResult",
     "GradcheckReport",
+    "GradientWarning",
     "Graph",
     "LossWarning",
     "SoftmaxWithLoss",

@@ -8,6 +8,7 @@ recorded Tensors from the newest to the oldest; nothing recurses.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from operator import attrgetter
@@ -17,13 +18,22 @@ import numpy as np
 
 from tinygrad_sm import primitives as p
 from tinygrad_sm import tensor
-from tinygrad_sm.errors import ChangedDataError, InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import (
+    ChangedDataError,
+    GradientWarning,
+    InvalidTypeError,
+    InvalidValueError,
+)
 from tinygrad_sm.graph import Graph, Node, graph
 from tinygrad_sm.sharing import LARGE, add_in_place, share, unshared
-from tinygrad_sm.tensor import Tensor, _float_array
+from tinygrad_sm.tensor import Tensor, _float_array, changing
 
 _ndarray = np.ndarray
 _creation = attrgetter("_id")
+
+GROWTH = 20
+"""Passes in a row that each go on through more old results, before backward warns."""
+_grown = (0, 0)  # how many of these the last pass had, how often in a row it was more
 
 before_sweep: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar(
     "before_sweep", default=None
@@ -85,8 +95,8 @@ class BackwardTrace:
             edge = Contribution(node, i, _array(value))
             edges.append(edge)
             self._received.setdefault(self.graph.node_of(x).id, []).append(edge)
-        self._cotangents[node.id] = _array(g)
-        self.steps.append(Step(node, _array(g), tuple(edges)))
+        self._cotangents[node.id] = g = _array(g)
+        self.steps.append(Step(node, g, tuple(edges)))
 
 
 def backward(
@@ -104,21 +114,52 @@ def backward(
     if output is not given:  # the one that the caller holds took part, too
         cotangents[given._id] = seed
         order.append(given)
-    for t in order:
-        key = t._id
-        g = cotangents.get(key)
-        if g is None:
-            continue
-        if t._grad is None:
-            t._grad = g
-            t._grad_shared = not create_graph and (t._first is not None or trace or key in shared)
-        else:
-            t._grad = _total(t._grad, g)
-            t._grad_shared = False
+    again = 0
+    with changing:
+        for t in order:
+            key = t._id
+            g = cotangents.get(key)
+            if g is None:
+                continue
+            if t._grad is None:
+                t._grad = g
+                t._grad_shared = not create_graph and (t._first is not None or key in shared)
+            else:
+                again += t._first is not None
+                t._grad = _total(t._grad, g)
+                t._grad_shared = False
+    _check_growth(again)
     return record
 
 
-def grad(output: Tensor, inputs: Any, gradient: Any = None, *, create_graph: bool = False) -> Any:
+def _check_growth(again: int) -> None:
+    """Warn if each of many passes went on through all that the ones before had gone through.
+
+    `again` counts the computed Tensors of a pass that had a gradient before: none in a usual
+    training loop, as many in each pass through a graph that several losses share, and always more
+    if parameters are rebound to what was computed of them.
+    """
+    global _grown
+    last, times = _grown
+    _grown = (again, times + 1 if again > last else 0)
+    if times == GROWTH:
+        warnings.warn(
+            f"the graph that backward goes through has grown in each of {GROWTH} passes: "
+            "w = w - step records all steps for ever; write `with tg.no_grad(): w -= step`, "
+            "or detach() what is kept from one step to the next",
+            GradientWarning,
+            stacklevel=4,
+        )
+
+
+def grad(
+    output: Tensor,
+    inputs: Any,
+    gradient: Any = None,
+    *,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> Any:
     """Return the gradient of `output` with respect to `inputs`, and touch no `.grad`.
 
     Args:
@@ -126,14 +167,17 @@ def grad(output: Tensor, inputs: Any, gradient: Any = None, *, create_graph: boo
         inputs: a Tensor, leaf or not, or a sequence of them.
         gradient: the cotangent of `output`, of its shape.
         create_graph: return Tensors that can be differentiated again.
+        allow_unused: return zeros for an input that `output` does not depend on (the gradient,
+            and jax's answer; torch's is None); without it that is an error, as in torch, since it
+            is mostly a mistake.
 
     Returns:
-        An array of the input's shape and dtype (a Tensor with `create_graph`), or a list of them;
-        zeros for an input that `output` does not depend on.
+        An array of the input's shape and dtype (a Tensor with `create_graph`), or a list of them.
 
     Raises:
         InvalidTypeError: `output` or an input is not a Tensor, or nothing requires a gradient.
-        InvalidValueError: `gradient` is missing or has the wrong shape.
+        InvalidValueError: `gradient` is missing or has the wrong shape, or `output` does not
+            depend on an input.
         ChangedDataError: data was changed in place after it was used.
     """
     single = isinstance(inputs, Tensor)
@@ -150,9 +194,15 @@ def grad(output: Tensor, inputs: Any, gradient: Any = None, *, create_graph: boo
     seed = _seed(output, gradient, create_graph)
     cotangents, shared = _sweep(order, output, seed, create_graph, None)
     found: list[Any] = []
-    for x in wanted:
+    for i, x in enumerate(wanted, 1):
         g = cotangents.get(x._id)
         if g is None:
+            if not allow_unused:
+                name = "" if x.name is None else f" {x.name!r}"
+                raise InvalidValueError(
+                    f"grad: output does not depend on input {i},{name} of shape {x.shape}, by "
+                    "recorded operations; allow_unused=True gives zeros"
+                )
             zeros = np.zeros(x.shape, x.dtype)
             g = Tensor(zeros, requires_grad=False) if create_graph else zeros
         elif not create_graph and (x._op is not None or x._id in shared):
@@ -361,10 +411,10 @@ def _fitted(c: Any, x: Tensor, op: str, argument: int) -> Any:
 
 
 def _array(value: Any) -> np.ndarray:
-    """A read-only view: what the record holds is what the sweep adds up and `grad` hands out."""
-    view: np.ndarray = value.numpy() if isinstance(value, Tensor) else value.view()
-    view.setflags(write=False)
-    return view
+    """A read-only copy: others may hold, change or add to the array itself."""
+    copy: np.ndarray = np.array(value.numpy() if isinstance(value, Tensor) else value)
+    copy.setflags(write=False)
+    return copy
 
 
 def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
@@ -384,7 +434,7 @@ def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
         InvalidTypeError: `f` does not return a Tensor that depends on its argument.
     """
     at, y = _evaluated("jacobian", f, x)
-    rows = [grad(y, at, unit) for unit in _units(y)]
+    rows = [grad(y, at, unit, allow_unused=True) for unit in _units(y)]
     return np.array(rows, dtype=at.dtype).reshape(y.shape + at.shape)
 
 
@@ -402,10 +452,10 @@ def hessian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
         InvalidValueError: `f` does not return one element.
     """
     at, y = _evaluated("hessian", f, x)
-    g = grad(y, at, create_graph=True)
+    g = grad(y, at, create_graph=True, allow_unused=True)
     if not g.requires_grad:  # f is linear in x
         return np.zeros(at.shape + at.shape, at.dtype)
-    rows = [grad(g, at, unit) for unit in _units(g)]
+    rows = [grad(g, at, unit, allow_unused=True) for unit in _units(g)]
     return np.array(rows, dtype=at.dtype).reshape(at.shape + at.shape)
 
 

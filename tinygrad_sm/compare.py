@@ -20,11 +20,12 @@ from tinygrad_sm.comparison import Comparison, Contributions, Cost, ulp_text
 from tinygrad_sm.diagnose import Breakdown, first_breakdown, label, underflowed
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.graph import graph, kept_for_backward
+from tinygrad_sm.intake import rectangular
 from tinygrad_sm.loss.composite import check_finite, composite_cross_entropy
 from tinygrad_sm.loss.softmax import row_maximum, softmax
 from tinygrad_sm.loss.softmax_with_loss import cross_entropy
 from tinygrad_sm.loss.task import Task, task_of
-from tinygrad_sm.tensor import Tensor, _rectangular
+from tinygrad_sm.tensor import Tensor
 from tinygrad_sm.ulp import ULP_SIZES, ulp_distance
 
 _MANY_ULPS = 1000  # from here on the number asks for a word
@@ -69,7 +70,7 @@ def compare(
         "axis": axis,
     }
     a = Tensor(logits, dtype=dtype, name="a")
-    target = target.numpy() if isinstance(target, Tensor) else _rectangular(target, "target")
+    target = target.numpy() if isinstance(target, Tensor) else rectangular(target, "target")
     notes: list[str] = []
     if target.dtype.kind == "f" and target.ndim < a.ndim and _whole(target):
         notes.append("the labels are floats; cross_entropy takes integers: target.astype(int)")

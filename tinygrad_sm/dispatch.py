@@ -1,9 +1,10 @@
 """What a primitive is, and who answers when one is called.
 
 A primitive is a forward function on plain arrays and one vector-Jacobian product (vjp) per array
-argument. Called on plain arrays it just runs its forward. An argument whose type defines
-``__primitive__(primitive, args, params)`` answers instead: a Tensor computes and records. So the
-vjps, which are written with the same public operations, run on whatever they are given.
+argument. Called on plain arrays it runs its forward, on integers as float64. An argument whose
+type defines ``__primitive__(primitive, args, params)`` answers instead: a Tensor computes and
+records. So the vjps, which are written with the same public operations, run on whatever they are
+given.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Unpack, 
 
 import numpy as np
 
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError
+from tinygrad_sm.intake import misfit, real_numbers
+from tinygrad_sm.sharing import Shared
+
+_ndarray = np.ndarray
 
 if TYPE_CHECKING:
     from tinygrad_sm.signatures import Binary, Choice, OneArray, Said, Unary
@@ -50,7 +55,7 @@ class Primitive:
         arity: number of array arguments; ``None`` when there may be any number. The one vjp of
             such a primitive is called as ``vjp(i, g, out, *args, **params)`` for argument ``i``.
         integers: whether integer arrays reach `forward` as they are; else they take the
-            floating-point dtype of the Tensors beside them.
+            floating-point dtype of the Tensors or arrays beside them, float64 if there are none.
         arguments: names of the array arguments in `forward`.
         parameters: names of the keyword parameters, in the order of `forward`, with the defaults.
         kind, linear, analytic, notation: see `def_primitive`.
@@ -76,6 +81,7 @@ class Primitive:
         self.arity = None if variadic else len(vjps)
         self.integers = integers
         self._vjps = vjps
+        self._free = vjps.index(None) if None in vjps else None  # may be integers or booleans
         if isinstance(forward, np.ufunc):  # its own text tells of out= and where=, refused here
             each = " element by element" if forward.signature is None else ""
             text = f"np.{forward.__name__}{each}, with a gradient."
@@ -107,11 +113,49 @@ class Primitive:
         """Run the forward function, or let the first argument that can answer do so."""
         if len(args) != self.arity or (params and not self._known.issuperset(params)):
             args, params = self._bind(args, params)
+        settled = unsettled = False  # whether there is an array; whether anything is not fit
+        free = None if self._free is None else args[self._free]
         for arg in args:
-            answer = getattr(type(arg), "__primitive__", None)
-            if answer is not None:
-                return answer(arg, self, args, params)
-        return self.forward(*args, **params)
+            kind = type(arg)
+            if kind is _ndarray:
+                settled = True
+                if arg.dtype.kind != "f" and arg is not free:
+                    unsettled = True
+            elif kind is not float and kind is not int:
+                answer = getattr(kind, "__primitive__", None)
+                if answer is not None:
+                    return answer(arg, self, args, params)
+                unsettled = True
+        try:
+            if unsettled or not settled:
+                args = self._settled(args)
+            return self.forward(*args, **params)
+        except TinygradError:  # already says what is wrong
+            raise
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
+            raise misfit(self.name, args, error) from error
+
+    def _settled(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Plain arguments as numbers and arrays to compute with: integers as floats."""
+        given = [
+            x
+            if isinstance(x, (np.generic, Shared)) or type(x) in (bool, int, float)
+            else real_numbers(x, f"{self.name}: argument {i + 1}")
+            for i, x in enumerate(args)
+        ]
+        if self.integers:
+            return tuple(given)
+        arrays = [x for x in given if isinstance(x, (np.ndarray, np.generic))]
+        floats = [x.dtype for x in arrays if x.dtype.kind == "f"]
+        dtype = np.result_type(*floats) if floats else np.dtype(np.float64)
+        for i, vjp in enumerate(self.vjps(len(given))):
+            x = given[i]
+            if isinstance(x, (np.ndarray, np.generic)):
+                if x.dtype.kind != "f" and vjp is not None:  # conditions and positions stay
+                    given[i] = x.astype(dtype)
+            elif not arrays:
+                given[i] = float(x)
+        return tuple(given)
 
     def vjps(self, count: int) -> tuple[Vjp | None, ...]:
         """Return the vjps for a call with `count` array arguments."""
@@ -203,7 +247,7 @@ def def_primitive(
             `forward` that is itself a ufunc is registered without asking, unless one is already.
         variadic: any number of array arguments; the one vjp gets the argument's index first.
         integers: leave integer arrays as they are, since they count or index; by default they
-            take the floating-point dtype of the Tensors beside them.
+            take the floating-point dtype of what stands beside them, float64 if nothing does.
         kind: what the result is made of: "elementwise", each element of those at its place, as
             broadcast; "reduction", of all along `axis`, which goes unless `keepdims`; "view", the
             same elements in another shape; "move", elements of the arguments, picked or joined;

@@ -31,3 +31,7 @@ class ChangedDataError(TinygradError, RuntimeError):
 
 class LossWarning(RuntimeWarning):
     """A loss is defined by convention here, or infinite."""
+
+
+class GradientWarning(UserWarning):
+    """A gradient is lost here, or a graph grows with every step: likely a mistake."""

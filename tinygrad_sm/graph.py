@@ -16,6 +16,7 @@ import numpy as np
 
 from tinygrad_sm.dispatch import TABLE, Primitive
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.intake import read_only
 from tinygrad_sm.tensor import Tensor
 
 LEAF = "leaf"
@@ -38,7 +39,8 @@ class Node:
         params: the primitive's keyword parameters, e.g. ``{"axis": -1}``, read-only.
         groups: names of the stages that it belongs to, outermost first.
         value: the array, read-only.
-        tensor: the Tensor behind it; None for a plain array or number.
+        tensor: the Tensor behind it; None for a plain array or number, and in a copy of the node,
+            which is pickled without what computed it.
     """
 
     id: int
@@ -56,6 +58,10 @@ class Node:
     def primitive(self) -> Primitive | None:
         """What is known of the operation; None for a leaf or constant."""
         return TABLE[self.op] if self.inputs else None
+
+    def __reduce__(self) -> Any:
+        facts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _copied, (facts | {"params": dict(self.params), "tensor": None},)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,9 @@ class Graph:
             Edge(source, node.id, i) for node in nodes for i, source in enumerate(node.inputs)
         )
         self._by_tensor = {n.tensor._id: n for n in nodes if n.tensor is not None}
+
+    def __reduce__(self) -> Any:
+        return Graph, (self.nodes, self.output)
 
     def __repr__(self) -> str:
         return f"<Graph of {len(self.nodes)} nodes and {len(self.edges)} edges>"
@@ -243,18 +252,17 @@ def _node(id: int, t: Tensor, inputs: tuple[int, ...], value: np.ndarray) -> Nod
     op = t.op or (LEAF if t.requires_grad else CONSTANT)
     name = None if t.name is None else str(t.name)
     params = MappingProxyType(t._params)  # several Tensors may share the one dictionary
-    return Node(
-        id, op, name, t.shape, str(t.dtype), inputs, params, t._groups, _read_only(value), t
-    )
+    array = read_only(value, locked=value is not t._lent)
+    return Node(id, op, name, t.shape, str(t.dtype), inputs, params, t._groups, array, t)
+
+
+def _copied(facts: dict[str, Any]) -> Node:
+    """A node that was pickled, read-only as ever."""
+    params = MappingProxyType(facts["params"])
+    return Node(**facts | {"params": params, "value": read_only(facts["value"])})
 
 
 def _constant(id: int, value: Any, groups: tuple[str, ...]) -> Node:
-    array = _read_only(np.asarray(value))
+    array = read_only(np.asarray(value))
     params: Mapping[str, Any] = MappingProxyType({})
     return Node(id, CONSTANT, None, array.shape, str(array.dtype), (), params, groups, array, None)
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.setflags(write=False)
-    return view

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinygrad_sm.dispatch import NUMPY, def_primitive
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.intake import may_repeat
 from tinygrad_sm.sharing import row_products
 
 if TYPE_CHECKING:
@@ -317,9 +318,7 @@ def _scatter(g: Any, index: Any, shape: tuple[int, ...], distinct: bool = False)
     With `distinct` no position is repeated, which is faster and not checked.
     """
     z = np.zeros(shape, g.dtype)
-    parts = index if isinstance(index, tuple) else (index,)
-    arrays = [np.asarray(part) for part in parts if isinstance(part, (np.ndarray, list))]
-    if distinct or all(part.dtype == bool for part in arrays):  # a mask names each at most once
+    if distinct or not may_repeat(index):
         z[index] = g
     else:
         np.add.at(z, index, g)

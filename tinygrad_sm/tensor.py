@@ -6,10 +6,12 @@ operation keeps for backward, so changing it cannot spoil a gradient; backward n
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -17,12 +19,15 @@ import numpy as np
 
 from tinygrad_sm import more
 from tinygrad_sm import primitives as p
-from tinygrad_sm.dispatch import Primitive, answer_for_numpy, unusual
-from tinygrad_sm.errors import (
-    InvalidIndexError,
-    InvalidTypeError,
-    InvalidValueError,
-    TinygradError,
+from tinygrad_sm.dispatch import NUMPY, Primitive, answer_for_numpy, unusual
+from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError, TinygradError
+from tinygrad_sm.intake import (
+    described,
+    misfit,
+    own_index,
+    read_only,
+    real_numbers,
+    rectangular,
 )
 from tinygrad_sm.sharing import LARGE, copied, share, unshared
 
@@ -31,7 +36,10 @@ if TYPE_CHECKING:
 
 _ndarray = np.ndarray
 _new = object.__new__
-_next_id = itertools.count().__next__
+_next_id = itertools.count().__next__  # atomic: one call into C
+
+changing = threading.RLock()
+"""Held while what several threads may share about a Tensor changes: its `grad`, its lent data."""
 _NO_PARAMS: dict[str, Any] = {}
 
 # `backward.backward`, which builds on Tensor and puts itself here
@@ -48,41 +56,108 @@ Call = tuple[
 _LEAF: Call = (None, _NO_PARAMS, (), None, ())
 
 # (is recording on, the names of the groups that new nodes belong to, who may put operations off,
-# what was made of these names: the one Call that the plain nodes of a primitive share)
-_Recording = tuple[bool, tuple[str, ...], "Defer | None", dict[Primitive, Call]]
-_recording: ContextVar[_Recording] = ContextVar("recording", default=(True, (), None, {}))
+# what was made of these names: the one Call that the plain nodes of a primitive share, and what
+# holds again once this scope is left)
+_Recording = tuple[bool, tuple[str, ...], "Defer | None", dict[Primitive, Call], Any]
+_recording: ContextVar[_Recording] = ContextVar("recording", default=(True, (), None, {}, None))
 
 
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Compute without recording: results inside take part in no gradient."""
-    _, groups, _, calls = _recording.get()
-    token = _recording.set((False, groups, None, calls))
-    try:
-        yield
-    finally:
-        _recording.reset(token)
+class _Scope:  # a class, since a generator costs as much as an operation
+    """Something that holds for what is recorded inside; also a decorator of functions.
+
+    It holds for one thread, or one asyncio task. What to go back to is kept there too, so that
+    several of them may enter one object.
+    """
+
+    __slots__ = ()
+
+    def _inside(self, now: _Recording) -> _Recording:
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
+        _recording.set(self._inside(_recording.get()))
+
+    def __exit__(self, *error: object) -> None:
+        _recording.set(_recording.get()[4])
+
+    def __call__(self, function: F) -> F:
+        """Return the function with each of its calls inside; it may be a coroutine function.
+
+        Raises InvalidTypeError for a generator function: its caller runs between its steps.
+        """
+        what = type(self).__name__
+        if not callable(function):
+            raise InvalidTypeError(f"{what} decorates a function; got {described(function)}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidTypeError(
+                f"{what} cannot decorate the generator {function.__name__!r}, since its caller "
+                f"runs between its steps; write `with tg.{what}(...):` inside, around no yield"
+            )
+
+        @wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        @wraps(function)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return await function(*args, **kwargs)
+
+        return cast(F, awaited if inspect.iscoroutinefunction(function) else inside)
 
 
-@contextmanager
-def recording() -> Iterator[None]:
+class no_grad(_Scope):
+    """Compute without recording: results inside take part in no gradient.
+
+    Also a decorator, of a function that is to run so.
+    """
+
+    __slots__ = ()
+
+    def _inside(self, now: _Recording) -> _Recording:
+        return (False, now[1], None, now[3], now)
+
+
+class recording(_Scope):
     """Record, inside `no_grad` too, and in no group."""
-    token = _recording.set((True, (), None, {}))
-    try:
-        yield
-    finally:
-        _recording.reset(token)
+
+    __slots__ = ()
+
+    def _inside(self, now: _Recording) -> _Recording:
+        return (True, (), None, {}, now)
 
 
-@contextmanager
-def deferring(defer: Defer) -> Iterator[None]:
+class deferring(_Scope):
     """Let `defer` answer first for what is recorded inside: with a Tensor, or None to run it."""
-    on, groups, _, calls = _recording.get()
-    token = _recording.set((on, groups, defer if on else None, calls))
-    try:
-        yield
-    finally:
-        _recording.reset(token)
+
+    __slots__ = ("_defer",)
+
+    def __init__(self, defer: Defer) -> None:
+        self._defer = defer
+
+    def _inside(self, now: _Recording) -> _Recording:
+        return (now[0], now[1], self._defer if now[0] else None, now[3], now)
+
+
+class group(_Scope):
+    """Mark the operations recorded inside as one named stage of the graph; groups may nest.
+
+    Also a decorator, of a function whose operations are that stage.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: the name is no text, or blank.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = _text(name)
+        if not name.strip():
+            raise InvalidValueError("group: name must not be blank")
+
+    def _inside(self, now: _Recording) -> _Recording:
+        return (now[0], (*now[1], self._name), now[2], {}, now)
 
 
 def is_recording() -> bool:
@@ -90,38 +165,21 @@ def is_recording() -> bool:
     return _recording.get()[0]
 
 
-class group:  # a class, since a generator costs as much as an operation
-    """Mark the operations recorded inside as one named stage of the graph; groups may nest.
-
-    Also a decorator, of a function whose operations are that stage.
-    """
-
-    __slots__ = ("_name", "_tokens")
-
-    def __init__(self, name: str) -> None:
-        self._name = _text(name)
-        self._tokens: list[Token[_Recording]] = []
-
-    def __enter__(self) -> None:
-        on, groups, defer, _ = _recording.get()
-        self._tokens.append(_recording.set((on, (*groups, self._name), defer, {})))
-
-    def __exit__(self, *error: object) -> None:
-        _recording.reset(self._tokens.pop())
-
-    def __call__(self, function: F) -> F:
-        """Return the function with each of its calls as this stage."""
-
-        @wraps(function)
-        def staged(*args: Any, **kwargs: Any) -> Any:
-            with group(self._name):
-                return function(*args, **kwargs)
-
-        return cast(F, staged)
-
-
 class Tensor:
     """An n-dimensional array of floats that remembers how it was computed.
+
+    Ways out of the graph: `item`, `numpy`, `detach` and `data`, formatting, `round` and `print`
+    are asked for, and say nothing. `float(t)`, which `math.exp(t)`, `array[0] = t` and
+    `array.fill(t)` call too, gives a GradientWarning if `t` requires a gradient; becoming a plain
+    array (`np.asarray(t)`, `np.savez`, plotting) is refused then. Inside `no_grad` no gradient
+    can be lost, and both just work.
+
+    Augmented assignment (`w -= step`) changes the data of a leaf inside `no_grad`. Elsewhere it is
+    refused for a leaf that requires a gradient, and means `w = w - step` for any other Tensor.
+
+    Threads may share Tensors and graphs: adding to `grad` is atomic for each Tensor, so that no
+    addition is lost, in an order left to chance. Changing `data` while another thread computes
+    with it is not safe. `no_grad` and `group` hold for one thread or asyncio task.
 
     Args:
         data: numbers, nested lists or an array, of any shape; copied. float16, float32, float64
@@ -193,11 +251,11 @@ class Tensor:
         old values then raises ChangedDataError. A computed Tensor's array is read-only.
         """
         if self._op is not None:
-            self._array.setflags(write=False)
-            return self._array
-        if self._lent is None:
-            self._lent = self._array.copy()
-        return self._lent
+            return self.numpy()
+        with changing:
+            if self._lent is None:
+                self._lent = self._array.copy()
+            return self._lent
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -228,10 +286,11 @@ class Tensor:
 
         After ``backward(create_graph=True)`` it is a Tensor.
         """
-        if self._grad_shared:
-            self._grad = self._grad.copy()
-            self._grad_shared = False
-        return self._grad
+        with changing:
+            if self._grad_shared:
+                self._grad = self._grad.copy()
+                self._grad_shared = False
+            return self._grad
 
     @grad.setter
     def grad(self, value: Any) -> None:
@@ -241,13 +300,13 @@ class Tensor:
             raise InvalidValueError(
                 f"grad must have the data's shape {self._array.shape}; got {value.shape}"
             )
-        self._grad = value
-        self._grad_shared = False
+        with changing:
+            self._grad = value
+            self._grad_shared = False
 
     def zero_grad(self) -> None:
         """Forget the gradient: `grad` is None again."""
-        self._grad = None
-        self._grad_shared = False
+        self.grad = None
 
     @property
     def op(self) -> str | None:
@@ -346,9 +405,7 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only array, without a copy and without a gradient."""
-        view = self._now.view()
-        view.setflags(write=False)
-        return view
+        return read_only(self._now, self._lent is None)
 
     def detach(self) -> Tensor:
         """A constant with these values: no gradient flows through it."""
@@ -360,7 +417,8 @@ class Tensor:
                 f"a Tensor computed by {self._op.name!r} cannot be copied or pickled; "
                 "detach() it first"
             )
-        return _leaf, (self._now, self.name, self.requires_grad)  # a copy is another Tensor
+        grad = None if self.grad is None else np.array(_plain(self.grad))
+        return _leaf, (self._now, self.name, self.requires_grad, grad)  # a copy is another Tensor
 
     def named(self, name: str) -> Tensor:
         """Give this Tensor a name for graphs and pictures, and return it."""
@@ -388,7 +446,20 @@ class Tensor:
         return bool(self._now)
 
     def __float__(self) -> float:
-        return self.item()
+        value = self.item()
+        _warn_of_loss(self)
+        return value
+
+    def __int__(self) -> int:
+        value = self.item()
+        _warn_of_loss(self)
+        return int(value)
+
+    def __round__(self, ndigits: int | None = None) -> float:
+        return round(self.item(), ndigits)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
 
     # Backward -------------------------------------------------------------------------------------
 
@@ -449,6 +520,42 @@ class Tensor:
     def __rmatmul__(self, other: Any) -> Tensor:
         return record(p.matmul, (other, self))
 
+    def _augmented(self, primitive: Primitive, sign: str, other: Any) -> Tensor:
+        """``self sign= other``: the data of a leaf inside `no_grad`, else a new Tensor."""
+        if self._op is None and not is_recording():
+            if type(other) not in (int, float):
+                other = real_numbers(_plain(other), f"{sign}=: the right side")
+            try:
+                primitive.forward(self.data, other, out=self.data)
+            except (ValueError, TypeError, OverflowError) as error:
+                raise misfit(f"{sign}=", [self, other], error) from error
+            return self
+        if self._op is None and self.requires_grad:
+            name = self.name or "w"
+            raise InvalidTypeError(
+                f"{name} {sign}= … changes a leaf, which no gradient can follow: write it inside "
+                f"`with tg.no_grad():` to train {name}, or {name} = {name} {sign} … for a new one"
+            )
+        return _operated(primitive, self, other)
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._augmented(p.add, "+", other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._augmented(p.sub, "-", other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._augmented(p.mul, "*", other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._augmented(p.div, "/", other)
+
+    def __ipow__(self, other: Any) -> Tensor:
+        return self._augmented(p.pow, "**", other)
+
+    def __imatmul__(self, other: Any) -> Tensor:
+        return self._augmented(p.matmul, "@", other)
+
     def __neg__(self) -> Tensor:
         return record(p.neg, (self,))
 
@@ -459,7 +566,7 @@ class Tensor:
         return record(p.abs, (self,))
 
     def __getitem__(self, index: Any) -> Tensor:
-        return record(p.getitem, (self,), {"index": _own_index(index)})
+        return record(p.getitem, (self,), {"index": own_index(index)})
 
     # Comparisons are piecewise constant: they give plain boolean arrays.
 
@@ -620,7 +727,10 @@ class Tensor:
         self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
     ) -> Tensor:
         """Answer a call of a primitive: compute and record."""
-        owned = {name: _owned(value) for name, value in params.items()}
+        owned = {
+            name: own_index(value) if name == "index" else _owned(value)
+            for name, value in params.items()
+        }
         return record(primitive, args, owned)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -642,15 +752,21 @@ class Tensor:
     ) -> Any:
         if function in _CONSTANT and "out" not in kwargs:
             return function(*(_plain(x) for x in args), **{k: _plain(v) for k, v in kwargs.items()})
+        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        wanted = is_recording() and any(x.requires_grad for x in given)
+        if given and not wanted and function not in NUMPY:  # e.g. np.savez; nothing can be lost
+            plain = {k: _plain(v) for k, v in kwargs.items()}
+            return self._now.__array_function__(function, (), tuple(map(_plain, args)), plain)
         return answer_for_numpy(function, args, kwargs)
 
     if not TYPE_CHECKING:  # else `array @ tensor` seems to be an array to them
 
         def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-            if self.requires_grad:
+            if self.requires_grad and is_recording():
                 raise InvalidTypeError(
                     "a Tensor that requires a gradient does not turn into a plain array unasked, "
-                    "since the gradient would be lost; use t.numpy()"
+                    "since the gradient would be lost; use t.numpy(), or tg.stack to join Tensors "
+                    "(inside tg.no_grad() it does)"
                 )
             return np.array(self._now, dtype=dtype)
 
@@ -679,7 +795,7 @@ def record(
         InvalidTypeError: an argument is not a number, an array of real numbers, or a Tensor.
         InvalidValueError: the primitive does not take these shapes or parameters.
     """
-    on, groups, defer, calls = _recording.get()
+    on, groups, defer, calls, _ = _recording.get()
     if defer is not None:
         put_off = defer(primitive, args, params, groups)
         if put_off is not None:
@@ -714,8 +830,8 @@ def record(
         out = primitive.forward(*arrays, **params) if params else primitive.forward(*arrays)
     except TinygradError:  # already says what is wrong
         raise
-    except (ValueError, TypeError, IndexError) as error:
-        raise _misfit(primitive, arrays, error) from error
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise misfit(primitive.name, arrays, error) from error
     if type(out) is not _ndarray:
         out = np.asarray(unshared(out))
     t: Tensor = _new(Tensor)
@@ -742,7 +858,7 @@ def _reduced(
 
 def _operated(primitive: Primitive, x: Tensor, y: Any) -> Tensor:
     """Do what `record` does, for an operator: most nodes are made here, so what is rare is not."""
-    on, _, defer, calls = _recording.get()
+    on, _, defer, calls, _ = _recording.get()
     call = calls.get(primitive)
     if not on or defer is not None or x._lent is not None or call is None:
         return record(primitive, (x, y))
@@ -763,8 +879,8 @@ def _operated(primitive: Primitive, x: Tensor, y: Any) -> Tensor:
         return record(primitive, (x, y))
     try:
         out = primitive.forward(a, b)
-    except (ValueError, TypeError, IndexError) as error:
-        raise _misfit(primitive, [a, b], error) from error
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise misfit(primitive.name, [a, b], error) from error
     if type(out) is not _ndarray:
         out = np.asarray(out)
     t: Tensor = _new(Tensor)
@@ -810,13 +926,29 @@ def _fill_leaf(t: Tensor, data: np.ndarray, requires_grad: bool) -> None:
     t._grad_shared = False
 
 
+def _warn_of_loss(x: Tensor) -> None:
+    """Warn at the line that turned a Tensor into a number without saying so."""
+    if x.requires_grad and is_recording():
+        warnings.warn(
+            "a Tensor that requires a gradient became a plain number, which has none: write "
+            "t.item() if that is meant; else tg.stack or tg.concatenate instead of filling an "
+            "array, tg.exp instead of math.exp",
+            GradientWarning,
+            stacklevel=3,
+        )
+
+
 def _unexposed(x: Tensor) -> np.ndarray:
     """The values now, as an array that nobody else can change."""
     return x._array if x._lent is None else x._lent.copy()
 
 
-def _leaf(data: np.ndarray, name: str | None, requires_grad: bool) -> Tensor:
-    return Tensor(data, name=name, requires_grad=requires_grad)
+def _leaf(
+    data: np.ndarray, name: str | None, requires_grad: bool, grad: np.ndarray | None = None
+) -> Tensor:
+    t = Tensor(data, name=name, requires_grad=requires_grad)
+    t.grad = grad
+    return t
 
 
 def _made(data: np.ndarray) -> Tensor:
@@ -841,13 +973,8 @@ def _settle_constants(
     for i, x in enumerate(args):
         if isinstance(x, Tensor) or type(x) in (bool, int, float):
             continue
-        array = x if type(x) is _ndarray else _rectangular(x, f"{primitive.name}: argument {i + 1}")
+        array = real_numbers(x, f"{primitive.name}: argument {i + 1}")
         kind = array.dtype.kind
-        if kind not in "biuf":
-            raise InvalidTypeError(
-                f"{primitive.name}: argument {i + 1} must be a number, an array of real numbers "
-                f"or a Tensor; got {_described(x)}"
-            )
         if kind != "f" and not primitive.integers and primitive.vjps(len(args))[i] is not None:
             # integers have no precision of their own to impose
             arrays[i] = array.astype(
@@ -859,22 +986,10 @@ def _settle_constants(
             arrays[i] = array
 
 
-def _own_index(index: Any) -> Any:
-    """An index that nobody can change later, or a sentence on why it cannot be one."""
-    if isinstance(index, tuple):
-        return tuple(_own_index(part) for part in index)
-    if isinstance(index, Tensor):
-        raise InvalidTypeError("an index must be integers, slices or booleans; got a Tensor")
-    if isinstance(index, list):
-        array = _rectangular(index, "an index")
-        return array.astype(np.intp) if array.size == 0 else array
-    return _owned(index)
-
-
 def _owned(parameter: Any) -> Any:
     """A parameter that its giver cannot change before backward reads it again."""
-    if isinstance(parameter, np.ndarray):
-        return parameter.copy()
+    if type(parameter) is not Tensor and hasattr(type(parameter), "__array__"):
+        return parameter if isinstance(parameter, np.generic) else np.array(parameter)
     if type(parameter) in (list, tuple):
         return type(parameter)(_owned(part) for part in parameter)
     return parameter
@@ -890,22 +1005,6 @@ def _plain(x: Any) -> Any:
     return x._now if isinstance(x, Tensor) else x
 
 
-def _described(x: Any) -> str:
-    if isinstance(x, np.ndarray):
-        return f"an array of dtype {x.dtype}"
-    return f"{type(x).__name__} {x!r:.40}"
-
-
-def _misfit(primitive: Primitive, arrays: list[Any], error: Exception) -> Exception:
-    shapes = ", ".join(str(np.shape(a)) for a in arrays)
-    kind: type[Exception] = InvalidIndexError
-    if isinstance(error, TypeError):
-        kind = InvalidTypeError
-    elif isinstance(error, ValueError):  # before IndexError: NumPy's AxisError is both
-        kind = InvalidValueError
-    return kind(f"{primitive.name} of shape {shapes} is not possible: {error}")
-
-
 def _float_dtype(dtype: Any) -> np.dtype[Any]:
     found: np.dtype[Any] | None
     try:
@@ -919,25 +1018,16 @@ def _float_dtype(dtype: Any) -> np.dtype[Any]:
     return found
 
 
-def _rectangular(data: Any, what: str) -> np.ndarray:
-    try:
-        return np.asarray(data)
-    except ValueError:
-        raise InvalidValueError(
-            f"{what} must be rectangular; the nested lists have unequal lengths"
-        ) from None
-
-
 def _float_array(data: Any, dtype: Any, copy: bool = True, what: str = "data") -> np.ndarray:
     """An array of real floating-point numbers made of whatever the user gave."""
     if isinstance(data, Tensor):
         data = data._now
         copy = True  # a Tensor's array is its own
     wanted = None if dtype is None else _float_dtype(dtype)
-    array = _rectangular(data, what)
+    array = rectangular(data, what)
     if array.dtype.kind not in "biuf":
         raise InvalidTypeError(
-            f"{what} must be real numbers; got {_described(data)}"
+            f"{what} must be real numbers; got {described(data)}"
             if array.dtype.kind != "O"
             else f"{what} must be real numbers; got an array of objects made from "
             f"{type(data).__name__}"

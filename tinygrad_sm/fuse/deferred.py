@@ -79,7 +79,7 @@ def deferred(
         if len(tensors) < len(args):
             _settle_constants(primitive, args, likes, True)
         like = _like(primitive, likes, params)
-    except (ValueError, TypeError, IndexError):  # running it says what is wrong
+    except (ValueError, TypeError, IndexError, OverflowError):  # running it says what is wrong
         return None
     if like is None:
         return None

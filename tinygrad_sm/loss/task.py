@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, LossWarning
+from tinygrad_sm.intake import rectangular
 from tinygrad_sm.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -120,7 +121,7 @@ def task_of(
     if isinstance(target, Tensor):
         given: Any = target if target.requires_grad else target.numpy()
     else:
-        given = target if isinstance(target, np.ndarray) else _array_of("target", target)
+        given = target if type(target) is np.ndarray else _array_of("target", target)
     if given.shape == shape:
         if ignore_index != -100:
             raise InvalidValueError(
@@ -252,12 +253,7 @@ def _array_of(name: str, value: Any) -> np.ndarray:
         if value.requires_grad:
             raise InvalidTypeError(f"{name} is not differentiated: pass {name}.detach()")
         return value.numpy()
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError):
-        raise InvalidValueError(
-            f"{name} must be rectangular; the nested lists have unequal lengths"
-        ) from None
+    return rectangular(value, name)
 
 
 def _checked_distribution(given: Any, dtype: Any) -> Any:

@@ -1,0 +1,125 @@
+"""What users give, as plain arrays that are fit to compute with, or a sentence on why it is not."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from types import EllipsisType, NoneType
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.errors import (
+    InvalidIndexError,
+    InvalidTypeError,
+    InvalidValueError,
+    TinygradError,
+)
+
+_POINTS = (int, np.integer, np.bool_, NoneType, EllipsisType)  # parts of an index that stay as is
+
+
+def rectangular(data: Any, what: str) -> np.ndarray:
+    """Return data as an array, of whatever dtype it has.
+
+    Raises:
+        InvalidValueError: nested lists have unequal lengths, or elements are masked: nothing here
+            would honour a mask.
+    """
+    if type(data) is np.ndarray:
+        return data
+    for part in data if isinstance(data, (list, tuple)) else (data,):
+        if isinstance(part, np.ndarray) and np.any(getattr(part, "mask", False)):
+            raise InvalidValueError(
+                f"{what} has masked elements, which nothing here leaves out: give plain numbers, "
+                "such as its filled(0); a loss leaves out the rows whose target is ignore_index"
+            )
+    try:
+        return np.asarray(data)
+    except TinygradError:
+        raise
+    except ValueError:
+        raise InvalidValueError(
+            f"{what} must be rectangular; the nested lists have unequal lengths"
+        ) from None
+    except Exception as error:  # whatever another library says of its own arrays
+        raise InvalidTypeError(f"{what} cannot be read as an array: {error}") from error
+
+
+def real_numbers(x: Any, what: str) -> np.ndarray:
+    """Return a plain argument of an operation as an array of real (or whole) numbers.
+
+    Raises InvalidTypeError if it is none.
+    """
+    array = rectangular(x, what)
+    if array.dtype.kind not in "biuf":
+        raise InvalidTypeError(
+            f"{what} must be a number, an array of real numbers or a Tensor; got {described(x)}"
+        )
+    return array
+
+
+def own_index(index: Any) -> Any:
+    """Return an index for NumPy that nobody can change later, its arrays plain and our own."""
+    if isinstance(index, tuple):
+        return tuple([_own_part(part) for part in index])
+    return _own_part(index)
+
+
+def _own_part(part: Any) -> Any:
+    if isinstance(part, _POINTS):
+        return part
+    if isinstance(part, slice):
+        return slice(_own_bound(part.start), _own_bound(part.stop), _own_bound(part.step))
+    if hasattr(type(part), "__primitive__"):
+        raise InvalidTypeError(
+            f"an index must be integers, slices or booleans; got a {type(part).__name__}"
+        )
+    if not isinstance(part, (np.ndarray, list, tuple)) and hasattr(type(part), "__index__"):
+        try:
+            return operator.index(part)  # as NumPy asks first
+        except TypeError:
+            pass
+    array = np.array(rectangular(part, "an index"))
+    return array if array.size or isinstance(part, np.ndarray) else array.astype(np.intp)
+
+
+def _own_bound(bound: Any) -> Any:
+    return operator.index(bound) if isinstance(bound, np.ndarray) and not bound.ndim else bound
+
+
+def may_repeat(index: Any) -> bool:
+    """Return whether an index can name one position twice: it has an array that is no mask."""
+    for part in index if isinstance(index, tuple) else (index,):
+        if not isinstance(part, (*_POINTS, slice)) and np.asarray(part).dtype != bool:
+            return True
+    return False
+
+
+def read_only(array: np.ndarray, locked: bool = True) -> np.ndarray:
+    """Return a read-only view; `locked` makes what is behind it read-only too, its `base`."""
+    view = array.view()
+    view.setflags(write=False)
+    owner = view.base
+    while locked and isinstance(owner, np.ndarray):
+        owner.setflags(write=False)
+        owner = owner.base
+    return view
+
+
+def described(x: Any) -> str:
+    """Say in a few words what was given."""
+    if isinstance(x, np.ndarray):
+        return f"an array of dtype {x.dtype}"
+    return f"{type(x).__name__} {x!r:.40}"
+
+
+def misfit(name: str, arrays: Sequence[Any], error: Exception) -> Exception:
+    """The error for arguments that NumPy refused in the operation called `name`."""
+    shapes = ", ".join(str(np.shape(a)) for a in arrays)
+    kind: Callable[[str], Exception] = InvalidValueError
+    if isinstance(error, TypeError):
+        kind = InvalidTypeError
+    elif isinstance(error, IndexError) and not isinstance(error, ValueError):
+        kind = InvalidIndexError  # NumPy's AxisError is both
+    return kind(f"{name} of shape {shapes} is not possible: {error}")
