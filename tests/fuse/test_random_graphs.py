@@ -36,8 +36,12 @@ def some_logits(draw, a, b):
     return z
 
 
-def some_softmax(draw, z, other, axis):
+def some_softmax(draw, z, other, axis, turned=False):
     """Probabilities in one of several spellings, maybe with a flaw."""
+    if not turned and draw(st.booleans()):
+        if draw(st.booleans()):
+            return some_softmax(draw, z.T, other.T, 1 - axis, True).T
+        return some_softmax(draw, z[None][0], other, axis, True)[:, ::1] ** 1
     flaw = draw(st.sampled_from(FLAWS))
     e = z.exp()
     if flaw == "other axis":
@@ -68,13 +72,15 @@ def some_softmax(draw, z, other, axis):
     return e * s**-1
 
 
-def some_loss(draw, p, axis, rng):
+def some_loss(draw, p, axis, rng, turned=False):
     """What people make of probabilities: losses in several spellings, or something else."""
     classes, rows = p.shape[axis], p.shape[1 - axis]
     t = rng.integers(0, classes, rows)
     soft = np.moveaxis(rng.dirichlet(np.ones(classes), rows), 1, axis)
     index = (np.arange(rows), t) if axis == 1 else (t, np.arange(rows))
     weights = rng.random(rows)
+    if not turned and draw(st.booleans()):
+        return some_loss(draw, p.T, 1 - axis, rng, True)
     kept = np.expand_dims(t, axis)
     return draw(
         st.sampled_from(
@@ -89,6 +95,12 @@ def some_loss(draw, p, axis, rng):
                 lambda: 0.9 * -p.log()[index].mean() - 0.1 * p.log().mean(),
                 lambda: -(soft * p.log()).sum(1 - axis).sum(),
                 lambda: -(soft * p.log()).mean(),
+                lambda: (soft * (np.log(soft) - p.log())).sum(axis).mean(),
+                lambda: (soft * np.log(soft / p)).sum(),
+                lambda: (soft.T * (np.log(soft.T) - p.T.log())).sum(),
+                lambda: ((p.log() - 1.5) * soft).sum(1 - axis),
+                lambda: (2 + p.log() * soft).sum(axis),
+                lambda: -np.take_along_axis(p, kept, axis).log().sum(axis),
                 lambda: -(p * p.log()).sum(),  # an entropy
                 lambda: -np.log(p + 1e-3)[index].sum(),
                 lambda: (soft * p).sum(),

@@ -371,7 +371,7 @@ def _turned(m: Match) -> Term:
 
 
 def _both_turned(m: Match) -> Term:
-    """Combine two operands before the transpose `v` of one of them; see `_turned_alike`."""
+    """Combine two operands before the transpose `v` of one of them; see `_turns_freely`."""
     axes = order(m.v)
     back = tuple(axes.index(i) for i in range(len(axes)))
 
@@ -384,12 +384,10 @@ def _both_turned(m: Match) -> Term:
     return transposed(elementwise(m.whole.op, *map(as_before, m.whole.inputs)), axes)
 
 
-def _turned_alike(m: Match) -> bool:
-    """The other operand is transposed, too, or a constant, or has one axis that is not of 1s."""
-    if m.y.op == "transpose":
-        return order(m.y) == order(m.v)
-    one = len(_without_ones(m.y.shape)) <= 1
-    return (m.y.constant or one) and bool(m.whole.ndim == m.v.ndim)
+def _turns_freely(m: Match) -> bool:
+    """The other operand is a constant, or has one axis that is not of length 1."""
+    free = m.y.constant or (len(_without_ones(m.y.shape)) <= 1 and m.y.op != "transpose")
+    return free and bool(m.whole.ndim == m.v.ndim)
 
 
 def _keeps_order(m: Match) -> bool:
@@ -455,12 +453,18 @@ SHAPES = [
         _turned, lambda m: m.whole.params.get("keepdims", True),
     ),
     _rule(
-        "operand transposed on the left", "Operands transposed alike may be combined before.",
-        Op(BINARY, Op("transpose", x, name="v"), y, name="whole"), _both_turned, _turned_alike,
+        "both operands transposed", "Operands transposed alike may be combined before.",
+        Op(BINARY, Op("transpose", x, name="v"), Op("transpose", y, name="w"), name="whole"),
+        lambda m: transposed(elementwise(m.whole.op, m.x, m.y), order(m.v)),
+        lambda m: order(m.v) == order(m.w),
     ),
     _rule(
-        "operand transposed on the right", "Operands transposed alike may be combined before.",
-        Op(BINARY, y, Op("transpose", x, name="v"), name="whole"), _both_turned, _turned_alike,
+        "operand transposed on the left", "What is free to turn is combined before a transpose.",
+        Op(BINARY, Op("transpose", x, name="v"), y, name="whole"), _both_turned, _turns_freely,
+    ),
+    _rule(
+        "operand transposed on the right", "What is free to turn is combined before a transpose.",
+        Op(BINARY, y, Op("transpose", x, name="v"), name="whole"), _both_turned, _turns_freely,
     ),
     _rule(
         "class of transposed", "A class is picked as well before a transpose of the rest.",

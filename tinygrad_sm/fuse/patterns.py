@@ -254,17 +254,17 @@ class Rule:
         left = [bound[name] for name in self.pattern.variables() if name in bound]
         return [x for x in walk(term, left) if x is not term and not x.constant]
 
-    def missing(self, term: Term, numbers: Numbers) -> str | None:
+    def missing(self, term: Term, numbers: Numbers) -> tuple[str, Bound] | None:
         """Return what keeps a rule from fitting whose operations are all there, if one thing."""
         clashes: list[str] = []
         for bound in self.pattern.ways(term, {}, clashes):
             if clashes:
-                return f"{clashes[0]} is not the same in both places"
+                return f"{clashes[0]} is not the same in both places", bound
             match = Match(bound, numbers)
             for check, sentence in self.only_if:
                 if not check(match):
-                    return sentence
-            return self.alone or None
+                    return sentence, bound
+            return (self.alone, bound) if self.alone else None
         return None
 
 
@@ -277,9 +277,9 @@ class AlmostRule:
     pattern: Op
     only_if: Check = lambda match: True
 
-    def missing(self, term: Term, numbers: Numbers) -> str | None:
+    def missing(self, term: Term, numbers: Numbers) -> tuple[str, Bound] | None:
         """Return the sentence if `term` is such a place."""
         for bound in self.pattern.ways(term, {}, None):
             if self.only_if(Match(bound, numbers)):
-                return self.sentence
+                return self.sentence, bound
         return None

@@ -13,7 +13,7 @@ from tinygrad_sm.fuse.extraction import Extraction, Instruction, Keep, Make, Red
 from tinygrad_sm.fuse.patterns import AlmostRule, Rule
 from tinygrad_sm.fuse.rewriting import Rewriting, Step
 from tinygrad_sm.fuse.snapshot import Row, Snapshot, terms_of
-from tinygrad_sm.fuse.terms import LOSS_NODE, Numbers, Slot, Term, Terms
+from tinygrad_sm.fuse.terms import LOSS_NODE, Numbers, Slot, Term, Terms, walk
 from tinygrad_sm.fuse.vocabulary import LINEAR_LOSS, LOSS, PRIMITIVE, build
 from tinygrad_sm.tensor import Tensor, record, recording
 
@@ -118,15 +118,24 @@ class Plan:
         kept, normals = self._extraction.rows_kept, self._extraction.normals
         stands_alone = {term.id for term in normals}
         seen: tuple[set[int], set[int]] = (set(), set())  # parts of several count for the first
-        found: dict[Miss, None] = {}
+        found: dict[Miss, int] = {}
+        inside: set[int] = set()  # of a place that is told of whole
+        told: set[tuple[int | Slot, str]] = set()
         for row in sorted({*kept, *self._extraction.rows_made}):
             for term in _own_parts(normals[row], stands_alone, seen[row in kept]):
                 for rule in asked if row in kept else last:
                     missing = rule.missing(term, numbers) if term.op in rule.pattern.ops else None
                     if missing:
+                        sentence, bound = missing
                         meant = rule.name if isinstance(rule, Rule) else rule.meant
-                        found[Miss(row, meant, missing)] = None
-        return list(found)
+                        if all(
+                            (x, sentence) not in told for x in self._extraction.rows[row].inputs
+                        ):
+                            found[Miss(row, meant, sentence)] = term.id
+                        told.add((row, sentence))
+                        left = [bound[name] for name in rule.pattern.variables() if name in bound]
+                        inside |= {x.id for x in walk(term, left)} - {term.id}
+        return [miss for miss, term_id in found.items() if term_id not in inside]
 
 
 def _fits_alone(extraction: Extraction, rules: Iterable[Rule], numbers: Numbers) -> frozenset[int]:

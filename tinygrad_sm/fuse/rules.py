@@ -429,6 +429,11 @@ RULES_FOR_BACKWARD = tuple(rule for rule in RULES if not rule.alone)
 
 # What is often meant ------------------------------------------------------------------------------
 
+_clipped = Op("clip", Op("softmax", x), more=True)
+_bounded = Op("maximum minimum", Op("softmax", x), Number("c"), any_order=True)
+_bounded_twice = Op("maximum minimum", _bounded, Number("d"), any_order=True)
+_masked = Op("mul", Op("exp", x), Const("mask"), any_order=True)
+
 ALMOST = (
     AlmostRule(
         "log of softmax",
@@ -439,12 +444,19 @@ ALMOST = (
     AlmostRule(
         "log of softmax",
         "p is clipped before the logarithm; without it log(p) is log_softmax(x), which needs none",
-        Op("log", Op("maximum minimum", Op("softmax", x), Number("c"), any_order=True)),
+        Op(
+            "log", Either(Op("clip", Op("softmax", x), more=True), Either(_bounded, _bounded_twice))
+        ),
     ),
     AlmostRule(
         "softmax",
         "the denominator is not the sum of the numerator alone: something is added to it",
         Op("div", Op("exp", x), Op("add", Op("sum", Op("exp", x)), Var("r"), any_order=True)),
+    ),
+    AlmostRule(
+        "softmax",
+        "a mask multiplies the exponentials; put -inf into the logits instead, before exp",
+        Op("div", _masked, Op("sum", _masked)),
     ),
     AlmostRule(
         "softmax",
@@ -461,5 +473,10 @@ ALMOST = (
         "loss of a distribution",
         "the logarithm is missing: p itself is weighted, not log p",
         Op("sum", Op("mul", y, Op("softmax", x), any_order=True)),
+    ),
+    AlmostRule(
+        "loss of a distribution",
+        "the logarithm is taken of the sum; sum the logarithms, which for a one-hot y is the same",
+        Op("log", Op("sum", Op("mul", y, Op("softmax", x), any_order=True))),
     ),
 )
