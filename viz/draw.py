@@ -217,10 +217,16 @@ def _cut(view: Graph, most: int) -> tuple[list[int], range]:
     return first + last, range(first[-1] + 1, last[0])
 
 
+DEEPEST = 32
+"""How many clusters may lie inside each other."""
+_DEEPER = " (groups inside are left out)"
+
+
 def cluster_paths(view: Graph) -> tuple[list[tuple[str, ...]], dict[str, str]]:
     """For each node the keys of the clusters around it, and the title of each cluster.
 
-    A group that was entered twice, with other operations between, is two clusters.
+    A group that was entered twice, with other operations between, is two clusters. Of groups
+    inside more than DEEPEST others, which nobody could read, the title around them tells.
     """
     paths: list[tuple[str, ...]] = []
     titles: dict[str, str] = {}
@@ -230,13 +236,16 @@ def cluster_paths(view: Graph) -> tuple[list[tuple[str, ...]], dict[str, str]]:
         if not node.inputs and not node.groups:  # leaves lie outside and separate nothing
             paths.append(())
             continue
-        common = _in_common(names, node.groups)
+        groups = node.groups[:DEEPEST]
+        common = _in_common(names, groups)
         entered = entered[:common]
-        for name in node.groups[common:]:
+        for name in groups[common:]:
             key = f"g{len(titles)}"
             titles[key] = legible(name)
             entered = (*entered, key)
-        names = node.groups
+        if groups != node.groups and not titles[entered[-1]].endswith(_DEEPER):
+            titles[entered[-1]] += _DEEPER
+        names = groups
         paths.append(entered)
     return paths, titles
 

@@ -1,7 +1,9 @@
 import os
+import re
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -407,3 +409,16 @@ def test_bad_input(call, error, sentence):
         call(tg.exp(tg.Tensor(1.0)))
     assert isinstance(caught.value, tg.TinygradError)
     assert "\n" not in str(caught.value)
+
+
+def test_groups_nested_out_of_sight_are_told_not_drawn():
+    x = tg.Tensor([1.0, 2.0])
+    with ExitStack() as nested:
+        for i in range(3000):
+            nested.enter_context(tg.group(f"stage {i}"))
+        y = (x * 2.0).sum()
+    drawing = viz.draw(y)
+    for text in (drawing.source, drawing.render("mmd").decode()):
+        words = re.sub(r"<[^>]*>|#\d+;|\s+", " ", text)
+        assert re.search(r"stage 31 .?groups inside are left out", words)
+        assert text.count("subgraph g") + text.count("subgraph cluster_g") == 32
