@@ -404,3 +404,94 @@ def test_a_primitive_of_three_lines():
     assert tg.gradcheck(softplus, real(4).astype(np.float32), order=2)
     assert tg.graph(softplus(tg.Tensor([1.0]))).nodes[-1].op == "softplus_of_the_test"
     assert isinstance(softplus(np.ones(3)), np.ndarray)
+
+
+# The edges of the domains -------------------------------------------------------------------------
+
+EDGES = np.array(
+    [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 3.0, 1e300, -1e300, 1e-310, np.inf, -np.inf, np.nan]
+)
+
+
+def first_derivatives(f, *arrays):
+    tensors = [tg.Tensor(x) for x in arrays]
+    out = f(*tensors)
+    return out.numpy(), *tg.grad(out, tensors, np.ones(out.shape))
+
+
+@np.errstate(all="ignore")
+@pytest.mark.parametrize(
+    "name",
+    ["exp", "log", "log1p", "sqrt", "tanh", "sigmoid", "relu", "abs", "sin", "cos", "sinh", "cosh",
+     "expm1", "exp2", "log2", "log10", "square", "reciprocal", "arcsin", "arccos", "arctan"],
+)  # fmt: skip
+def test_at_the_edges_of_its_domain_a_function_does_as_pytorch_does(name):
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(EDGES, requires_grad=True)
+    y = getattr(torch, name)(x)
+    y.sum().backward()
+    out, grad = first_derivatives(getattr(tg, name), EDGES)
+    np.testing.assert_allclose(out, y.detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(grad, x.grad.numpy(), rtol=1e-12)
+
+
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("name", ["maximum", "minimum", "pow", "div", "mul"])
+def test_at_the_edges_two_arguments_do_as_pytorch_does(name):
+    torch = pytest.importorskip("torch")
+    a, b = (g.ravel() for g in np.meshgrid(EDGES, EDGES))
+    if name == "pow":  # here NumPy's own value is another: NaN, for the limit inf
+        keep = ~(np.isneginf(a) & (b == 0.5))
+        a, b = a[keep], b[keep]
+    x, y = (torch.tensor(v, requires_grad=True) for v in (a, b))
+    z = getattr(torch, name)(x, y)
+    z.sum().backward()
+    out, of_x, of_y = first_derivatives(getattr(tg, name), a, b)
+    np.testing.assert_allclose(out, z.detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(of_x, x.grad.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(of_y, y.grad.numpy(), rtol=1e-12)
+
+
+@np.errstate(all="ignore")
+def test_values_at_the_edges_that_need_no_peer():
+    n = tg.Tensor([-1.0, 0.0, 2.0])
+    np.testing.assert_array_equal(tg.grad((0.0**n).sum(), n), [-np.inf, 0, 0])
+    for f in (tg.max, tg.min):  # of no largest element there is no gradient
+        x = tg.Tensor([[1.0, np.nan, 3.0], [2.0, 2.0, 2.0]])
+        found = tg.grad(f(x, axis=1), x, np.ones(2))
+        np.testing.assert_array_equal(found, [[np.nan] * 3, [1 / 3] * 3])
+        x = tg.Tensor([np.inf, 1.0, -np.inf, np.inf, -np.inf])
+        assert np.isfinite(tg.grad(f(x), x)).all()
+
+
+# float16 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize(
+    ("f", "slope"),
+    [
+        (lambda t: t.mean(), 1e-5),
+        (lambda t: t.mean(axis=0), 1e-5),
+        (lambda t: t.max(), 1e-5),
+        (lambda t: t.min(), 1e-5),
+        (lambda t: (t - 1).var(), 0.0),
+        (lambda t: t[:3001].mean(), 1 / 3001),
+    ],
+)
+def test_a_count_need_not_fit_into_float16(f, slope, create_graph):
+    t = tg.Tensor(np.ones(100_000, np.float16))
+    g = tg.grad(f(t), t, create_graph=create_graph)
+    assert g.dtype == np.float16
+    assert (g.numpy() if create_graph else g)[0] == np.float16(slope)
+
+
+def test_sums_of_many_float16_do_not_stand_still():
+    ones = np.ones((5000, 2), np.float16)  # 2048 + 1 is 2048 in float16
+    np.testing.assert_array_equal(tg.sum(tg.Tensor(ones), axis=0).numpy(), [5000, 5000])
+    bias = tg.Tensor(np.zeros(2, np.float16))
+    np.testing.assert_array_equal(tg.grad(bias + ones, bias, ones), [5000, 5000])
+    w = tg.Tensor(np.ones(3, np.float16))
+    picked = w[np.zeros(5000, int)]
+    np.testing.assert_array_equal(tg.grad(picked, w, ones[:, 0]), [5000, 0, 0])
+    assert tg.grad(picked, w, ones[:, 0]).dtype == np.float16

@@ -56,7 +56,8 @@ pow = def_primitive(
     "pow",
     np.power,
     lambda g, z, x, n: g * n * x ** (n - (n != 0)),  # n = 0 has slope 0, also at x = 0
-    lambda g, z, x, n: g * z * log(where(x == 0, 1, x)),  # z = 0 already holds the limit there
+    # z log x; 0ⁿ log 0 is -inf for n < 0, and has the limit 0 else
+    lambda g, z, x, n: g * z * log(where((x == 0) & (n >= 0), 1, x)),
     analytic=True,
     notation="{}^{}",
 )
@@ -86,21 +87,21 @@ def _relu(x: Any) -> Any:
     return np.maximum(x, 0)
 
 
-relu = def_primitive("relu", _relu, lambda g, y, x: where(x > 0, g, 0), kind="elementwise")
+relu = def_primitive("relu", _relu, lambda g, y, x: where(x <= 0, 0, g), kind="elementwise")
 abs = def_primitive(
     "abs", np.absolute, lambda g, y, x: where(x > 0, g, where(x < 0, -g, 0)), notation="|{}|"
 )
-maximum = def_primitive(  # at a tie each argument gets half
+maximum = def_primitive(  # at a tie each argument gets half, beside a NaN both get all
     "maximum",
     np.maximum,
-    lambda g, z, x, y: where(x > y, g, where(x == y, g / 2, 0)),
-    lambda g, z, x, y: where(y > x, g, where(x == y, g / 2, 0)),
+    lambda g, z, x, y: where(x < y, 0, where(x == y, g / 2, g)),
+    lambda g, z, x, y: where(y < x, 0, where(x == y, g / 2, g)),
 )
 minimum = def_primitive(
     "minimum",
     np.minimum,
-    lambda g, z, x, y: where(x < y, g, where(x == y, g / 2, 0)),
-    lambda g, z, x, y: where(y < x, g, where(x == y, g / 2, 0)),
+    lambda g, z, x, y: where(x > y, 0, where(x == y, g / 2, g)),
+    lambda g, z, x, y: where(y > x, 0, where(x == y, g / 2, g)),
 )
 
 
@@ -125,6 +126,8 @@ where: Choice = def_primitive(
 
 def _sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Sum of the elements along `axis` (an int, a tuple, or None for all)."""
+    if getattr(x, "dtype", None) == np.float16:  # whose own running sum would not pass 2048
+        return _add_up(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(np.float16)
     return _add_up(x, axis=axis, keepdims=keepdims)
 
 
@@ -165,10 +168,19 @@ def sum_of_products(x: Any, y: Any, like: Any) -> Any:
     return sum_to(x * y, like) if sums is None else sums
 
 
+def _shared_out(g: Any, count: Any) -> Any:
+    """g / count; float16 itself holds no count from 65520 on, and from 2048 on not each."""
+    if g.dtype != np.float16:
+        return g / count
+    return astype(g / np.asarray(count, np.float64), g.dtype)
+
+
 def _max_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    largest = x == _kept(y, x, axis, keepdims)
-    ties = _add_up(largest, axis=axis, keepdims=True)
-    return where(largest, _kept(g, x, axis, keepdims) / ties, 0)
+    top = _kept(y, x, axis, keepdims)
+    largest = x == top
+    ties = np.maximum(_add_up(largest, axis=axis, keepdims=True), 1)
+    others = np.where(top != top, np.nan, 0).astype(x.dtype)  # a NaN is no element's doing
+    return where(largest, _shared_out(_kept(g, x, axis, keepdims), ties), others)
 
 
 def _sum_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -176,7 +188,7 @@ def _sum_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) 
 
 
 def _mean_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    return _sum_vjp(g / (x.size / y.size if y.size else 1), y, x, axis, keepdims)
+    return _sum_vjp(_shared_out(g, x.size / y.size if y.size else 1), y, x, axis, keepdims)
 
 
 sum = def_primitive(
@@ -317,12 +329,12 @@ def _scatter(g: Any, index: Any, shape: tuple[int, ...], distinct: bool = False)
 
     With `distinct` no position is repeated, which is faster and not checked.
     """
-    z = np.zeros(shape, g.dtype)
+    z = np.zeros(shape, np.float32 if g.dtype == np.float16 else g.dtype)
     if distinct or not may_repeat(index):
         z[index] = g
     else:
         np.add.at(z, index, g)
-    return z
+    return z.astype(g.dtype, copy=False)
 
 
 def _positions(indices: Any, axis: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
