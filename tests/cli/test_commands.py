@@ -545,3 +545,16 @@ def wait_until_reading(process):
             break
         time.sleep(0.05)
     time.sleep(3)
+
+
+@pytest.mark.parametrize("name", ["viz", "graphviz", "click"])
+def test_a_file_named_like_a_package_of_ours_does_not_stand_for_it(tmp_path, name):
+    (tmp_path / f"{name}.py").write_text("raise RuntimeError('taken for ours')")
+    (tmp_path / "mine.py").write_text("import tinygrad_sm as tg\nf = lambda: tg.Tensor(1.0).exp()")
+    done = subprocess.run(
+        [sys.executable, "-m", "tinygrad_sm", "draw", "mine.py:f", "-o", "f.svg"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "f.svg\n"), done.stderr

@@ -148,7 +148,7 @@ class Snapshot:
             return value
         if isinstance(value, np.integer):
             return int(value)
-        if isinstance(value, tuple):
+        if isinstance(value, (tuple, list)):  # such as axes
             return tuple([self._param(part) for part in value])
         return self._opaque(value)
 
