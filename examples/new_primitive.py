@@ -33,7 +33,7 @@ def main() -> None:
     print("checked  :", report)
     assert report.ok
 
-    # of two classes with logits [a, b], the loss of the first is softplus(b − a)
+    # of two classes with logits [a, b], the loss of class 0 is softplus(b − a)
     logits = tg.Tensor([0.5, 2.0])
     by_hand, fused = softplus(logits[1] - logits[0]), tg.cross_entropy(logits, 0)
     print(f"two classes: softplus {by_hand.item():.12f}, cross-entropy {fused.item():.12f}")

@@ -1,4 +1,4 @@
-"""The second derivative of softmax + cross-entropy: ∂²L/∂a∂aᵀ = s·(diag(p) − p pᵀ), s = Σ y_j.
+"""The second derivative of softmax + cross-entropy: ∂²L/∂a∂aᵀ = Σy·(diag(p) − p pᵀ).
 
 The vjps are made of the same operations as the forward pass, so the gradient is itself a graph that
 can be differentiated.

@@ -1,9 +1,10 @@
 """The gradient of softmax + cross-entropy, derived step by step, each figure computed and checked.
 
-It follows the classic derivation: the forward pass, the derivative of each operation, the Jacobian
-of softmax, the chain rule with its cases i = j and i ≠ j, and the result p − y. Every figure that
-is printed was computed just before, and compared with what the derivation says; a wrong one ends
-the program with an AssertionError.
+It follows the article "Softmax-with-Loss 계층" on ratsgo's blog, about a layer of Saito's textbook
+"Deep Learning from Scratch": the forward pass, the derivative of each operation, the Jacobian of
+softmax, the chain rule with its cases i = j and i ≠ j, and the result p − y. Every figure that is
+printed was computed just before, and compared with what the derivation says; a wrong one ends the
+program with an AssertionError.
 
     python examples/walkthrough.py
 """
@@ -18,7 +19,7 @@ import numpy as np
 import tinygrad_sm as tg
 
 LOGITS = np.array([2.0, 1.0, 0.1])
-TARGET = np.array([1.0, 0.0, 0.0])  # three classes, the first one is right
+TARGET = np.array([1.0, 0.0, 0.0])  # three classes; class 0 is right
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def forward() -> np.ndarray:
     show("s = Σ e_k", s, [11.213])
     show("p = e / s", p, [0.659, 0.242, 0.099])
     show("L = −Σ y_j log p_j", L, 0.417)
-    say("The probabilities sum to 1, and of log p only the right class counts: L = −log p_1.")
+    say("The probabilities sum to 1, and of log p only the right class counts: L = −log p_0.")
     same(p.numpy().sum(), 1.0)
     same(L.item(), -np.log(p.numpy()[0]))
     return p.numpy()
@@ -170,15 +171,15 @@ def fused_node(p: np.ndarray) -> None:
 
 
 def soft_labels(p: np.ndarray) -> None:
-    """Let the row sum of the target be 2: the gradient is s·p − y."""
-    heading("7  Where p − y is wrong: a target whose sum s is not 1")
+    """Let the row sum of the target be 2: the gradient is Σy·p − y."""
+    heading("7  Where p − y is wrong: a target whose sum Σy is not 1")
     y = np.array([1.0, 1.0, 0.0])
     show("target y", y, [1, 1, 0])
     a = tg.Tensor(LOGITS)
     composite = tg.grad(tg.composite_cross_entropy(a, y), a)
     fused = tg.grad(tg.cross_entropy(a, y), a)
     show("p − y", p - y, [-0.341, -0.758, 0.099])
-    show("s·p − y", y.sum() * p - y, [0.318, -0.515, 0.197])
+    show("Σy·p − y", y.sum() * p - y, [0.318, -0.515, 0.197])
     show("from exp, sum, div, log", composite, [0.318, -0.515, 0.197])
     show("from the fused node", fused, [0.318, -0.515, 0.197])
     same(composite, y.sum() * p - y)
@@ -192,8 +193,8 @@ def soft_labels(p: np.ndarray) -> None:
 
 
 def fused_code() -> None:
-    """Run the three lines that textbooks give, and say what they are for."""
-    heading("8  The fused code, as textbooks write it")
+    """Run the three lines that the textbook gives, and say what they are for."""
+    heading("8  The fused code, as the textbook writes it")
     a, target = LOGITS, 0
     p = np.exp(a) / np.sum(np.exp(a))
     da = np.copy(p)

@@ -1,6 +1,6 @@
 """A rule of your own, from nothing: write it, see it applied, and see what it cannot do.
 
-Two classes with logits [0, x] have the loss log(1 + exp(x)) for the first one: softplus(x). Written
+Two classes with logits [0, x] have the loss log(1 + exp(x)) for class 0: softplus(x). Written
 like that it overflows from x = 710 on, and its gradient with it. A primitive and a rule cure both.
 
     python examples/write_a_rule.py

@@ -209,8 +209,6 @@ SOFT = [[0.7, 0.2, 0.1], [0, 0.5, 0.5]]
         ([A, A], [[0.5, 0.7, -0.2], Y], {}, "has negative elements, e.g. -0.2 at (0, 2)"),
         ([A, A], [Y, [1, 1, 0]], {}, "row 1 of the target is no distribution: it sums to 2"),
         (A, [0.5, 0.25, 0.2], {}, "the target is no distribution: it sums to 0.95"),
-        ([A, A], [1.0, 0.0], {}, "the labels are floats; cross_entropy takes integers"),
-        (A, 2.0, {}, "the labels are floats"),
     ],
 )
 def test_what_is_likely_a_mistake(logits, target, options, note):
@@ -219,13 +217,6 @@ def test_what_is_likely_a_mistake(logits, target, options, note):
     assert c.to_dict()["notes"] == list(c.notes)
     assert f"note:    {c.notes[-1]}" in str(c)
     assert "<p>" + c.notes[-1][:20] in c._repr_mimebundle_()["text/html"]
-
-
-def test_float_labels_are_labels():
-    assert (tg.compare([A, A], [1.0, 0.0]).target == tg.compare([A, A], [1, 0]).target).all()
-    for label in (0.5, np.nan, INF, 1e300):
-        with pytest.raises(TypeError, match="class indices, which must be integers"):
-            tg.compare(A, label)
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,7 @@ def compare(
 
     Args:
         logits: numbers, an array or a Tensor with at least one axis; finite, or −inf for a mask.
-        target: a distribution of the logits' shape, or class indices; as in `cross_entropy`, but
-            class indices may be whole floats here.
+        target: a distribution of the logits' shape, or class indices; as in `cross_entropy`.
         form: of the composite: "naive", "shifted" or "logsumexp".
         dtype: convert the logits to this floating-point type first.
         seconds: how long to measure the time that each side takes; 0 for not at all.
@@ -71,10 +70,6 @@ def compare(
     }
     a = Tensor(logits, dtype=dtype, name="a")
     target = target.numpy() if isinstance(target, Tensor) else rectangular(target, "target")
-    notes: list[str] = []
-    if target.dtype.kind == "f" and target.ndim < a.ndim and _whole(target):
-        notes.append("the labels are floats; cross_entropy takes integers: target.astype(int)")
-        target = target.astype(np.int64)
     if a.dtype.itemsize not in ULP_SIZES:
         raise InvalidTypeError(
             f"compare: logits must be float16, float32 or float64; got {a.dtype}: give a dtype"
@@ -88,13 +83,8 @@ def compare(
         )
         composite, fused = (_swept(a, side()) for side in sides)
         costs = _timed(a, sides, (composite.bytes, fused.bytes), seconds)
-        notes += _likely_mistakes(a.numpy(), target, task.axis)
-        return _judged(a.numpy(), task, form, composite, fused, costs, tuple(notes))
-
-
-def _whole(x: np.ndarray) -> bool:
-    with np.errstate(invalid="ignore"):  # inf % 1
-        return bool(((x % 1 == 0) & (np.abs(x) < 2.0**63)).all())
+        notes = tuple(_likely_mistakes(a.numpy(), target, task.axis))
+        return _judged(a.numpy(), task, form, composite, fused, costs, notes)
 
 
 class _Swept(NamedTuple):

@@ -30,7 +30,7 @@ class ChangedDataError(TinygradError, RuntimeError):
 
 
 class LossWarning(RuntimeWarning):
-    """A loss is defined by convention here, or infinite."""
+    """A loss is defined by convention here, or infinite, or most likely not what was meant."""
 
 
 class GradientWarning(UserWarning):

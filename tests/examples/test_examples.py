@@ -136,7 +136,7 @@ def test_walkthrough(tmp_path):
         r"numerator: +−y +\[-1\.000, +0\.000, +0\.000\]",
         r"denominator: +\+p·Σy +\[0\.659, 0\.242, 0\.099\]",
         r"p − y +\[-0\.341, +0\.242, +0\.099\]",
-        r"s·p − y +\[ ?0\.318, -0\.515, +0\.197\]",
+        r"Σy·p − y +\[ ?0\.318, -0\.515, +0\.197\]",
         r"graph: SoftmaxWithLoss$",
     ):
         assert re.search(fact, output, re.M), fact

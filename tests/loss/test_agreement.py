@@ -54,7 +54,7 @@ def test_both_agree_with_finite_differences(case, form, seed):
 
 
 def test_smoothing_around_a_class_of_little_weight_keeps_its_digits():
-    """There the gradient is s·p_t − q_t of two small terms, not −s·(1 − p_t) + (s − q_t)."""
+    """There the gradient is Σq·p_t − q_t of two small terms, not −Σq·(1 − p_t) + (Σq − q_t)."""
     logits = np.array([[0.0, 26.0, 1.0]])
     options = {"weight": [0.0, 0.0, 1.0], "label_smoothing": 0.1, "reduction": "sum"}
     exact, exact_grad, size, grad_size = oracle.loss_and_gradient(logits, [0], **options)

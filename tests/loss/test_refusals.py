@@ -1,5 +1,7 @@
 """Bad input to the losses: each call is one exception of a fitting type, with one sentence."""
 
+import warnings
+
 import numpy as np
 import pytest
 from loss_cases import EVERY_FORM
@@ -170,3 +172,69 @@ def test_unsigned_labels_are_what_they_are():
     for label in (2**64 - 1, 2**64 - 100):
         with pytest.raises(tg.TinygradError, match=f"got {label} at"):
             tg.cross_entropy(np.zeros((1, 3)), np.array([label], np.uint64))
+
+
+# Likely mistakes ----------------------------------------------------------------------------------
+
+
+def exp_over_sum(x, axis=-1):
+    e = tg.exp(x)
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+PROBABILITIES = {
+    "softmax": tg.softmax,
+    "softmax over axis 1": lambda x: tg.softmax(x, axis=1),
+    "exp / sum": exp_over_sum,
+    "exp / sum, shifted": lambda x: exp_over_sum(x - np.max(x.numpy(), axis=1, keepdims=True)),
+}
+
+
+@pytest.mark.parametrize("name", PROBABILITIES)
+@pytest.mark.parametrize("loss", [tg.cross_entropy, lambda a, t: tg.SoftmaxWithLoss()(a, t)])
+def test_softmax_applied_twice_is_a_warning_at_the_users_line(name, loss):
+    a = PROBABILITIES[name](tg.Tensor(LOGITS))
+    with pytest.warns(tg.LossWarning, match="softmax is applied twice") as found:
+        loss(a, [0, 1])
+    assert [w.filename for w in found] == [__file__]
+
+
+def test_softmax_applied_twice_to_one_row():
+    e = np.exp(tg.Tensor(LOGITS[0]))
+    with pytest.warns(tg.LossWarning, match="softmax is applied twice"):
+        tg.cross_entropy(e / e.sum(), 0)
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        lambda x: x,
+        lambda x: x * 2,
+        lambda x: x / tg.sum(x, axis=1, keepdims=True),
+        lambda x: tg.exp(x) / 3.0,
+        lambda x: tg.exp(x) / tg.exp(x * 2).sum(axis=1, keepdims=True),
+        lambda x: 1 / tg.sum(x, axis=1, keepdims=True) * x,
+        lambda x: tg.log_softmax(x),  # normalised once, and it stays so
+        lambda x: tg.log(tg.softmax(x)),
+        lambda x: tg.softmax(x, axis=0),  # attention, say, over something else
+        lambda x: exp_over_sum(x, axis=0),
+        lambda x: tg.softmax(x) * 10,
+        lambda x: tg.softmax(x).numpy(),
+    ],
+)
+def test_no_warning_on_what_is_usual(logits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tg.cross_entropy(logits(tg.Tensor(LOGITS)), [0, 1])
+
+
+def test_swapped_arguments_are_suspected():
+    with pytest.raises(ValueError, match="are logits and target swapped"):
+        tg.cross_entropy([0, 1], LOGITS)
+    with pytest.raises(ValueError, match=r"got \(3,\)$"):
+        tg.cross_entropy(LOGITS, [0, 1, 2])
+
+
+def test_float_labels_are_told_how_to_become_integers():
+    with pytest.raises(TypeError, match=r"target.astype\(int\)"):
+        tg.cross_entropy(LOGITS, [0.0, 1.0])

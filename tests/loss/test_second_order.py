@@ -1,4 +1,4 @@
-"""Second derivatives: fused = composite = the closed form s·(diag(p) − ppᵀ)."""
+"""Second derivatives: fused = composite = the closed form Σy·(diag(p) − ppᵀ)."""
 
 import finite_differences as fd
 import numpy as np

@@ -51,7 +51,7 @@ def composite_cross_entropy(
     """Softmax-cross-entropy from `exp`, `sum`, `div` and `log`, one node per operation.
 
     Args:
-        form: "naive" (the textbook's; overflows and underflows), "shifted" or "logsumexp".
+        form: "naive" (as on paper; overflows and underflows), "shifted" or "logsumexp".
         logits, target, weight, ignore_index, reduction, label_smoothing, temperature, axis: as in
             `cross_entropy`.
 

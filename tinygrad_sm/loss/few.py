@@ -152,7 +152,7 @@ def _starts(rows: int, classes: int) -> Indices:
 def _by_distributions(
     logits: Floats, soft: NDArray[Any], scale: float, gradient: Floats | None
 ) -> Doubles | None:
-    """s lse(a) - q.a and scale (s p - q): in float64 no class need stand apart for float32."""
+    """Σq lse(a) - q.a and scale (Σq p - q): in float64 no class need stand apart for float32."""
     classes = logits.shape[1]
     a, q = logits.astype(DOUBLE), soft.astype(DOUBLE, copy=False)
     exps = np.exp(a)

@@ -1,10 +1,10 @@
 """Softmax and cross-entropy in one visit to the logits: the row losses and their gradient.
 
 Plain arrays in, plain arrays out; nothing of the graph is known here.  For a row of logits a with
-effective target q, s = sum(q) and temperature T:
+effective target q and temperature T:
 
     loss      sum_j q_j (lse(a/T) - a_j/T)
-    gradient  scale/T * (s*p - q),   p = softmax(a/T)
+    gradient  scale/T * (Σq*p - q),   p = softmax(a/T)
 
 What keeps the digits (after Blanchard, Higham & Higham, "Accurately computing the log-sum-exp and
 softmax functions", IMA Journal of Numerical Analysis, 2021):

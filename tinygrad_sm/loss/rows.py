@@ -199,7 +199,7 @@ def _summed_gaps(a: Floats, maxima: Doubles, dense: NDArray[Any], apart: Any) ->
 def write_scaled(
     rows: Rows, chosen: Choice, exps: Floats, dense: NDArray[Any] | None, out: Floats
 ) -> None:
-    """out = scale/T * (s*p - q) from the exponentials of some rows, right but for the class t."""
+    """out = scale/T * (Σq*p - q) from the exponentials of some rows, right but for the class t."""
     total = rows.rest[chosen] + rows.peak[chosen]
     scaled_last = rows.leading and isinstance(rows.factor, float) and abs(rows.factor) <= 1.0
     if dense is not None and scaled_last:
@@ -229,7 +229,7 @@ def _scale(exps: Floats, rate: Doubles, out: Floats) -> None:
 def gradient_at_index(rows: Rows) -> Doubles:
     """The gradient at t, (rows,), as minus the sum of the others: a row's gradient adds up to 0.
 
-    Where q_t is the smaller part of s, s*p_t - q_t has less to cancel and is taken instead.
+    Where q_t is the smaller part of Σq, Σq*p_t - q_t has less to cancel and is taken instead.
     """
     rate = rows.weight / (rows.rest + rows.peak)
     pulled: Doubles = -rate * rows.rest

@@ -1,4 +1,4 @@
-"""Softmax-cross-entropy as one fused node, with the closed form s·p − y for its gradient."""
+"""Softmax-cross-entropy as one fused node, with the closed form Σy·p − y for its gradient."""
 
 from __future__ import annotations
 
@@ -151,11 +151,11 @@ def _spread(g: Any, task: Task) -> Any:
 
 
 def closed_form(g: Any, logits: Any, target: Any, task: Task) -> Any:
-    """g·(s·p − q)/T by differentiable operations, for second derivatives."""
+    """g·(Σq·p − q)/T by differentiable operations, for second derivatives."""
     q = target if task.index is None else task.dense(logits.dtype)
-    s = p.sum(q, axis=task.axis, keepdims=True)
+    mass = p.sum(q, axis=task.axis, keepdims=True)
     probabilities = softmax(logits / task.temperature, axis=task.axis)
-    return _spread(g, task) * (s * probabilities - q) / task.temperature
+    return _spread(g, task) * (mass * probabilities - q) / task.temperature
 
 
 def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
@@ -179,7 +179,7 @@ def scales_last(g: Any) -> bool:
 
 
 def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
-    """g·(s·p − q)/T: what the forward pass left, or the kernel once more."""
+    """g·(Σq·p − q)/T: what the forward pass left, or the kernel once more."""
     if isinstance(g, Tensor):
         return closed_form(g, logits, target, task)
     per_row = task.reduction == "none"
@@ -219,7 +219,7 @@ def cross_entropy(
     temperature: float = 1.0,
     axis: int = -1,
 ) -> Any:
-    """Softmax-cross-entropy as one fused node: L = Σ_j y_j (lse(a) − a_j), ∂L/∂a = s·p − y.
+    """Softmax-cross-entropy as one fused node: L = Σ_j y_j (lse(a) − a_j), ∂L/∂a = Σy·p − y.
 
     The same function as `composite_cross_entropy`, computed in one visit to the logits.
 
@@ -227,7 +227,7 @@ def cross_entropy(
         logits: a Tensor or array with at least one axis, the classes along `axis`. float16 is
             computed in float32, longdouble in float64. −inf masks a class: p = 0 and no gradient.
         target: its shape alone decides. The logits' shape: a distribution over the classes
-            (one-hot or soft, any row sum s, integers allowed). The logits' shape without `axis`:
+            (one-hot or soft, any row sum, integers allowed). The logits' shape without `axis`:
             class indices (integers).
         weight: one number per class that multiplies its target; shape (classes,), not negative.
         ignore_index: a class index that marks rows that do not count; with class indices only.
@@ -242,8 +242,8 @@ def cross_entropy(
         dtype. For plain arrays a plain array.
 
     Where it departs from torch.nn.functional.cross_entropy: the class axis is the last by default;
-    a mean over no rows is 0, with a warning, instead of NaN; distributions whose sum s is not 1
-    have the true gradient s·p − y; a NaN or +inf among the logits is an error.
+    a mean over no rows is 0, with a warning, instead of NaN; distributions whose sum is not 1
+    have the true gradient Σy·p − y; a NaN or +inf among the logits is an error.
 
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit; see `Task`.
@@ -264,8 +264,29 @@ def cross_entropy(
         temperature=temperature,
         axis=axis,
     )
+    if a._op is not None and _ends_in_softmax(a, task.axis):
+        warn(
+            "the logits of a cross-entropy are what softmax returned: then softmax is applied "
+            "twice; give what went into softmax"
+        )
     loss = loss_node(a, task)
     return loss.numpy() if plain and not loss.requires_grad else loss
+
+
+def _ends_in_softmax(a: Tensor, axis: int) -> bool:
+    """Whether a computed Tensor is softmax(x) or exp(x) / Σ exp(x) over `axis`, and that alone."""
+    total = a
+    if a._op is p.div:
+        e, total = a._operands
+        if not (isinstance(total, Tensor) and total._op is p.sum and total._operands[0] is e):
+            return False
+        if not (isinstance(e, Tensor) and e._op is p.exp):
+            return False
+    elif a._op is not softmax:
+        return False
+    over = total._params.get("axis", -1 if total is a else None)
+    axes = range(a.ndim) if over is None else np.ravel(over).tolist()
+    return {i % a.ndim for i in axes} == {axis}
 
 
 def loss_node(logits: Tensor, task: Task) -> Tensor:
@@ -278,10 +299,11 @@ def loss_node(logits: Tensor, task: Task) -> Tensor:
 
 
 class SoftmaxWithLoss:
-    """The textbook's layer: softmax and cross-entropy in one, with `forward` and `backward`.
+    """The layer of Saito's "Deep Learning from Scratch", softmax and cross-entropy in one.
 
-    It takes any options of `cross_entropy`, honours `dout`, and its gradient is right for soft
-    targets of any row sum, for one row and for a batch (the mean over the rows by default).
+    It has `forward` and `backward`, takes any options of `cross_entropy`, honours `dout`, and its
+    gradient is right for soft targets of any row sum, for one row and for a batch (the mean over
+    the rows by default).
 
     Attributes:
         loss: the loss of the last `forward`.

@@ -135,9 +135,11 @@ def task_of(
             shape, axis, None, soft, None, None, None, reduction, divisor, float(temperature)
         )
     if given.shape != rows:
+        swapped = given.ndim == len(shape) + 1 and given.shape[:-1] == shape
         raise InvalidValueError(
             f"target must have the logits' shape {shape} (a distribution) or "
             f"{rows} (class indices); got {given.shape}"
+            + ("; are logits and target swapped?" if swapped else "")
         )
     index, active = _checked_index(given, shape[axis], ignore_index)
     coefficient, smooth = _coefficients(index, active, weight, label_smoothing, shape[axis])
@@ -301,6 +303,7 @@ def _checked_index(
         raise InvalidTypeError(
             f"target of shape {given.shape} means class indices, which must be integers; "
             f"got dtype {given.dtype}"
+            + (", which target.astype(int) makes of whole ones" if given.dtype.kind == "f" else "")
         )
     index = np.array(given, np.intp)  # our own: the owner may change it before backward
     index.setflags(write=False)

@@ -25,7 +25,7 @@ def cross_entropy_with_gradient(
     temperature: float = 1.0,
     axis: int = -1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The loss of plain arrays and its gradient s·p − y, with no graph: for loops written by hand.
+    """The loss of plain arrays and its gradient Σy·p − y, with no graph: for loops written by hand.
 
     Args:
         logits: an array; the gradient is taken by it.

@@ -47,7 +47,7 @@ def _composite(form: str) -> Callable[[Tensor, int], tuple[Tensor, None]]:
 
 
 def _textbook(a: Tensor, target: int) -> tuple[Tensor, Tensor]:
-    """The article's fused code: p = exp(a) / sum(exp(a)), da = p, da[target] -= 1."""
+    """The fused code of Saito's textbook: p = exp(a) / sum(exp(a)), da = p, da[target] -= 1."""
     prob = np.exp(a) / np.sum(np.exp(a), axis=-1, keepdims=True)
     prob.name = "p"
     y = np.zeros(a.shape, a.dtype)
@@ -74,7 +74,7 @@ def _fused(a: Tensor, target: int) -> tuple[Tensor, None]:
 
 FORMS = (
     Form("naive", "naive composite", _composite("naive")),
-    Form("textbook", "textbook's p − y", _textbook),
+    Form("textbook", "p − y of Saito's textbook", _textbook),
     Form("shifted", "shifted composite", _composite("shifted")),
     Form("clipped", "clipped p (1e-15)", _clipped),
     Form("logsumexp", "log-sum-exp composite", _composite("logsumexp")),

@@ -39,16 +39,16 @@ class Sweep:
 
 SWEEPS = (
     Sweep(
-        "scale", "scale of the logits", "a = (s, s/2, s/20), the second class is right", "s",
+        "scale", "scale of the logits", "a = (c, c/2, c/20), class 1 is right", "c",
         (1.0, 0.5, 0.05), (0.0, 0.0, 0.0), 1, 10_000.0,
     ),
     Sweep(
-        "ahead", "right class ahead by a margin", "a = (m, 0, −1), the first class is right", "m",
+        "ahead", "right class ahead by a margin", "a = (m, 0, −1), class 0 is right", "m",
         (1.0, 0.0, 0.0), (0.0, 0.0, -1.0), 0, 3_000.0,
     ),
     Sweep(
         "behind", "right class behind by a margin: confidently wrong",
-        "a = (0, m, m − 1), the first class is right", "m",
+        "a = (0, m, m − 1), class 0 is right", "m",
         (0.0, 1.0, 1.0), (0.0, 0.0, -1.0), 0, 3_000.0,
     ),
 )  # fmt: skip

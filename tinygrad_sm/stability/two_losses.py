@@ -17,7 +17,7 @@ from tinygrad_sm.tensor import Tensor
 
 @dataclass(frozen=True, slots=True)
 class ConfidentlyWrong:
-    """Gradients at the logits a = (0, m, m − 1), first class right, as the margin m grows.
+    """Gradients at the logits a = (0, m, m − 1), class 0 right, as the margin m grows.
 
     Attributes:
         margins: (points,) by how much the right class is behind.
