@@ -38,7 +38,7 @@ PARAMETERS = {
         np.array([True, False]), (0, [True, False, True]),
     ],
     "shape": [(), (-1,), (1, -1), (3, 2), (3, 3), (1, 3), (2, 3), (2, 2, 3)],
-    "axes": [None, (1, 0), (0, 1), (-1, 0, 1)],
+    "axes": [None, (1, 0), (0, 1), (-1, 0, 1), [1, 0], np.array([1, 0]), [2, 0, 1]],
     "dtype": DTYPES,
     "subscripts": ["ij->", "ij,jk->ik", "ii", "...->...", "i,i"], "shift": [1, (1, 2)], "n": [2, 3],
     "offset": [0, 1], "axis1": [0, -1], "axis2": [1, 0], "repeats": [2, [1, 0, 2]], "k": [1, 2],

@@ -139,6 +139,8 @@ class Snapshot:
             return (
                 ("axis", task.axis), ("reduction", task.reduction), ("task", self._opaque(task))
             )  # fmt: skip
+        if op.name == "transpose" and params.get("axes") is not None:  # a list, or an array
+            params = {"axes": tuple([int(i) for i in params["axes"]])}
         if "axis" in op.parameters:
             params = _from_the_front(op, params, t._operands[0].shape)
         return tuple(sorted((name, self._param(value)) for name, value in params.items()))
