@@ -16,6 +16,7 @@ from tinygrad_sm.errors import (
     TinygradError,
 )
 
+_BOUNDS = frozenset({int, NoneType})
 _POINTS = (int, np.integer, np.bool_, NoneType, EllipsisType)  # parts of an index that stay as is
 
 
@@ -67,10 +68,11 @@ def own_index(index: Any) -> Any:
 
 
 def _own_part(part: Any) -> Any:
+    if isinstance(part, slice):
+        bounds = (part.start, part.stop, part.step)
+        return part if _BOUNDS.issuperset(map(type, bounds)) else slice(*map(_own_bound, bounds))
     if isinstance(part, _POINTS):
         return part
-    if isinstance(part, slice):
-        return slice(_own_bound(part.start), _own_bound(part.stop), _own_bound(part.step))
     if hasattr(type(part), "__primitive__"):
         raise InvalidTypeError(
             f"an index must be integers, slices or booleans; got a {type(part).__name__}"

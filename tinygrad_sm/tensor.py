@@ -177,9 +177,10 @@ class Tensor:
     Augmented assignment (`w -= step`) changes the data of a leaf inside `no_grad`. Elsewhere it is
     refused for a leaf that requires a gradient, and means `w = w - step` for any other Tensor.
 
-    Threads may share Tensors and graphs: adding to `grad` is atomic for each Tensor, so that no
-    addition is lost, in an order left to chance. Changing `data` while another thread computes
-    with it is not safe. `no_grad` and `group` hold for one thread or asyncio task.
+    Threads may share leaves: adding to `grad` is atomic for each Tensor, so that no addition is
+    lost, in an order left to chance. A graph is for one backward at a time, and changing `data`
+    while another thread computes with it is not safe. `no_grad` and `group` hold for one thread
+    or asyncio task.
 
     Args:
         data: numbers, nested lists or an array, of any shape; copied. float16, float32, float64
