@@ -2,6 +2,7 @@
 
 Rows of logits of every family are given to each form and peer; loss and gradient are held against
 60 exact digits. A distance as large as the number itself is shown as "all": no digit is right.
+For targets that are distributions a gradient's digits count from its terms: see `exact`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.command import output_option, run, write_files
-from benchmarks.exact import FAMILIES, Errors, Family, exact_cross_entropy
+from benchmarks.exact import DISTRIBUTIONS, FAMILIES, Errors, Family, exact_cross_entropy
 from benchmarks.peers import Ours, Peer, contestants
 from benchmarks.report import console, markdown_table
 from tinygrad_sm.loss.composite import FORMS, composite_cross_entropy
@@ -34,12 +35,14 @@ DTYPES = ("float64", "float32")
 QUANTITIES = {"loss": "loss", "right_class": "right class", "other_classes": "other classes"}
 PROMISE = 5.0  # ULP: what the fused node must stay within
 WORST = "all families"
+SOFT = frozenset(family.name for family in DISTRIBUTIONS)
 
 # Classes → rows in each family
 SIZES = {2: 200, 3: 200, 10: 100, 100: 40, 1000: 8, 50_000: 1}
 QUICK_SIZES = {2: 40, 3: 40, 10: 30, 100: 6, 1000: 1}
 
-ByRow = Callable[[NDArray[Any], NDArray[Any]], "tuple[NDArray[Any], NDArray[Any]] | None"]
+ByRow = Callable[..., "tuple[NDArray[Any], NDArray[Any]] | None"]
+"""From logits, target and `label_smoothing` to losses and gradient; None where there is no such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +75,25 @@ def measure(
     for classes, rows in sizes.items():
         logits, target = family.sample(np.random.default_rng([seed, classes]), rows, classes)
         logits = logits.astype(dtype)
-        truth = exact_cross_entropy(logits, target)
+        if target.ndim > 1:
+            target = target.astype(dtype)
+        truth = exact_cross_entropy(logits, target, family.smoothing)
+        options = {"label_smoothing": family.smoothing} if family.smoothing else {}
         for name, form in forms.items():
-            computed = _quietly(form, logits, target)
+            computed = _quietly(form, logits, target, options)
             if computed is not None:
                 errors = truth.errors(*computed)
                 worst[name] = worse(worst[name], errors) if name in worst else errors
     return [Result(name, family.name, dtype, errors) for name, errors in worst.items()]
 
 
-def _quietly(form: ByRow, logits: NDArray[Any], target: NDArray[Any]) -> Any:
+def _quietly(
+    form: ByRow, logits: NDArray[Any], target: NDArray[Any], options: dict[str, float]
+) -> Any:
     """Overflow and log 0 are what is looked for here, and no reason to warn."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return form(logits, target)
+        return form(logits, target, **options)
 
 
 def worse(a: Errors, b: Errors) -> Errors:
@@ -142,11 +150,19 @@ def summary_grid(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]
 def titled_grids(
     results: Sequence[Result],
 ) -> Iterator[tuple[str, tuple[list[str], list[list[str]]]]]:
-    """Every table with its title, the summary last."""
-    for dtype in dict.fromkeys(each.dtype for each in results):
-        for quantity, name in QUANTITIES.items():
-            yield f"{dtype}, {name}: worst error in ULP", grid(results, dtype, quantity)
-    yield "worst of all families, in ULP", summary_grid(results)
+    """Every table with its title, the two summaries last."""
+    kinds = {"right classes": False, "smoothed and soft targets": True}
+    some = {
+        kind: [r for r in results if (r.family in SOFT) == soft] for kind, soft in kinds.items()
+    }
+    for kind, own in some.items():
+        for dtype in dict.fromkeys(each.dtype for each in own):
+            for quantity, name in QUANTITIES.items():
+                title = f"{kind}, {dtype}, {name}: worst error in ULP"
+                yield title, grid(own, dtype, quantity)
+    for kind, own in some.items():
+        if own:
+            yield f"worst of all families, {kind}, in ULP", summary_grid(own)
 
 
 def verdict(results: Sequence[Result]) -> str:
@@ -170,10 +186,9 @@ def show(results: Sequence[Result], to: Console) -> None:
 
 
 def as_markdown(results: Sequence[Result]) -> bytes:
-    """The tables for a README, the summary first."""
-    *details, (title, (header, rows)) = titled_grids(results)
-    lines = [f"**{title}**", "", *markdown_table(header, rows), "", verdict(results)]
-    for title, (header, rows) in details:
+    """The tables for a README, the summaries first."""
+    lines = [verdict(results)]
+    for title, (header, rows) in reversed(list(titled_grids(results))):
         lines += ["", f"**{title}**", "", *markdown_table(header, rows)]
     return ("\n".join(lines) + "\n").encode()
 
@@ -226,7 +241,7 @@ def command(folder: Path, quick: bool, seed: int) -> int:
 
 def measure_all(forms: Mapping[str, ByRow], sizes: Mapping[int, int], seed: int) -> list[Result]:
     """Measure every family in every dtype, with a progress bar."""
-    work = [(family, dtype) for dtype in DTYPES for family in FAMILIES]
+    work = [(family, dtype) for dtype in DTYPES for family in (*FAMILIES, *DISTRIBUTIONS)]
     steps = track(work, "Measuring", console=Console(stderr=True), transient=True)
     return [
         result for family, dtype in steps for result in measure(forms, family, dtype, sizes, seed)

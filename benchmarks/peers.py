@@ -66,8 +66,13 @@ class Peer:
         """A linear layer and the loss; the gradients of x, weight and bias."""
         return None
 
-    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats] | None:
-        """The losses (rows,) and the gradient of their sum, in the logits' dtype."""
+    def by_row(
+        self, logits: Floats, target: Floats, **options: Any
+    ) -> tuple[Floats, Floats] | None:
+        """The losses (rows,) and the gradient of their sum, in the logits' dtype.
+
+        None where the peer has no such loss; options: `label_smoothing`.
+        """
         return None
 
 
@@ -166,9 +171,9 @@ class Ours(Peer):
 
         return run
 
-    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+    def by_row(self, logits: Floats, target: Floats, **options: Any) -> tuple[Floats, Floats]:
         """`cross_entropy`."""
-        return self.form_by_row(self.tg.cross_entropy, logits, target)
+        return self.form_by_row(self.tg.cross_entropy, logits, target, **options)
 
     def form_by_row(
         self, function: Any, logits: Floats, target: Floats, **options: Any
@@ -250,11 +255,11 @@ class Torch(Peer):
             leaves, lambda: functional.cross_entropy(functional.linear(*leaves), target)
         )
 
-    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+    def by_row(self, logits: Floats, target: Floats, **options: Any) -> tuple[Floats, Floats]:
         """`torch.nn.functional.cross_entropy`."""
         x = self._leaf(logits)
         loss = self.torch.nn.functional.cross_entropy(
-            x, self.torch.from_numpy(target), reduction="none"
+            x, self.torch.from_numpy(target), reduction="none", **options
         )
         loss.sum().backward()
         return loss.detach().numpy(), x.grad.numpy()
@@ -301,8 +306,12 @@ class Jax(Peer):
         logits, target = self.jnp.asarray(problem.logits), self.jnp.asarray(problem.target)
         return lambda: self.jax.block_until_ready(step(logits, target))[1]
 
-    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+    def by_row(
+        self, logits: Floats, target: Floats, **options: Any
+    ) -> tuple[Floats, Floats] | None:
         """`log_softmax` and a look-up, differentiated by `grad`."""
+        if target.ndim > 1 or options:
+            return None
         a, t = self.jnp.asarray(logits), self.jnp.asarray(target)
         loss, pullback = self.jax.vjp(lambda x: self._losses(x, t), a)
         return np.asarray(loss), np.asarray(pullback(self.jnp.ones_like(loss))[0])
@@ -399,8 +408,12 @@ class MyGrad(Peer):
         x, factor, term = map(self._leaf, (np.ones(3), *_chain_arrays("arrays")))
         return _chain(x, factor, term, operations)
 
-    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+    def by_row(
+        self, logits: Floats, target: Floats, **options: Any
+    ) -> tuple[Floats, Floats] | None:
         """`softmax_crossentropy`, a row at a time, since it knows no reduction but the mean."""
+        if target.ndim > 1 or options:
+            return None
         losses, gradients = [], []
         for row, right in zip(logits, target, strict=True):
             x = self._leaf(row[np.newaxis])
@@ -489,8 +502,12 @@ class SciPy(Peer):
         self.log_softmax = importlib.import_module("scipy.special").log_softmax
         super().__init__(None)
 
-    def by_row(self, logits: Floats, target: Floats) -> tuple[Floats, Floats]:
+    def by_row(
+        self, logits: Floats, target: Floats, **options: Any
+    ) -> tuple[Floats, Floats] | None:
         """`scipy.special.log_softmax`."""
+        if target.ndim > 1 or options:
+            return None
         log_p = self.log_softmax(logits, axis=1)
         right = np.arange(len(logits)), target
         gradient = np.exp(log_p)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
-from benchmarks.exact import FAMILIES, Errors, exact_cross_entropy
-from benchmarks.peers import Ours
+from benchmarks.exact import DISTRIBUTIONS, FAMILIES, Errors, exact_cross_entropy
+from benchmarks.peers import PEERS, Ours, Peer
 
 SIZES = {2: 3, 5: 8}
 
@@ -20,7 +20,7 @@ def results():
     return [
         each
         for dtype in accuracy.DTYPES
-        for family in FAMILIES
+        for family in (*FAMILIES, *DISTRIBUTIONS)
         for each in accuracy.measure(forms, family, dtype, SIZES)
     ]
 
@@ -52,6 +52,33 @@ def test_the_reference_is_the_definition(family, dtype):
             assert abs(rest) <= 0.5
 
 
+@pytest.mark.parametrize("family", DISTRIBUTIONS, ids=lambda family: family.name)
+def test_the_reference_is_the_definition_for_distributions(family):
+    logits, target = family.sample(np.random.default_rng(0), 7, 4)
+    logits = np.clip(logits, -300, 300)
+    truth = exact_cross_entropy(logits, target, family.smoothing)
+    for i, row in enumerate(logits):
+        with mpmath.workdps(400):
+            epsilon = mpmath.mpf(family.smoothing)
+            y = target[i] if target.ndim > 1 else np.arange(4) == target[i]
+            q = [(1 - epsilon) * mpmath.mpf(float(x)) + epsilon / 4 for x in y]
+            e = [mpmath.exp(mpmath.mpf(float(x))) for x in row]
+            p = [x / mpmath.fsum(e) for x in e]
+            s = mpmath.fsum(q)
+            exact = [-mpmath.fsum(x * mpmath.log(z) for x, z in zip(q, p, strict=True))]
+            exact += [s * z - x for x, z in zip(q, p, strict=True)]
+            found = [(truth.loss, i), *((truth.gradient, (i, j)) for j in range(4))]
+            for j, ((numbers, at), expected) in enumerate(zip(found, exact, strict=True)):
+                nearest, rest, unit = (
+                    mpmath.mpf(float(x[at])) for x in (numbers.nearest, numbers.rest, numbers.unit)
+                )
+                assert abs((nearest - expected) / unit + rest) < 1e-9
+                if j:
+                    one = max(s * p[j - 1], q[j - 1])
+                    other = max(s * (1 - p[j - 1]), s - q[j - 1])
+                    assert unit == np.spacing(float(min(one, other)))
+
+
 @pytest.mark.parametrize("dtype", accuracy.DTYPES)
 def test_an_ulp_is_the_spacing_and_no_finer_than_that_of_denormals(dtype):
     info = np.finfo(dtype)
@@ -69,7 +96,15 @@ def test_what_is_not_a_number_is_infinitely_far_off():
 
 
 def test_every_form_is_measured_on_every_family_in_every_dtype(results):
-    assert len(results) == 4 * len(FAMILIES) * len(accuracy.DTYPES)
+    assert len(results) == 4 * (len(FAMILIES) + len(DISTRIBUTIONS)) * len(accuracy.DTYPES)
+
+
+def test_a_peer_that_knows_classes_only_is_left_out():
+    for peer in PEERS:
+        if peer is Ours or peer.by_row is Peer.by_row or not peer.installed():
+            continue
+        found = peer(1).by_row(np.zeros((1, 2)), np.array([0]), label_smoothing=0.5)
+        assert found is None or found[1].tolist() == [[-0.25, 0.25]]
 
 
 def test_the_fused_node_keeps_its_promise_here(results):
@@ -99,5 +134,5 @@ def test_the_json_is_valid_and_the_markdown_has_all_tables(results):
     parsed = json.loads(accuracy.as_json(results, {"tinygrad_sm": "1"}, SIZES))
     assert len(parsed["results"]) == len(results)
     text = accuracy.as_markdown(results).decode()
-    assert text.count("| form |") == 7
+    assert text.count("| form |") == 14
     assert "| fused |" in text

@@ -10,6 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 
+from benchmarks.exact import DISTRIBUTIONS, exact_cross_entropy
 from tinygrad_sm import pool
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss import kernel
@@ -166,6 +167,75 @@ def test_sums_are_exact_to_the_last_place(rng):
         exact = np.array([mpmath.fsum(map(mpmath.mpf, row)) for row in terms])
         assert np.all(abs(careful_row_sums(terms) - exact) <= 2 * np.spacing(exact.astype(float)))
         assert row_sums(terms) == pytest.approx(exact.astype(float), rel=1e-14)
+
+
+# --- smoothed and soft targets: digits count from the terms whose difference the gradient is ------
+
+
+def worst_of_terms(family, rng, dtype, shape):
+    """The worst error of loss and gradient, as `benchmarks.exact` counts it."""
+    a, y = family.sample(rng, *shape)
+    a, classes = a.astype(dtype), shape[1]
+    if y.ndim > 1:
+        y = y.astype(dtype)
+        arguments = {"soft": y}
+    else:
+        coefficient = np.full(len(y), 1.0 - family.smoothing)
+        smooth = np.full(classes, family.smoothing / classes)
+        arguments = {"index": y, "coefficient": coefficient, "smooth": smooth}
+    losses, gradient = softmax_cross_entropy(a, **arguments)
+    errors = exact_cross_entropy(a, y, family.smoothing).errors(losses.astype(dtype), gradient)
+    return max(errors.loss, errors.right_class, errors.other_classes)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", DISTRIBUTIONS, ids=lambda family: family.name)
+def test_distributions_keep_the_promise(rng, family, dtype):
+    for shape in [(36, 2), (36, 3), (1, 10), (12, 30), (3, 200)]:
+        assert worst_of_terms(family, rng, dtype, shape) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", DISTRIBUTIONS, ids=lambda family: family.name)
+def test_distributions_in_tiles_and_segments_keep_it(rng, layout, family, dtype):
+    assert worst_of_terms(family, rng, dtype, (3, 300)) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("repeat", [1, 40])
+def test_a_smoothed_target_keeps_the_right_class(repeat):
+    a, index = np.repeat([[20.0, 0, 0, 0]], repeat, axis=0), np.zeros(repeat, np.intp)
+    _, gradient = softmax_cross_entropy(
+        a, index=index, coefficient=np.full(repeat, 1 - 1e-3), smooth=np.full(4, 1e-3 / 4)
+    )
+    with mpmath.workdps(60):
+        rest = 3 * mpmath.exp(-20)
+        exact = 3 * mpmath.mpf(1e-3) / 4 - rest / (1 + rest)
+    for x in gradient[:, 0]:
+        assert ulp_error(x, exact, np.float64) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("repeat", [1, 40])
+def test_a_soft_target_keeps_the_class_that_has_most_of_it(repeat):
+    a = np.repeat([[-40.0, 0, -45]], repeat, axis=0)
+    q = np.repeat([[1e-6, 1 - 1e-6, 0]], repeat, axis=0)
+    _, gradient = softmax_cross_entropy(a, soft=q)
+    with mpmath.workdps(60):
+        first, last = mpmath.exp(-40), mpmath.exp(-45)
+        s, total = mpmath.mpf(1e-6) + mpmath.mpf(1 - 1e-6), 1 + first + last
+        exact = mpmath.mpf(1e-6) - s * (first + last) / total
+    for x in gradient[:, 1]:
+        assert ulp_error(x, exact, np.float64) <= PROMISED_ULP
+
+
+@pytest.mark.parametrize("target", [np.float16, np.float32])
+@pytest.mark.parametrize("classes", [10, 200, 3000])
+def test_the_gradient_of_soft_rows_adds_up_to_nothing(rng, target, classes):
+    a = (3 * rng.standard_normal((20, classes))).astype(np.float32)
+    q = rng.dirichlet(np.full(classes, 0.3), 20).astype(target)
+    _, gradient = softmax_cross_entropy(a, soft=q)
+    sums = gradient.astype(np.float64).sum(axis=1)
+    sizes = np.abs(gradient).astype(np.float64).sum(axis=1)
+    assert np.all(np.abs(sums) <= 4 * np.finfo(np.float32).eps * sizes)
 
 
 # --- targets of every kind against the definition --------------------------------------------
@@ -428,20 +498,47 @@ def test_a_temperature_that_is_too_small_for_the_logits(layout, classes):
         softmax_cross_entropy(a, index=np.array([1]), temperature=1e-20)
 
 
-@pytest.mark.parametrize("classes", [7, 160])
-def test_strides_do_not_matter(rng, classes):
-    a = rng.standard_normal((40, classes))
-    index = rng.integers(0, classes, 40)
-    losses, gradient = softmax_cross_entropy(a, index=index)
-    spread = np.zeros((80, 2 * classes))[::2, ::-2]
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["index", "smooth", "soft"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("small", [False, True])
+def test_how_arrays_lie_in_memory_changes_no_bit(request, rng, dtype, kind, temperature, small):
+    if not small:
+        request.getfixturevalue("monkeypatch").setattr(kernel, "SERIAL_ELEMENTS", 64)
+    for rows, classes in ((40, 7), (40, 160)):
+        a = (rng.choice([1.0, 400.0], (rows, 1)) * rng.standard_normal((rows, classes))).astype(
+            dtype
+        )
+        arguments, _ = targets(rng, kind, rows, classes, dtype)
+        expected = softmax_cross_entropy(a, temperature=temperature, **arguments)
+        for lay in (_in_columns, _backwards):
+            if kind == "soft":
+                arguments["soft"] = lay(arguments["soft"])
+            out = lay(np.zeros_like(a))
+            for given in ({}, {"out": out}):
+                found = softmax_cross_entropy(lay(a), temperature=temperature, **arguments, **given)
+                assert np.array_equal(found[0], expected[0])
+                assert np.array_equal(found[1], expected[1])
+            assert found[1] is out
+
+
+def _in_columns(a):
+    return np.asfortranarray(a)
+
+
+def _backwards(a):
+    spread = np.zeros((2 * a.shape[0], 2 * a.shape[1]), a.dtype)[::-2, ::-2]
     spread[...] = a
-    for view in (np.asfortranarray(a), spread):
-        again, same = softmax_cross_entropy(view, index=index)
-        assert again == pytest.approx(losses, rel=1e-15)
-        assert same == pytest.approx(gradient, rel=1e-15)
-    out = np.zeros((80, 2 * classes))[::2, ::-2]
-    assert softmax_cross_entropy(a, index=index, out=out)[1] is out
-    assert np.array_equal(out, gradient)
+    return spread
+
+
+def test_wide_rows_backwards(rng, layout):
+    a = 3 * rng.standard_normal((4, 300))
+    q = rng.random((4, 300))
+    expected = softmax_cross_entropy(a, soft=q)
+    found = softmax_cross_entropy(_backwards(a), soft=_backwards(q))
+    assert np.array_equal(found[0], expected[0])
+    assert np.array_equal(found[1], expected[1])
 
 
 def test_without_a_gradient_only_tiles_are_allocated(rng):

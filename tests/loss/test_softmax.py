@@ -35,7 +35,7 @@ def _long(name, axis):
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
-@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("axis", [0, 1, -1, (1, 2), (0, -1), None])
 def test_first_and_second_derivatives_against_finite_differences(name, axis):
     rng = np.random.default_rng(0)
     a, u, v = rng.normal(size=(3, 2, 3, 2))
@@ -94,3 +94,61 @@ def test_dtypes_are_kept(dtype):
         out = function(a)
         assert out.dtype == dtype
         assert tg.grad(out, a, np.ones(out.shape)).dtype == dtype
+
+
+@pytest.mark.parametrize("axis", [(1, 2), (-1, 0), None])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_logsumexp_over_several_axes(axis, keepdims):
+    a = tg.Tensor(np.random.default_rng(1).normal(size=(2, 3, 2)))
+    out = tg.logsumexp(a, axis=axis, keepdims=keepdims)
+    e = np.exp(a.numpy())
+    assert out.numpy() == pytest.approx(np.log(e.sum(axis=axis, keepdims=keepdims)), rel=1e-14)
+    g = np.random.default_rng(2).normal(size=out.shape)
+    spread = g if keepdims or axis is None else np.expand_dims(g, axis)
+    expected = spread * e / e.sum(axis=axis, keepdims=True)
+    assert tg.grad(out, a, g) == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64", "bool"])
+def test_integers_become_float64(dtype):
+    a = np.array([0, 3, 1]).astype(dtype)
+    expected = np.exp(a.astype(float)) / np.exp(a.astype(float)).sum()
+    for found, exact in (
+        (tg.softmax(a), expected),
+        (tg.log_softmax(a), np.log(expected)),
+        (tg.logsumexp(a), np.log(np.exp(a.astype(float)).sum())),
+    ):
+        assert found.dtype == np.float64
+        assert found == pytest.approx(exact, rel=1e-14)
+    assert tg.cross_entropy(a, 1).dtype == np.float64
+    assert tg.cross_entropy(a, 1) == pytest.approx(-np.log(expected[1]))
+
+
+def test_an_infinite_logit_makes_an_infinite_sum():
+    assert tg.logsumexp(np.array([np.inf, 0.0])) == np.inf
+    assert tg.logsumexp(np.array([[np.inf, 1e4, np.inf], [0, 0, 0]]))[0] == np.inf
+    assert tg.logsumexp(np.array([np.inf, -np.inf])) == np.inf
+    assert np.isnan(tg.logsumexp(np.array([np.nan, 0.0])))
+
+
+def test_no_class_at_all():
+    assert tg.softmax(np.zeros((2, 0))).shape == tg.log_softmax(np.zeros((2, 0))).shape == (2, 0)
+    assert tg.logsumexp(np.zeros((2, 0))).tolist() == [-np.inf] * 2
+
+
+def test_many_half_floats_have_a_sum():
+    a = tg.Tensor(np.zeros(100_000, np.float16))
+    assert tg.softmax(a).numpy() == pytest.approx(np.full(100_000, 1e-5), rel=5e-3)
+    assert tg.log_softmax(a).numpy() == pytest.approx(np.full(100_000, -np.log(1e5)), rel=1e-3)
+    assert tg.logsumexp(a).item() == pytest.approx(np.log(1e5), rel=1e-3)
+    assert tg.grad(tg.logsumexp(a), a) == pytest.approx(np.full(100_000, 1e-5), rel=5e-3)
+
+
+@pytest.mark.parametrize("function", [tg.softmax, tg.log_softmax, tg.logsumexp])
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_how_the_logits_lie_in_memory_changes_no_bit(function, axis):
+    a = np.random.default_rng(3).normal(size=(37, 41))
+    spread = np.empty((74, 82))[::-2, ::-2]
+    spread[...] = a
+    for same in (np.asfortranarray(a), spread):
+        assert np.array_equal(function(same, axis=axis), function(a, axis=axis))

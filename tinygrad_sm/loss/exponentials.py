@@ -24,6 +24,7 @@ Terms: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp]], Doubles]
 
 CHUNK = 128  # columns added in one chain
 DOTTED = 1024  # columns of one scalar product: BLAS adds them in 16 chains or more
+COPIED = 1 << 16  # elements at a time
 DEEP = -700.0  # exp of less is about to leave the normal numbers
 VANISHED = 800.0  # exp(-800) is 0 in float64
 UPPER_DIGITS = -1 << 27  # the bits of a float64 that keep 26 of its 53 digits
@@ -59,6 +60,23 @@ def row_sums(values: NDArray[Any]) -> Doubles:
     while values.shape[1] > CHUNK:
         values = _chunk_sums(values, CHUNK)
     sums: Doubles = np.einsum("ij->i", values)
+    return sums
+
+
+def sums_of_others(values: Floats, index: NDArray[np.intp], scratch: Scratch) -> Doubles:
+    """Sums along rows but for one element each, (r, n) and (r,) -> (r,), a part at a time."""
+    rows, width = values.shape
+    sums = np.zeros(rows)
+    height = max(1, COPIED // width)
+    for top in range(0, rows, height):
+        for left in range(0, width, COPIED):
+            part = values[top : top + height, left : left + COPIED]
+            copy = scratch.take("copy", part.shape, np.float64)
+            copy[...] = part
+            at = index[top : top + height] - left
+            here = np.flatnonzero((at >= 0) & (at < part.shape[1]))
+            copy[here, at[here]] = 0.0
+            sums[top : top + height] += row_sums(copy)
     return sums
 
 

@@ -40,9 +40,12 @@ from tinygrad_sm.loss.exponentials import (
     exponentials,
     is_power_of_two,
     row_sums,
+    sums_of_others,
 )
 from tinygrad_sm.loss.few import SHORT, few_rows
 from tinygrad_sm.loss.rows import (
+    ALL,
+    NORMAL,
     Choice,
     Indices,
     PerRow,
@@ -57,7 +60,6 @@ from tinygrad_sm.loss.rows import (
     write_scaled,
 )
 
-ALL = slice(None)
 DOUBLE = np.dtype(np.float64)
 TILE_BYTES = 1 << 22  # of logits: a few such blocks fit the last-level cache, and calls stay few
 BUFFERED_BYTES = 1 << 19  # the same where a tile's exponentials need a buffer of their own
@@ -117,6 +119,9 @@ def softmax_cross_entropy(
     if not logits.size:
         return np.zeros(len(logits)), gradient
     few = logits.size < SERIAL_ELEMENTS
+    if few:  # NumPy's loops give other last bits where an array does not lie in order
+        logits = np.ascontiguousarray(logits)
+        soft = None if soft is None else np.ascontiguousarray(soft)
     with np.errstate(all="ignore"):  # overflow and underflow are part of the plan
         if few and classes <= SHORT and temperature == 1.0 and smooth is None:
             found = few_rows(logits, index, coefficient, soft, scale, gradient)
@@ -156,23 +161,25 @@ def _aim_at_classes(
     """Take classes as the target, with or without the same `smooth` for every row."""
     at_index: PerRow = 1.0 if coefficient is None else per_row(coefficient)
     if smooth is None:
-        job.aim(index, at_index, at_index)
+        job.aim(index, at_index, 0.0)
         return
     values = smooth.astype(np.float64)
+    others, largest = values.sum() - values, int(values.argmax())
+    others[largest] = np.delete(values, largest).sum()  # the one that the difference may spoil
     counts: PerRow = 1.0 if active is None else per_row(active)
-    job.aim(index, at_index + counts * values[index], at_index + counts * float(values.sum()))
+    job.aim(index, at_index + counts * values[index], counts * others[index])
     job.aim_densely(smooth[None, :].astype(job.logits.dtype), counts)
 
 
 def _aim_at_dense(job: Rows, soft: NDArray[Any], threads: int) -> None:
     """Take a distribution a row as the target; where all are one-hot, their classes."""
-    dense = soft if soft.dtype.kind == "f" else soft.astype(job.logits.dtype)
+    dense = soft if soft.dtype in NORMAL else soft.astype(job.logits.dtype)
     index, at_index = np.zeros(len(dense), np.intp), np.zeros(len(dense))
     if _find_only_classes(job, dense, index, at_index, threads):
         weight: PerRow = 1.0 if np.all(at_index == 1.0) else at_index
-        job.aim(index, weight, weight)
+        job.aim(index, weight, 0.0)
         return
-    job.aim(index, at_index, np.ones(len(dense)))
+    job.aim(index, at_index, np.zeros(len(dense)))
     job.aim_densely(dense, 1.0)
     job.weight, job.leading = np.empty(len(dense)), True
 
@@ -182,10 +189,12 @@ def _lead(job: Rows, rows: slice) -> None:
     a, q = job.logits[rows], job.dense_at(rows, ALL)
     assert q is not None
     apart = job.each[: len(a)], a.argmax(axis=1)
-    total = row_sums(q)
+    others = sums_of_others(q, apart[1], scratch)
+    total = others + q[apart]
     for known, found in (
         (job.index, apart[1]),
         (job.at_index, q[apart]),
+        (job.others, others),
         (job.total, total),
         (job.weight, some(job.factor, rows) * total),
     ):
@@ -265,7 +274,7 @@ def _holds_exponentials(job: Rows, given: bool) -> bool:
 
 def _tile(job: Rows, rows: slice, dtype: np.dtype[Any]) -> None:
     """Do some rows without a shift, and again with one those whose sums are not safe."""
-    a = job.logits[rows]
+    a = np.ascontiguousarray(job.logits[rows])
     if job.leading:
         _lead(job, rows)
     if job.dense is not None:
@@ -371,7 +380,7 @@ def _shift_of(job: Rows, rows: Choice, maxima: Doubles) -> Doubles:
 
 def _measure_gaps(job: Rows, rows: slice) -> None:
     """Fill in the maxima and the gaps of some rows, before their logits may be overwritten."""
-    a, dense = job.logits[rows], job.dense_at(rows, ALL)
+    a, dense = np.ascontiguousarray(job.logits[rows]), job.dense_at(rows, ALL)
     assert dense is not None
     apart = job.each[: len(a)], job.index[rows]
     maxima = (a[apart] if job.leading else np.maximum.reduce(a, axis=1)).astype(np.float64)
@@ -430,7 +439,7 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
 
     def exponentiate(number: int) -> None:
         part = parts[number]
-        segment, t = a[:, part], int(job.index[row]) - part.start
+        segment, t = np.ascontiguousarray(a[:, part]), int(job.index[row]) - part.start
         apart = (0, t) if 0 <= t < segment.shape[1] else None
         dense = job.dense_at(rows, part)
         if dense is not None:

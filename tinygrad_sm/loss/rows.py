@@ -16,12 +16,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.exponentials import Doubles, Floats, Scratch, row_dots, row_sums
 
 Indices: TypeAlias = NDArray[np.intp]
 PerRow: TypeAlias = Doubles | float  # (rows,), or one number for all of them
 Choice: TypeAlias = slice | Indices  # which rows of a call
 
+ALL = slice(None)
 LARGEST_RATIO = 1e280  # where R/e_t is below, e_t is a normal number
 # Smallest normal number, and a quarter of the largest, of either dtype.
 NORMAL = {
@@ -39,6 +41,7 @@ class Rows:
 
     index: Indices  # (rows,) the class t
     at_index: PerRow  # q_t
+    others: PerRow  # sum_{j != t} q_j, added up without q_t: s - q_t would have no digits left
     total: PerRow  # s
     weight: PerRow  # what multiplies p in the gradient: s*scale/T
     dense: NDArray[Any] | None = None  # (rows, n) or (1, n): q_j for j != t; None: zeros
@@ -57,12 +60,18 @@ class Rows:
     ) -> None:
         self.logits, self.gradient, self.temperature = logits, gradient, float(temperature)
         self.factor = per_row(scale) / self.temperature
+        if np.isinf(self.factor).any() and np.isfinite(scale).all():
+            raise InvalidValueError(
+                f"temperature must not be so small that the gradient / temperature overflows; "
+                f"got {temperature}"
+            )
         self.each = np.arange(len(logits))
 
-    def aim(self, index: Indices, at_index: PerRow, total: PerRow) -> None:
+    def aim(self, index: Indices, at_index: PerRow, others: PerRow) -> None:
         """Set the target of every row, as seen from its class t."""
-        self.index, self.at_index, self.total = index, at_index, total
-        self.weight = self.factor * total
+        self.index, self.at_index, self.others = index, at_index, others
+        self.total = at_index + others
+        self.weight = self.factor * self.total
         self.logit = self.logits[self.each, index].astype(np.float64)
         self.peak = np.exp(self.logit / self.temperature)
         self.rest = np.empty(len(self.logits))
@@ -77,7 +86,8 @@ class Rows:
         """The dense target at some rows and columns, still to be multiplied by `active`."""
         if self.dense is None:
             return None
-        return self.dense[:, columns] if len(self.dense) == 1 else self.dense[rows, columns]
+        one_for_all = len(self.dense) == 1
+        return np.ascontiguousarray(self.dense[ALL if one_for_all else rows, columns])
 
 
 def per_row(values: Any) -> PerRow:
@@ -132,8 +142,7 @@ def losses(rows: Rows) -> Doubles:
     largest = np.exp((rows.maxima - rows.shift) / rows.temperature)
     apart = np.log(np.maximum((rows.rest + rows.peak) / largest, 1.0))
     apart = np.where(rows.logit == rows.maxima, right, apart)
-    others = times(np.subtract(rows.total, rows.at_index), apart)
-    return weighted + others + times(rows.active, rows.gaps)
+    return weighted + times(rows.others, apart) + times(rows.active, rows.gaps)
 
 
 def _right_losses(rows: Rows) -> Doubles:
@@ -159,7 +168,7 @@ def gaps(
     """sum_{j != t} q_j (max(a) - a_j)/T of a block a, (r, n) -> (r,).
 
     `mass` is sum(q); `apart` is where t stands, None if it is not here or a_t is the maximum.
-    mass*max - sum(q a) takes fewer passes, and will do where what is subtracted is no larger than
+    mass*max - sum(q a) takes fewer passes, and will do where what is subtracted is at most half of
     the difference.
     """
     dots = row_dots(a, dense)
@@ -169,7 +178,7 @@ def gaps(
         at_index = np.broadcast_to(dense, a.shape)[apart] * (maxima - a[apart])
         sums -= at_index
         subtracted += at_index
-    poor = np.flatnonzero(~(subtracted <= sums))  # NaN, too
+    poor = np.flatnonzero(~(2.0 * subtracted <= sums))  # NaN, too
     if len(poor) == len(a):
         sums = _summed_gaps(a, maxima, dense, apart)
     elif len(poor):
@@ -227,7 +236,7 @@ def _scale(exps: Floats, rate: Doubles, out: Floats) -> None:
 
 
 def gradient_at_index(rows: Rows) -> Doubles:
-    """The gradient at t, (rows,), as minus the sum of the others: a row's gradient adds up to 0.
+    """The gradient at t, (rows,): scale/T * (sum_{j != t} q_j - s*R/S).
 
     Where q_t is the smaller part of Σq, Σq*p_t - q_t has less to cancel and is taken instead.
     """
@@ -235,6 +244,6 @@ def gradient_at_index(rows: Rows) -> Doubles:
     pulled: Doubles = -rate * rows.rest
     if rows.dense is None:
         return pulled
-    pulled += rows.factor * np.subtract(rows.total, rows.at_index)
+    pulled += np.multiply(rows.factor, rows.others)
     direct = rate * rows.peak - np.multiply(rows.factor, rows.at_index)
-    return np.where(np.multiply(2.0, rows.at_index) < rows.total, direct, pulled)
+    return np.where(np.less(rows.at_index, rows.others), direct, pulled)

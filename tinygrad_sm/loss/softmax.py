@@ -11,38 +11,52 @@ import numpy as np
 
 from tinygrad_sm import primitives as p
 from tinygrad_sm.dispatch import def_primitive
+from tinygrad_sm.primitives import Axis
 
 
-def row_maximum(a: Any, axis: int) -> Any:
-    """The largest logit along `axis`, kept; 0 where all are -inf, so that a - m is never NaN."""
-    m = np.max(a, axis=axis, keepdims=True)
-    return np.where(m == -np.inf, 0, m)
+def row_maximum(a: Any, axis: Axis) -> Any:
+    """The largest logit along `axis`, kept; 0 where it is infinite, so that a - m is never NaN."""
+    m = np.max(a, axis=axis, keepdims=True, initial=-np.inf)
+    return np.where(np.isinf(m), 0, m).astype(a.dtype, copy=False)
 
 
-def _sum_of(e: Any, axis: int) -> Any:
+def _floats(a: Any) -> tuple[np.ndarray, Any]:
+    """What to compute with, and the result's dtype: integers are float64, float16 needs float32.
+
+    In C order, so that equal values give equal bits however they lie in memory.
+    """
+    a = np.asarray(a)
+    dtype = np.dtype(np.float64) if a.dtype.kind in "biu" else a.dtype
+    return np.asarray(a, np.promote_types(dtype, np.float32), order="C"), dtype
+
+
+def _sum_of(e: Any, axis: Axis) -> Any:
     """Σe, and 1 for 0, which it is where all is masked."""
     s = e.sum(axis=axis, keepdims=True)
     return np.where(s == 0, 1, s)
 
 
-def _softmax(a: Any, axis: int = -1) -> Any:
-    """Probabilities exp(a_i) / Σ_k exp(a_k) along `axis`; same shape and dtype as `a`."""
-    e = np.exp(a - row_maximum(a, axis))
-    return e / _sum_of(e, axis)
+def _softmax(a: Any, axis: Axis = -1) -> Any:
+    """Probabilities exp(a_i) / Σ_k exp(a_k) along `axis` (an int, a tuple, or None for all)."""
+    x, dtype = _floats(a)
+    e = np.exp(x - row_maximum(x, axis))
+    return (e / _sum_of(e, axis)).astype(dtype, copy=False)
 
 
-def _log_softmax(a: Any, axis: int = -1) -> Any:
-    """The logarithm a_i - lse(a) of the softmax along `axis`; same shape and dtype as `a`."""
-    d = a - row_maximum(a, axis)
-    return d - np.log(_sum_of(np.exp(d), axis))
+def _log_softmax(a: Any, axis: Axis = -1) -> Any:
+    """The logarithm a_i - lse(a) of the softmax along `axis` (an int, a tuple, or None for all)."""
+    x, dtype = _floats(a)
+    d = x - row_maximum(x, axis)
+    return (d - np.log(_sum_of(np.exp(d), axis))).astype(dtype, copy=False)
 
 
-def _logsumexp(a: Any, axis: int = -1, keepdims: bool = False) -> Any:
-    """log Σ_k exp(a_k) along `axis`, which is removed unless `keepdims`."""
-    m = row_maximum(a, axis)
-    with np.errstate(divide="ignore"):  # log 0 = -inf is the value when every logit is -inf
-        lse = m + np.log(np.exp(a - m).sum(axis=axis, keepdims=True))
-    return lse if keepdims else np.squeeze(lse, axis)
+def _logsumexp(a: Any, axis: Axis = -1, keepdims: bool = False) -> Any:
+    """log Σ_k exp(a_k) along `axis` (an int, a tuple, or None), which is removed unless kept."""
+    x, dtype = _floats(a)
+    m = row_maximum(x, axis)
+    with np.errstate(divide="ignore", over="ignore"):  # log 0 = -inf, and inf beside inf, are right
+        lse = m + np.log(np.exp(x - m).sum(axis=axis, keepdims=True))
+    return (lse if keepdims else np.squeeze(lse, axis)).astype(dtype, copy=False)
 
 
 softmax = def_primitive(  # J = diag(p) - p pᵀ, applied without being formed
@@ -56,8 +70,6 @@ log_softmax = def_primitive(
 logsumexp = def_primitive(
     "logsumexp",
     _logsumexp,
-    lambda g, y, a, axis=-1, keepdims=False: (
-        (g if keepdims else p.expand_dims(g, axis % a.ndim)) * softmax(a, axis=axis)
-    ),
+    lambda g, y, a, axis=-1, keepdims=False: p._kept(g, a, axis, keepdims) * softmax(a, axis=axis),
     kind="reduction",
 )

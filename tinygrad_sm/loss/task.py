@@ -128,7 +128,7 @@ def task_of(
                 "ignore_index goes with class indices only; the target is a distribution, "
                 f"since it has the logits' shape {shape}"
             )
-        soft = _effective(_checked_distribution(given, dtype), weight, label_smoothing, axis)
+        soft = _checked_distribution(given, dtype, weight, label_smoothing, axis)
         count = float(math.prod(rows))
         divisor = _checked_divisor(count) if reduction == "mean" else 1.0
         return Task(
@@ -142,18 +142,21 @@ def task_of(
             + ("; are logits and target swapped?" if swapped else "")
         )
     index, active = _checked_index(given, shape[axis], ignore_index)
-    coefficient, smooth = _coefficients(index, active, weight, label_smoothing, shape[axis])
     divisor = 1.0
-    if reduction == "mean":
-        if weight is not None:
-            counted = coefficient
-            if counted is None or label_smoothing:
-                counted = weight[index] if active is None else weight[index] * active
-            divisor = _checked_divisor(float(np.add.reduce(counted, axis=None)))
-        else:
-            divisor = _checked_divisor(
-                float(index.size if active is None else np.count_nonzero(active))
-            )
+    if reduction == "mean" and weight is None:
+        divisor = _checked_divisor(
+            float(index.size if active is None else np.count_nonzero(active))
+        )
+    elif reduction == "mean":
+        counted = weight[index] if active is None else weight[index] * active
+        with np.errstate(over="ignore"):
+            divisor = float(np.add.reduce(counted, axis=None))
+            if divisor and not 1e-150 < divisor < 1e150:  # a power of two cancels in a mean
+                power = -math.frexp(counted.max())[1]
+                weight, counted = np.ldexp(weight, power), np.ldexp(counted, power)
+                divisor = float(np.add.reduce(counted, axis=None))
+        divisor = _checked_divisor(divisor)
+    coefficient, smooth = _coefficients(index, active, weight, label_smoothing, shape[axis])
     return Task(
         shape,
         axis,
@@ -258,28 +261,46 @@ def _array_of(name: str, value: Any) -> np.ndarray:
     return rectangular(value, name)
 
 
-def _checked_distribution(given: Any, dtype: Any) -> Any:
+def _checked_distribution(
+    given: Any, dtype: Any, weight: np.ndarray | None, smoothing: float, axis: int
+) -> Any:
+    """The effective target of a distribution; all that is wrong with it is found by one look."""
     values = given.numpy() if isinstance(given, Tensor) else given
     if values.dtype.kind not in "biuf":
         raise InvalidTypeError(f"target must be real numbers; got dtype {values.dtype}")
     if values.dtype.kind != "f":
-        return values.astype(dtype)
-    if not surely_finite(values) and (wrong := ~np.isfinite(values)).any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise InvalidValueError(f"target must be finite; got {values[at]} at {at}")
-    return given
+        given = values.astype(np.promote_types(dtype, np.float32))
+    with np.errstate(over="ignore", invalid="ignore"):
+        soft = _effective(given, weight, smoothing, axis)
+        q = soft.numpy() if isinstance(soft, Tensor) else soft
+        limit = float(np.finfo(np.float32 if dtype.itemsize <= 4 else np.float64).max) / 4
+        if surely_finite(q, limit):
+            return soft
+        if (wrong := ~np.isfinite(values)).any():
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise InvalidValueError(f"target must be finite; got {values[at]} at {at}")
+        sums = np.abs(q).sum(axis=axis, dtype=np.longdouble)
+    if not (sums <= limit).all():
+        raise InvalidValueError(
+            f"target, times weight, must have row sums of at most {limit:.1e} for {dtype} logits"
+        )
+    return soft
 
 
-def surely_finite(values: np.ndarray) -> bool:
-    """Whether the extremes of a few values, or the sum of many, are finite: the quickest tests."""
+def surely_finite(values: np.ndarray, limit: float = math.inf) -> bool:
+    """Whether values are finite and add up to less than a limit, by the quickest tests there are.
+
+    The extremes of a few values tell, or the sum of many.
+    """
     flat = values.ravel(order="K")
     if flat.size < FEW:
         if not flat.size:
             return True
+        bound = limit / flat.size
         # NaN is found as both
-        return bool(flat[flat.argmax()] < math.inf and flat[flat.argmin()] > -math.inf)
+        return -bound < float(flat[flat.argmin()]) and float(flat[flat.argmax()]) < bound
     with np.errstate(all="ignore"):
-        return math.isfinite(np.einsum("i->", flat))
+        return abs(float(np.einsum("i->", flat))) < limit
 
 
 def _effective(y: Any, weight: np.ndarray | None, smoothing: float, axis: int) -> Any:
@@ -340,6 +361,11 @@ def _coefficients(
     smooth = None
     if smoothing:
         smooth = smoothing / classes * (np.ones(classes) if weight is None else weight)
+        if weight is not None and not smooth.sum() < sys.float_info.max / 4:
+            raise InvalidValueError(
+                "weight must not be so large that the smoothed target's sum over the classes, "
+                f"beside the weights of the target's classes, overflows; got up to {weight.max()}"
+            )
     if weight is None and active is None and not smoothing:
         return None, smooth
     if weight is None:
