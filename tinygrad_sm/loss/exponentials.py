@@ -24,7 +24,6 @@ Terms: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp]], Doubles]
 
 CHUNK = 128  # columns added in one chain
 DOTTED = 1024  # columns of one scalar product: BLAS adds them in 16 chains or more
-COPIED = 1 << 16  # elements at a time
 DEEP = -700.0  # exp of less is about to leave the normal numbers
 VANISHED = 800.0  # exp(-800) is 0 in float64
 UPPER_DIGITS = -1 << 27  # the bits of a float64 that keep 26 of its 53 digits
@@ -63,21 +62,28 @@ def row_sums(values: NDArray[Any]) -> Doubles:
     return sums
 
 
-def sums_of_others(values: Floats, index: NDArray[np.intp], scratch: Scratch) -> Doubles:
-    """Sums along rows but for one element each, (r, n) and (r,) -> (r,), a part at a time."""
-    rows, width = values.shape
-    sums = np.zeros(rows)
-    height = max(1, COPIED // width)
-    for top in range(0, rows, height):
-        for left in range(0, width, COPIED):
-            part = values[top : top + height, left : left + COPIED]
-            copy = scratch.take("copy", part.shape, np.float64)
-            copy[...] = part
-            at = index[top : top + height] - left
-            here = np.flatnonzero((at >= 0) & (at < part.shape[1]))
-            copy[here, at[here]] = 0.0
-            sums[top : top + height] += row_sums(copy)
-    return sums
+def sums_of_others(values: Floats, index: NDArray[np.intp]) -> tuple[Doubles, Doubles]:
+    """Sums along rows but for one element each, (r, n) and (r,) -> (r,), and those with it.
+
+    A sum of all minus the one will do, unless the one is more than the rest.
+    """
+    total = _close_sums(values)
+    one = values[np.arange(len(values)), index].astype(np.float64)
+    others = total - one
+    poor = np.flatnonzero(~(np.abs(one) <= np.abs(others)))
+    if poor.size:
+        rest = values[poor]
+        rest[np.arange(len(poor)), index[poor]] = 0.0
+        others[poor] = _close_sums(rest)
+        total[poor] = others[poor] + one[poor]
+    return others, total
+
+
+def _close_sums(values: Floats) -> Doubles:
+    """`row_sums` of float32 within a unit of 2**-24: chains too short for equal terms to show."""
+    if values.dtype == np.float32:
+        values = _chunk_sums(values, CHUNK // (4 if values.shape[1] > CHUNK else 8))
+    return row_sums(values.astype(np.float64, copy=False))
 
 
 def row_dots(values: NDArray[Any], weights: NDArray[Any]) -> Doubles:

@@ -189,8 +189,7 @@ def _lead(job: Rows, rows: slice) -> None:
     a, q = job.logits[rows], job.dense_at(rows, ALL)
     assert q is not None
     apart = job.each[: len(a)], a.argmax(axis=1)
-    others = sums_of_others(q, apart[1], scratch)
-    total = others + q[apart]
+    others, total = sums_of_others(q, apart[1])
     for known, found in (
         (job.index, apart[1]),
         (job.at_index, q[apart]),
