@@ -495,3 +495,11 @@ def test_sums_of_many_float16_do_not_stand_still():
     picked = w[np.zeros(5000, int)]
     np.testing.assert_array_equal(tg.grad(picked, w, ones[:, 0]), [5000, 0, 0])
     assert tg.grad(picked, w, ones[:, 0]).dtype == np.float16
+
+
+@pytest.mark.parametrize("index", [np.s_[::-1], np.s_[:, ::-1], np.s_[::-2, ::-3], np.s_[5, ::-1]])
+@pytest.mark.parametrize("function", [tg.sum, tg.mean, tg.exp, tg.tanh, tg.logsumexp])
+def test_backwards_in_memory_gives_the_same_bits(index, function):
+    x = np.random.default_rng(0).normal(size=(37, 1001))
+    expected = function(tg.Tensor(np.ascontiguousarray(x[index])))
+    assert np.array_equal(function(tg.Tensor(x)[index]).numpy(), expected.numpy())

@@ -321,7 +321,10 @@ NUMPY |= {np.concatenate: concatenate, np.expand_dims: expand_dims, np.stack: st
 
 def _getitem(x: Any, index: Any) -> Any:
     """The elements x[index], for every kind of index that NumPy has."""
-    return x[index]
+    y = x[index]
+    if isinstance(y, np.ndarray) and not y.flags.c_contiguous and min(y.strides) < 0:
+        return y.copy()  # backwards in memory, sums of equal values would have other last bits
+    return y
 
 
 def _scatter(g: Any, index: Any, shape: tuple[int, ...], distinct: bool = False) -> Any:
