@@ -242,6 +242,14 @@ def test_the_work_grows_with_the_graph_and_no_faster(make):
     assert work(lambda: make(100)) < 5.5 * work(lambda: make(25))
 
 
+def test_exact_numbers_stay_short_however_many_factors_there_are():
+    z = repeated(lambda z, i: z * (1 + 1e-6 * i), 300)
+    result = tg.fuse(naive(z))
+    steps = [step.after for found in result._plan.found for step in found.steps]
+    assert max(step.params.get("by", Fraction(1)).denominator.bit_length() for step in steps) < 2300
+    np.testing.assert_allclose(result.output.numpy(), naive(z).numpy(), rtol=1e-12)
+
+
 def test_names_and_groups_are_taken_over():
     a = tg.Tensor(LOGITS)
     with tg.group("loss"):

@@ -141,15 +141,19 @@ def promoted(*terms: Term) -> Any:
 
 
 LARGEST = 10**100
+MOST_BITS = 2200  # of an exact product: a long chain of factors is combined in stretches
 
 
 def out_of_range(term: Term) -> bool:
-    """Return whether one of a term's exact numbers is so large or small that floats lose it."""
+    """Return whether an exact number is so large or small that floats lose it, or too long."""
     if term.op not in ("@scale", *PRIMITIVE):
         return False
     numbers = [term.params[name] for name in ("by", "temperature") if name in term.params]
     numbers += [part.by for part in term.params.get("parts", ())]
-    return any(n and not 1 < LARGEST * abs(n) < LARGEST**2 for n in numbers)
+    return any(
+        n and (n.denominator.bit_length() > MOST_BITS or not 1 < LARGEST * abs(n) < LARGEST**2)
+        for n in numbers
+    )
 
 
 # What a term costs --------------------------------------------------------------------------------
