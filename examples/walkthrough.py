@@ -110,7 +110,7 @@ def backward_edge_by_edge(p: np.ndarray) -> None:
         ("p", "e"): ("−y/e", -y / e.numpy()),
         ("p", "s"): ("Σy/s", y.sum() / s.numpy()),
         ("s", "e"): ("Σy/s", y.sum() / s.numpy() * ones),
-        ("e", "a"): ("p·Σy − y", p * y.sum() - y),
+        ("e", "a"): ("Σy·p − y", p * y.sum() - y),
     }
     nodes = trace.graph.nodes
     for step in trace.steps:
