@@ -9,10 +9,10 @@ import numpy as np
 import tinygrad_sm as tg
 from benchmarks.problems import Problem
 from benchmarks.timing import Run
-from tinygrad_sm.fuse import RULES
-from tinygrad_sm.fuse.fusing import Plans
-from tinygrad_sm.fuse.plan import Plan
-from tinygrad_sm.fuse.snapshot import Snapshot
+from tinygrad_sm.fusion import RULES
+from tinygrad_sm.fusion.fusing import Plans
+from tinygrad_sm.fusion.plan import Plan
+from tinygrad_sm.fusion.snapshot import Snapshot
 
 SPELLINGS = ("picked", "one-hot")
 

@@ -104,7 +104,7 @@ class Ours(Peer):
 
     def __init__(self, threads: int) -> None:
         self.tg = importlib.import_module("tinygrad_sm")
-        pool = importlib.import_module("tinygrad_sm.pool")
+        pool = importlib.import_module("tinygrad_sm.engine.threads.pool")
         os.environ[pool.THREADS_VARIABLE] = str(threads)
         super().__init__(pool.default_threads())
 

@@ -9,7 +9,7 @@ import numpy as np
 import tinygrad_sm as tg
 import viz
 from tinygrad_sm.cli.examples import linear_levels
-from tinygrad_sm.stability import confidently_wrong, stability
+from tinygrad_sm.study.stability import confidently_wrong, stability
 from viz import lab
 
 HERE = Path(__file__).parent

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 import tinygrad_sm as tg
-from tinygrad_sm.fuse import RULES, Match, Number, Op, Rule, Var
-from tinygrad_sm.fuse.vocabulary import elementwise, like, number
-from tinygrad_sm.primitives import sigmoid
+from tinygrad_sm.engine.rules import sigmoid
+from tinygrad_sm.fusion import RULES, Match, Number, Op, Rule, Var
+from tinygrad_sm.fusion.vocabulary import elementwise, like, number
 
 # 1. What the rule shall make: a primitive that is accurate everywhere.
 softplus = tg.def_primitive(

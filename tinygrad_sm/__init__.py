@@ -3,24 +3,24 @@
 import builtins
 from typing import TYPE_CHECKING
 
-from tinygrad_sm.backward import BackwardTrace, grad, hessian, jacobian
-from tinygrad_sm.check import GradcheckReport, gradcheck
-from tinygrad_sm.compare import compare
-from tinygrad_sm.comparison import Comparison
-from tinygrad_sm.diagnose import Breakdown, first_breakdown
-from tinygrad_sm.dispatch import def_primitive
+from tinygrad_sm.engine.more import *
+from tinygrad_sm.engine.primitive import def_primitive
+from tinygrad_sm.engine.rules import *
+from tinygrad_sm.engine.sweep import BackwardTrace, grad, hessian, jacobian
+from tinygrad_sm.engine.tensor import Tensor, group, no_grad
+from tinygrad_sm.engine.threads.pool import set_threads
+from tinygrad_sm.engine.view import Graph, graph
 from tinygrad_sm.errors import GradientWarning, LossWarning, TinygradError
-from tinygrad_sm.fuse import FuseResult, fuse, fusing
-from tinygrad_sm.graph import Graph, graph
+from tinygrad_sm.fusion import FuseResult, fuse, fusing
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.linear import linear_cross_entropy
 from tinygrad_sm.loss.softmax import log_softmax, logsumexp, softmax
 from tinygrad_sm.loss.softmax_with_loss import SoftmaxWithLoss, cross_entropy
 from tinygrad_sm.loss.with_gradient import cross_entropy_with_gradient
-from tinygrad_sm.more import *
-from tinygrad_sm.pool import set_threads
-from tinygrad_sm.primitives import *
-from tinygrad_sm.tensor import Tensor, group, no_grad
+from tinygrad_sm.study.check import GradcheckReport, gradcheck
+from tinygrad_sm.study.comparing import compare
+from tinygrad_sm.study.comparison import Comparison
+from tinygrad_sm.study.diagnose import Breakdown, first_breakdown
 
 # written out, since type checkers read no further
 __all__ = [

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_sm.backward import BackwardTrace
-from tinygrad_sm.diagnose import first_breakdown
+from tinygrad_sm.engine.sweep import BackwardTrace
+from tinygrad_sm.engine.view import CONSTANT, LEAF, Graph, Node
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.graph import CONSTANT, LEAF, Graph, Node
+from tinygrad_sm.study.diagnose import first_breakdown
 from viz.draw import MOST_NODES, Gradients, box_of, breakdown_note, cluster_paths
 from viz.drawing import Drawing
 from viz.formula import Formulas, implied_names, letter

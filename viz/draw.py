@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tinygrad_sm.backward import BackwardTrace
-from tinygrad_sm.diagnose import Breakdown, first_breakdown
+from tinygrad_sm.engine.sweep import BackwardTrace
+from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.view import CONSTANT, LEAF, Graph, Node, graph
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.graph import CONSTANT, LEAF, Graph, Node, graph
-from tinygrad_sm.tensor import Tensor
+from tinygrad_sm.study.diagnose import Breakdown, first_breakdown
 from viz.drawing import Drawing
 from viz.formula import Formulas, legible, target_of
 from viz.scene import Arrow, Box, Cluster, Kind, Scene

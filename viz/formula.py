@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.graph import CONSTANT, LEAF, Graph, Node
+from tinygrad_sm.engine.view import CONSTANT, LEAF, Graph, Node
 from viz.values import number
 
 _MOST_CHARACTERS = 26
@@ -103,8 +103,8 @@ class Formulas:
         self._most = most
         self._silent = silent
         own = {node.id: node.name for node in graph.nodes if node.name}
-        named = _numbered(implied_names(graph) | own | dict(names or {}))
-        self._names = {i: legible(name) for i, name in named.items()}
+        named = implied_names(graph) | own | dict(names or {})
+        self._names = _numbered({i: legible(name) for i, name in named.items()})
 
     def title(self, node: Node) -> str:
         """A node's first line, e.g. ``"p = e / s"``; the name alone if nothing computed it."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from tinygrad_sm.diagnose import first_breakdown
+from tinygrad_sm.engine.view import CONSTANT, Graph, Node
 from tinygrad_sm.errors import InvalidTypeError
-from tinygrad_sm.fuse import FuseResult, Rewrite
-from tinygrad_sm.graph import CONSTANT, Graph, Node
+from tinygrad_sm.fusion import FuseResult, Rewrite
+from tinygrad_sm.study.diagnose import first_breakdown
 from viz.draw import MOST_NODES, Gradients, box_of, breakdown_note
 from viz.drawing import Drawing
 from viz.formula import SUBSCRIPTS, Formulas, letter, target_name, target_of

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
+from tinygrad_sm.engine.view import LEAF
 from tinygrad_sm.errors import TinygradError
-from tinygrad_sm.graph import LEAF
-from tinygrad_sm.stability import Band, ConfidentlyWrong, FormReport, Report, SweepReport
+from tinygrad_sm.study.stability import Band, ConfidentlyWrong, FormReport, Report, SweepReport
 from viz.picture import Picture
 from viz.style import FAINT, INK
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.view import LEAF, Graph, Kept, graph, kept_for_backward
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.graph import LEAF, Graph, Kept, graph, kept_for_backward
-from tinygrad_sm.tensor import Tensor
 from viz.draw import MOST_NODES, Gradients, box_of
 from viz.drawing import Drawing
 from viz.formula import Formulas, legible
@@ -26,8 +26,8 @@ _INPUTS, _OUTPUT = "inputs", "output"
 def draw_levels(levels: Mapping[str, Tensor]) -> Drawing:
     """Draw several graphs of the same inputs and the same output, with the bytes that each keeps.
 
-    What is kept is explained at `tinygrad_sm.graph.kept_for_backward`. Draw before `backward`,
-    which takes the gradients that fused nodes have saved.
+    What is kept is explained at `tinygrad_sm.engine.view.kept_for_backward`. Draw before
+    `backward`, which takes the gradients that fused nodes have saved.
 
     Args:
         levels: a title for each output, from the top of the picture to its bottom.

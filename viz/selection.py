@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
-from tinygrad_sm.graph import LEAF, Graph, Node
+from tinygrad_sm.engine.view import LEAF, Graph, Node
 from viz.formula import is_number
 
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinygrad_sm import pool
+from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.kernel import softmax_cross_entropy
 
@@ -285,7 +285,7 @@ def test_work_at_the_interpreters_end():
     """A thread that outlives the main one, and a function that runs at exit."""
     program = (
         "import atexit, threading, time, os\n"
-        "from tinygrad_sm import pool\n"
+        "from tinygrad_sm.engine.threads import pool\n"
         "def work():\n"
         "    time.sleep(.05); done = []; pool.run(done.append, 50, 4)\n"
         "    if sorted(done) != list(range(50)): os._exit(3)\n"

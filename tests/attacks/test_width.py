@@ -13,7 +13,7 @@ import pytest
 
 from tinygrad_sm.cli import stability as stability_cli
 from tinygrad_sm.cli.main import run
-from tinygrad_sm.stability import stability
+from tinygrad_sm.study.stability import stability
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = [

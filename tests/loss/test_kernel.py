@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.exact import DISTRIBUTIONS, exact_cross_entropy
-from tinygrad_sm import pool
+from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss import kernel
 from tinygrad_sm.loss.exponentials import careful_row_sums, row_dots, row_sums

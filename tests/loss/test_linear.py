@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_sm as tg
-from tinygrad_sm import pool
+from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.loss import linear
 
 RTOL = {np.float64: 1e-11, np.float32: 2e-4}

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.stability import confidently_wrong, stability
+from tinygrad_sm.study.stability import confidently_wrong, stability
 from viz import lab
 from viz.picture import SaveError
 

@@ -19,9 +19,9 @@ from tinygrad_sm.cli.options import (
 )
 from tinygrad_sm.cli.pictures import FORMATS, chosen_formats, write_pictures
 from tinygrad_sm.cli.printing import console, print_whole, print_written
-from tinygrad_sm.compare import compare
-from tinygrad_sm.comparison import Comparison
 from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.study.comparing import compare
+from tinygrad_sm.study.comparison import Comparison
 
 AGREE, DIFFER = 0, 1
 

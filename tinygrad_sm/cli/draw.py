@@ -13,9 +13,9 @@ from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET
 from tinygrad_sm.cli.options import given_loss_options, loss_arguments, loss_options, read_input
 from tinygrad_sm.cli.pictures import FORMATS
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
-from tinygrad_sm.compare import compare
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.tensor import Tensor
+from tinygrad_sm.study.comparing import compare
 
 if TYPE_CHECKING:
     from viz import Drawing

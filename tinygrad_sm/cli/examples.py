@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 import tinygrad_sm as tg
-from tinygrad_sm.primitives import take_along_axis
-from tinygrad_sm.tensor import Tensor
+from tinygrad_sm.engine.rules import take_along_axis
+from tinygrad_sm.engine.tensor import Tensor
 
 _LOGITS = np.array([[2.0, 1.0, 0.1], [0.5, -1.0, 3.0]])
 _T = np.array([0, 2])

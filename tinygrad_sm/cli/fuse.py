@@ -15,9 +15,9 @@ from tinygrad_sm.cli.options import output_folder, picture_options
 from tinygrad_sm.cli.pictures import FORMATS, chosen_formats, write_pictures
 from tinygrad_sm.cli.printing import console, print_written
 from tinygrad_sm.cli.user_code import guarded, output_of, traceback_option
-from tinygrad_sm.fuse import FuseResult, fuse
-from tinygrad_sm.graph import Node
-from tinygrad_sm.tensor import Tensor
+from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.view import Node
+from tinygrad_sm.fusion import FuseResult, fuse
 
 FUSED, NOTHING = 0, 1
 

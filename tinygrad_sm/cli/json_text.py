@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import click
 import numpy as np
 
-from tinygrad_sm.comparison import jsonable
+from tinygrad_sm.study.comparison import jsonable
 
 _NUMBERS = 10_000  # of an array in a piece
 

@@ -13,7 +13,7 @@ from tinygrad_sm.cli.options import output_folder, picture_options
 from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
 from tinygrad_sm.cli.printing import console, print_whole, print_written
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.stability import (
+from tinygrad_sm.study.stability import (
     DTYPES,
     TOLERANCE,
     Band,

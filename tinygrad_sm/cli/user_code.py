@@ -19,8 +19,8 @@ import click
 import numpy as np
 
 from tinygrad_sm.cli.inputs import dangling
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.tensor import Tensor
 
 _MODULE = "tinygrad_sm_user_code"
 _SAID = 300  # characters of an exception's text; --traceback shows all

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
-from tinygrad_sm import primitives as p
+from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine.tensor import Tensor, group
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.softmax import row_maximum
 from tinygrad_sm.loss.task import Task, non_finite, surely_finite, task_of
-from tinygrad_sm.tensor import Tensor, group
 
 if TYPE_CHECKING:
-    from tinygrad_sm.signatures import CompositeOptions
+    from tinygrad_sm.engine.signatures import CompositeOptions
 
 FORMS = ("naive", "shifted", "logsumexp")
 

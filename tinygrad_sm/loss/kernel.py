@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_sm import pool
+from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.exponentials import (
     CHUNK,

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
-from tinygrad_sm import primitives as p
-from tinygrad_sm.dispatch import def_primitive
+from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine.primitive import def_primitive
+from tinygrad_sm.engine.tensor import Tensor, is_recording
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.softmax_with_loss import (
@@ -30,10 +31,9 @@ from tinygrad_sm.loss.softmax_with_loss import (
     target_cotangent,
 )
 from tinygrad_sm.loss.task import Task, non_finite, task_of
-from tinygrad_sm.tensor import Tensor, is_recording
 
 if TYPE_CHECKING:
-    from tinygrad_sm.signatures import LinearOptions
+    from tinygrad_sm.engine.signatures import LinearOptions
 
 ROWS_FOR_SPEED = 64  # fewer rows at once, and the matrix products read W more than they compute
 SHARE_OF_LOGITS = 13  # a chunk holds at most one row in so many: with the rest, below a tenth

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm import primitives as p
-from tinygrad_sm.dispatch import def_primitive
-from tinygrad_sm.primitives import Axis
+from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine.primitive import def_primitive
+from tinygrad_sm.engine.rules import Axis
 
 
 def row_maximum(a: Any, axis: Axis) -> Any:

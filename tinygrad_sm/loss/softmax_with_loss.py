@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
-from tinygrad_sm import primitives as p
-from tinygrad_sm.dispatch import def_primitive
+from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine.primitive import def_primitive
+from tinygrad_sm.engine.tensor import Tensor, is_recording, record
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.softmax import logsumexp, softmax
 from tinygrad_sm.loss.task import FEW, Task, non_finite, task_of, warn
-from tinygrad_sm.tensor import Tensor, is_recording, record
 
 if TYPE_CHECKING:
-    from tinygrad_sm.signatures import LossOptions
+    from tinygrad_sm.engine.signatures import LossOptions
 
 
 @dataclass(slots=True)

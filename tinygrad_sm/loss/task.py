@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.engine.intake import rectangular
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, LossWarning
-from tinygrad_sm.intake import rectangular
-from tinygrad_sm.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
 FEW = 4096  # elements, for which a call costs more than they do

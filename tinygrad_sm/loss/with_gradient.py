@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.engine.tensor import Tensor, _float_array
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss.composite import refuse_non_finite
 from tinygrad_sm.loss.softmax_with_loss import reduced, run_kernel
 from tinygrad_sm.loss.task import Task, task_of
-from tinygrad_sm.tensor import Tensor, _float_array
 
 
 def cross_entropy_with_gradient(

@@ -1,6 +1,0 @@
-"""gradcheck: what the vjps say, held against what the function itself does."""
-
-from tinygrad_sm.check.examination import gradcheck
-from tinygrad_sm.check.report import GradcheckEntry, GradcheckReport
-
-__all__ = ["GradcheckEntry", "GradcheckReport", "gradcheck"]

@@ -1,0 +1,1 @@
+"""The engine: read primitive.py, rules.py, node.py and sweep.py, in this order."""

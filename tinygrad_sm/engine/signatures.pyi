@@ -1,0 +1,88 @@
+"""How a primitive may be called, for type checkers and editors; at run time it is a Primitive.
+
+Where a Tensor is among the arrays the result is a Tensor, else an array.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, ParamSpec, TypeAlias, TypedDict, TypeVar, overload
+
+import numpy as np
+
+from tinygrad_sm.engine.primitive import Kind, Primitive
+from tinygrad_sm.engine.tensor import Tensor
+
+P = ParamSpec("P")
+AnyArray = TypeVar("AnyArray", Tensor, np.ndarray)
+"""A Tensor or an array: a function written once for both gives what it is given."""
+
+class OfOne(Generic[P]):
+    """Takes one array, and what else the function behind it takes."""
+
+    @overload
+    def __call__(self, x: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
+    @overload
+    def __call__(self, x: Any, /, *args: P.args, **kwargs: P.kwargs) -> np.ndarray: ...
+
+class OfTwo(Generic[P]):
+    """Takes two arrays, and what else the function behind it takes."""
+
+    @overload
+    def __call__(self, x: Tensor, y: Any, /, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
+    @overload
+    def __call__(self, x: Any, y: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
+    @overload
+    def __call__(self, x: Any, y: Any, /, *args: P.args, **kwargs: P.kwargs) -> np.ndarray: ...
+
+class OneArray(OfOne[P], Primitive):
+    """A primitive of one array, such as `sum`."""
+
+class TwoArrays(OfTwo[P], Primitive):
+    """A primitive of two arrays, such as `maximum`."""
+
+Unary: TypeAlias = OneArray[[]]
+Binary: TypeAlias = TwoArrays[[]]
+
+class Choice(Primitive):
+    """A function of two arrays and a condition: `where`."""
+
+    @overload
+    def __call__(self, condition: Any, x: Tensor, y: Any, /) -> Tensor: ...
+    @overload
+    def __call__(self, condition: Any, x: Any, y: Tensor, /) -> Tensor: ...
+    @overload
+    def __call__(self, condition: Any, x: Any, y: Any, /) -> np.ndarray: ...
+
+class Said(TypedDict, total=False):
+    """What else `def_primitive` can be told."""
+
+    numpy: Callable[..., Any] | Iterable[Callable[..., Any]]
+    variadic: bool
+    integers: bool
+    kind: Kind | None
+    linear: bool
+    analytic: bool
+    notation: str | None
+
+class _Options(TypedDict, total=False):
+    ignore_index: int
+    reduction: str
+    label_smoothing: float
+    temperature: float
+
+class LossOptions(_Options, total=False):
+    """The options of `cross_entropy`."""
+
+    weight: Any
+    axis: int
+
+class CompositeOptions(LossOptions, total=False):
+    """The options of `composite_cross_entropy`."""
+
+    form: str
+
+class LinearOptions(_Options, total=False):
+    """The options of `linear_cross_entropy`."""
+
+    bias: Any
+    class_weight: Any
+    chunk_rows: int | None

@@ -1,0 +1,1 @@
+"""Large operations on several threads."""

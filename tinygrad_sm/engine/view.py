@@ -1,0 +1,268 @@
+"""The read-only view of a recorded computation: nodes, edges, groups, stable ids.
+
+Backward's trace, drawing, fusion and the comparison all read this view. Ids count the nodes in
+creation order from 0, so the same program gives the same ids in every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.engine.intake import read_only
+from tinygrad_sm.engine.primitive import TABLE, Primitive
+from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+
+LEAF = "leaf"
+"""The `op` of a Tensor that no operation computed."""
+CONSTANT = "constant"
+"""The `op` of an array, a number or a Tensor that no gradient is wanted for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One node of a graph.
+
+    Attributes:
+        id: position in `Graph.nodes`; inputs have smaller ids than what is made of them.
+        op: name of the primitive, or "leaf" or "constant".
+        name: the user's name for it, or None.
+        shape: length of each axis.
+        dtype: type of the elements, e.g. ``"float64"``.
+        inputs: ids of the arguments, in their order; one that is used twice stands twice.
+        params: the primitive's keyword parameters, e.g. ``{"axis": -1}``, read-only.
+        groups: names of the stages that it belongs to, outermost first.
+        value: the array, read-only.
+        tensor: the Tensor behind it; None for a plain array or number, and in a copy of the node,
+            which is pickled without what computed it.
+    """
+
+    id: int
+    op: str
+    name: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    inputs: tuple[int, ...]
+    params: Mapping[str, Any] = field(repr=False)
+    groups: tuple[str, ...] = field(repr=False)
+    value: np.ndarray = field(repr=False)
+    tensor: Tensor | None = field(repr=False)
+
+    @property
+    def primitive(self) -> Primitive | None:
+        """What is known of the operation; None for a leaf or constant."""
+        return TABLE[self.op] if self.inputs else None
+
+    def __reduce__(self) -> Any:
+        facts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _copied, (facts | {"params": dict(self.params), "tensor": None},)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An argument of a node: `source` is argument number `argument` of `target` (both ids)."""
+
+    source: int
+    target: int
+    argument: int
+
+
+class Graph:
+    """Everything that an output was computed from, as data.
+
+    Attributes:
+        nodes: all nodes, the inputs of each before it; ``nodes[i].id == i``.
+        edges: one per argument, by target and argument number.
+        output: id of the node that the view was made from.
+    """
+
+    def __init__(self, nodes: tuple[Node, ...], output: int) -> None:
+        self.nodes = nodes
+        self.output = output
+        self.edges = tuple(
+            Edge(source, node.id, i) for node in nodes for i, source in enumerate(node.inputs)
+        )
+        self._by_tensor = {n.tensor._id: n for n in nodes if n.tensor is not None}
+
+    def __reduce__(self) -> Any:
+        return Graph, (self.nodes, self.output)
+
+    def __repr__(self) -> str:
+        return f"<Graph of {len(self.nodes)} nodes and {len(self.edges)} edges>"
+
+    def __str__(self) -> str:
+        """One line per node: id, name, operation with its arguments, shape, dtype."""
+        rows = []
+        for n in self.nodes:
+            arguments = f"({', '.join(map(str, n.inputs))})" if n.inputs else ""
+            rows.append((str(n.id), n.name or "", n.op + arguments, f"{n.shape} {n.dtype}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+    def node_of(self, tensor: Tensor) -> Node:
+        """Return the node of a Tensor.
+
+        Raises:
+            InvalidTypeError: not a Tensor.
+            InvalidValueError: the Tensor took no part in this graph.
+        """
+        if not isinstance(tensor, Tensor):
+            raise InvalidTypeError(f"tensor must be a Tensor; got {type(tensor).__name__}")
+        node = self._by_tensor.get(tensor._id)
+        if node is None:
+            name = "a Tensor" if tensor.name is None else f"the Tensor {tensor.name!r}"
+            raise InvalidValueError(f"{name} of shape {tensor.shape} took no part in this graph")
+        return node
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the graph without its values, in types that JSON has."""
+        return {
+            "output": self.output,
+            "nodes": [
+                {
+                    "id": n.id,
+                    "op": n.op,
+                    "name": n.name,
+                    "shape": list(n.shape),
+                    "dtype": n.dtype,
+                    "inputs": list(n.inputs),
+                    "groups": list(n.groups),
+                }
+                for n in self.nodes
+            ],
+            "edges": [
+                {"source": e.source, "target": e.target, "argument": e.argument} for e in self.edges
+            ],
+        }
+
+
+def graph(output: Tensor) -> Graph:
+    """Return the view of all that `output` was computed from.
+
+    Raises:
+        InvalidTypeError: `output` is not a Tensor.
+    """
+    if not isinstance(output, Tensor):
+        raise InvalidTypeError(f"graph: output must be a Tensor; got {type(output).__name__}")
+    tensors = [output]
+    seen = {output._id}
+    for t in tensors:  # grows while it is walked
+        for x in t._inputs:
+            if x is not None and x._id not in seen:
+                seen.add(x._id)
+                tensors.append(x)
+    tensors.sort(key=attrgetter("_id"))
+    used = {output._id: output._now} | {  # what operations saw of leaves that may have changed
+        x._id: arg
+        for t in tensors
+        if t._snapshots is not None
+        for x, arg in zip(t._operands, t._snapshots, strict=True)
+        if isinstance(x, Tensor)
+    }
+    nodes: list[Node] = []
+    by_tensor: dict[int, int] = {}
+    by_array: dict[int, int] = {}  # keyed by id(): only to see that two arguments are one array
+    for t in tensors:
+        inputs = []
+        for x, arg in zip(t._inputs, t._args, strict=True):
+            if x is not None:
+                inputs.append(by_tensor[x._id])
+                continue
+            is_array = isinstance(arg, np.ndarray)
+            known = by_array.get(id(arg)) if is_array else None
+            if known is None:
+                known = len(nodes)
+                nodes.append(_constant(known, arg, t._groups))
+                if is_array:
+                    by_array[id(arg)] = known
+            inputs.append(known)
+        by_tensor[t._id] = len(nodes)
+        nodes.append(_node(len(nodes), t, tuple(inputs), used.get(t._id, t._array)))
+    return Graph(tuple(nodes), by_tensor[output._id])
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An array that stays in memory until backward because an operation was recorded.
+
+    Attributes:
+        what: "result", or what it was saved as, e.g. ``"gradient of weight"``.
+        shape: of the array.
+        bytes: of the memory behind it.
+    """
+
+    what: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+def kept_for_backward(view: Graph) -> tuple[tuple[Kept, ...], ...]:
+    """Return what each node keeps in memory until backward, by node id.
+
+    An operation keeps its result, whether a vjp will read it or not, and what it saved, such as
+    the gradient that a fused loss found on its way (until a backward takes it). What is there
+    already counts for nothing: leaves and constants, and views of another node's array.
+    """
+    known = {id(_owner(node.value)) for node in view.nodes if not node.inputs}
+    found = []
+    for node in view.nodes:
+        kept = []
+        if node.inputs:
+            for what, array in (("result", node.value), *_arrays_in(node.params)):
+                owner = _owner(array)
+                if id(owner) not in known:
+                    known.add(id(owner))
+                    kept.append(Kept(what, array.shape, owner.nbytes))
+        found.append(tuple(kept))
+    return tuple(found)
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    """The array whose memory this one looks at; itself, if it has its own."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _arrays_in(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays inside parameters, each with the name of the field that holds it."""
+    if isinstance(value, np.ndarray):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _arrays_in(part, f"{name.removesuffix('s')} of {key}" if name else str(key))
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _arrays_in(part, name)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for one in fields(value):
+            yield from _arrays_in(getattr(value, one.name), one.name)
+
+
+def _node(id: int, t: Tensor, inputs: tuple[int, ...], value: np.ndarray) -> Node:
+    op = t.op or (LEAF if t.requires_grad else CONSTANT)
+    name = None if t.name is None else str(t.name)
+    params = MappingProxyType(t._params)  # several Tensors may share the one dictionary
+    array = read_only(value, locked=value is not t._lent)
+    return Node(id, op, name, t.shape, str(t.dtype), inputs, params, t._groups, array, t)
+
+
+def _copied(facts: dict[str, Any]) -> Node:
+    """A node that was pickled, read-only as ever."""
+    params = MappingProxyType(facts["params"])
+    return Node(**facts | {"params": params, "value": read_only(facts["value"])})
+
+
+def _constant(id: int, value: Any, groups: tuple[str, ...]) -> Node:
+    array = read_only(np.asarray(value))
+    params: Mapping[str, Any] = MappingProxyType({})
+    return Node(id, CONSTANT, None, array.shape, str(array.dtype), (), params, groups, array, None)

@@ -1,0 +1,51 @@
+"""Fusion: find the composite of softmax and cross-entropy in any graph, and rewrite it.
+
+Where to start reading: the rules, then what carries them out, in the order in which it happens.
+
+    rules        what becomes what, and why: softmax, log_softmax, logsumexp, the loss, a layer
+    algebra      the plain algebra that brings what people write into the form of those rules
+    patterns     what a rule is made of, and the small matcher
+    vocabulary   the words that rules are written in, what they cost, how they are computed
+    loss_node    the fused loss, from what the rules found out about its targets
+    snapshot     a recorded graph, parted in structure and data
+    terms        the structure as terms; equal terms are one object
+    rewriting    the loop that applies rules until none fits, and the proof that it ends
+    extraction   from the rewritten terms to instructions: what is kept, done again, made
+    plan         what was found, and carrying the instructions out
+    result       what `fuse` returns: the new output, the rewrites, the near misses
+    fusing       `fuse` and `fusing`, and the plans that are remembered from graph to graph
+    deferred     why naive code inside `fusing` is not even computed where it was replaced
+"""
+
+from tinygrad_sm.fusion.fusing import fuse, fusing
+from tinygrad_sm.fusion.patterns import (
+    AlmostRule,
+    Const,
+    Either,
+    Match,
+    Maybe,
+    Number,
+    Op,
+    Rule,
+    Var,
+)
+from tinygrad_sm.fusion.result import FuseResult, NearMiss, Rewrite
+from tinygrad_sm.fusion.rules import RULES
+
+__all__ = [
+    "RULES",
+    "AlmostRule",
+    "Const",
+    "Either",
+    "FuseResult",
+    "Match",
+    "Maybe",
+    "NearMiss",
+    "Number",
+    "Op",
+    "Rewrite",
+    "Rule",
+    "Var",
+    "fuse",
+    "fusing",
+]

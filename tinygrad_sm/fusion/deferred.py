@@ -1,0 +1,118 @@
+"""Operations that wait until their values are read: inside `fusing`, often forever.
+
+A large result whose shape is known without computing it becomes a `Deferred`. Reading values
+computes them and what they are made of; what fusion replaces is not read, and so never computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from tinygrad_sm.engine.primitive import Primitive
+from tinygrad_sm.engine.tensor import Tensor, _fill_call, _fill_leaf, _settle_constants
+
+WORTH_WAITING = 10_000
+"""Elements of an argument; what has fewer is computed sooner than it is put off."""
+
+
+class Deferred(Tensor):
+    """A Tensor whose `_array` is computed when it is first read."""
+
+    __slots__ = ("_like", "waits")
+
+    _like: np.ndarray  # of the same shape and dtype, at no cost; later `_array` itself
+    waits: bool
+    shape = property(lambda self: self._like.shape)
+    dtype = property(lambda self: self._like.dtype)
+    ndim = property(lambda self: self._like.ndim)
+    size = property(lambda self: self._like.size)
+
+    def __getattr__(self, name: str) -> Any:  # asked only for what is not there
+        if name != "_array":
+            raise AttributeError(f"a Tensor has no attribute {name!r}")
+        for t in _in_order(self):
+            assert t._op is not None
+            t.settle(np.asarray(t._op.forward(*t._args, **t._params)))
+        return self._array
+
+    def settle(self, values: np.ndarray) -> None:
+        """End the waiting: these are the values."""
+        self._array = self._like = values
+        self.waits = False
+
+
+def _in_order(t: Deferred) -> Iterator[Deferred]:
+    """Yield what has to be computed for `t`, each after its operands; nothing recurses."""
+    pending = [t]
+    while pending:
+        at = pending[-1]
+        first = [x for x in at._operands if isinstance(x, Deferred) and x.waits]
+        if at.waits and first:
+            pending += first
+            continue
+        pending.pop()
+        if at.waits:
+            yield at
+
+
+def deferred(
+    primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any], groups: tuple[str, ...]
+) -> Tensor | None:
+    """Return an operation that waits; None if it is to be run at once."""
+    tensors = [x for x in args if isinstance(x, Tensor)]
+    for x in tensors:
+        if x.waits if isinstance(x, Deferred) else x._array.size >= WORTH_WAITING:
+            break
+    else:
+        return None
+    if any(x._lent is not None for x in tensors) or not any(x.requires_grad for x in tensors):
+        return None
+    likes = [
+        x._like if isinstance(x, Deferred) else x._array if isinstance(x, Tensor) else x
+        for x in args
+    ]
+    try:
+        if len(tensors) < len(args):
+            _settle_constants(primitive, args, likes, True)
+        like = _like(primitive, likes, params)
+    except (ValueError, TypeError, IndexError, OverflowError):  # running it says what is wrong
+        return None
+    if like is None:
+        return None
+    t: Deferred = object.__new__(Deferred)
+    _fill_leaf(t, like, True)
+    del t._array
+    t._like, t.waits = like, True
+    operands = tuple(
+        x if isinstance(x, Tensor) else own for x, own in zip(args, likes, strict=True)
+    )
+    _fill_call(t, primitive, operands, params, None, groups, {})
+    return t
+
+
+def _like(primitive: Primitive, likes: list[Any], params: dict[str, Any]) -> np.ndarray | None:
+    """An array of the result's shape and dtype, if there is a cheap one."""
+    forward = primitive.forward
+    if isinstance(forward, np.ufunc) and forward.signature is None:  # element by element
+        first = likes[0]
+        if isinstance(first, np.ndarray) and first.dtype.kind == "f":  # as mostly, its own like
+            second: Any = likes[1] if len(likes) == 2 else 0.0
+            if type(second) in (bool, int, float):
+                return first
+            if second.dtype == first.dtype and np.broadcast(first, second).shape == first.shape:
+                return first
+        shape, dtype = np.broadcast(*likes).shape, np.result_type(*likes)
+        return np.ndarray(shape, dtype, np.zeros((), dtype), strides=(0,) * len(shape))
+    if primitive.kind == "reduction" and likes[0].size:
+        (x,) = likes
+        axis = params.get("axis", primitive.parameters["axis"])
+        axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
+        one = slice(0, 1) if params.get("keepdims") else 0
+        return np.asarray(x[tuple(one if i in axes else slice(None) for i in range(x.ndim))])
+    if primitive.kind in ("view", "move") and primitive.arity is not None:  # a join would copy
+        return np.asarray(forward(*likes, **params))
+    return None

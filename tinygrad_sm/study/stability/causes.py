@@ -1,0 +1,174 @@
+"""Why a form broke: the first node of its graph that is to blame, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinygrad_sm.engine.sweep import BackwardTrace
+from tinygrad_sm.engine.view import Graph, Node
+from tinygrad_sm.study.diagnose import first_breakdown, underflowed
+from tinygrad_sm.study.stability.forms import FLOOR, Record
+from tinygrad_sm.study.stability.truth import INF, NAN, Judge
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The first node that is to blame, and why.
+
+    Attributes:
+        node: its id in the form's graph for one row; None if there is no single one.
+        name: the user's name for it, or None.
+        op: its operation, or None.
+        phase: "forward" or "backward".
+        text: one sentence.
+    """
+
+    node: int | None
+    name: str | None
+    op: str | None
+    phase: str
+    text: str
+
+    def __str__(self) -> str:
+        if self.node is None:
+            return self.text
+        name = f"{self.name!r} ({self.op})" if self.name else self.op
+        return f"{self.phase} pass, at node {self.node} {name}: {self.text}"
+
+
+def _at(node: Node, phase: str, text: str) -> Cause:
+    return Cause(node.id, node.name, node.op, phase, text)
+
+
+def cause_of(record: Record, state: int, judge: Judge, target: int) -> Cause:
+    """The first explanation that fits, from the plainest to the most roundabout."""
+    forward = record.graph if isinstance(record, BackwardTrace) else record
+    # infinities that did not reach the result are not to blame for lost digits
+    found = (
+        (_not_finite(record, target) if state in (INF, NAN) else None)
+        or _floored(forward, target)
+        or _cancelled_backward(record, judge)
+        or _cancelled_forward(forward, judge)
+        or _rounded_to_one(forward, judge, target)
+        or _denormal(forward, target)
+        or _vanished(forward, target)
+    )
+    text = f"the roundings add up to more than {judge.tolerance:g} of the result"
+    return found or Cause(None, None, None, "backward", text)
+
+
+def _not_finite(record: Record, target: int) -> Cause | None:
+    broken = first_breakdown(record)
+    if broken is None:
+        return None
+    harmless = broken.node.op == "log" and broken.index[-1] != target and len(broken.index) > 1
+    aside = f" for class {broken.index[-1]}, which is not even the right one" if harmless else ""
+    return _at(broken.node, broken.phase, broken.cause + aside + _how_nan_came(record))
+
+
+def _how_nan_came(record: Record) -> str:
+    """The step from inf to NaN, which makes every entry useless."""
+    forward = record.graph if isinstance(record, BackwardTrace) else record
+    for node in forward.nodes:
+        if np.isnan(node.value).any():
+            made = {"div": "inf/inf", "sub": "inf − inf", "mul": "0·inf"}.get(node.op, node.op)
+            return f"; then {made} = NaN at node {node.id}"
+    if isinstance(record, BackwardTrace):
+        for step in record.steps:
+            if any(np.isnan(edge.value).any() for edge in step.passed_on):
+                made = "0/0" if step.node.op == "log" else "0·inf"
+                return f"; then {made} = NaN in the vjp of {step.node.op} at node {step.node.id}"
+    return ""
+
+
+def _floored(forward: Graph, target: int) -> Cause | None:
+    """A maximum that put a floor in the place of the right class's probability."""
+    for node in forward.nodes:
+        if node.op == "maximum":
+            given = forward.nodes[node.inputs[0]].value[0, target]
+            if given < node.value[0, target]:
+                text = f"p is below the floor {FLOOR:g}, which passes no gradient on"
+                return _at(node, "forward", text)
+    return None
+
+
+def _cancelled_backward(record: Record, judge: Judge) -> Cause | None:
+    """The first Tensor of the sweep at which contributions cancel to little but rounding."""
+    if not isinstance(record, BackwardTrace):
+        return None
+    for step in record.steps:
+        if step.node.tensor is None:
+            continue
+        parts = [edge.value for edge in record.contributions(step.node.tensor)]
+        at = _cancelled(parts, step.cotangent, judge) if len(parts) > 1 else None
+        if at is not None:
+            text = _cancel_text([part[at] for part in parts], step.cotangent[at])
+            return _at(step.node, "backward", f"the contributions {text}")
+    return None
+
+
+def _cancelled_forward(forward: Graph, judge: Judge) -> Cause | None:
+    """The first difference or sum of rounded numbers that cancel to little but rounding."""
+    for node in forward.nodes:
+        computed = any(forward.nodes[i].inputs for i in node.inputs)  # others hold no rounding
+        if node.op in ("add", "sub") and computed:
+            parts = [np.broadcast_to(forward.nodes[i].value, node.shape) for i in node.inputs]
+            at = _cancelled(parts, node.value, judge)
+            if at is not None:
+                sign = -1 if node.op == "sub" else 1
+                text = _cancel_text([parts[0][at], sign * parts[1][at]], node.value[at])
+                return _at(node, "forward", text)
+    return None
+
+
+def _cancel_text(terms: Sequence[float], total: float) -> str:
+    """E.g. "+1 and -1 cancel to 8.9e-13, whose digits are rounding"."""
+    left = "0" if total == 0 else f"{total:.2g}, whose digits are rounding"
+    return f"{' and '.join(f'{term:+.4g}' for term in terms)} cancel to {left}"
+
+
+def _cancelled(
+    parts: Sequence[np.ndarray], total: np.ndarray, judge: Judge
+) -> tuple[int, ...] | None:
+    """Where the rounding of the largest part is more of the total than the tolerance."""
+    largest = np.max([np.abs(part) for part in parts], axis=0).astype(np.float64)
+    others = np.min([np.abs(part) for part in parts], axis=0)
+    rounding = float(np.finfo(judge.dtype).eps) * largest
+    bad = (others > 0) & (np.abs(total) * judge.tolerance <= 4 * rounding)
+    return tuple(int(i) for i in np.argwhere(bad)[0]) if bad.any() else None
+
+
+def _rounded_to_one(forward: Graph, judge: Judge, target: int) -> Cause | None:
+    """A logarithm of a probability whose distance from 1 was rounded away."""
+    for node in forward.nodes:
+        if node.op == "log":
+            x = forward.nodes[node.inputs[0]]
+            gap = abs(1.0 - float(x.value.flat[target if x.value.size > target else 0]))
+            if gap * judge.tolerance <= 4 * float(np.finfo(judge.dtype).eps):
+                made = forward.nodes[x.inputs[0]] if x.op == "getitem" else x
+                return _at(made, "forward", f"1 − p = {gap:.2g} was rounded with p, before the log")
+    return None
+
+
+def _denormal(forward: Graph, target: int) -> Cause | None:
+    """A number of the right class below the normal range, where digits are missing."""
+    for node in forward.nodes:
+        if node.op in ("exp", "div") and node.value.ndim == 2 and node.shape[1] > target:
+            value = float(node.value[0, target])
+            if 0 < value < float(np.finfo(node.dtype).tiny):
+                text = f"{value:.3g} is denormal in {node.dtype} and has lost digits"
+                return _at(node, "forward", text)
+    return None
+
+
+def _vanished(forward: Graph, target: int) -> Cause | None:
+    """A number that became 0: too small for the dtype, or divided by one that had overflowed."""
+    node = underflowed(forward)
+    if node is None:
+        return None
+    if not all(np.isfinite(forward.nodes[i].value).all() for i in node.inputs):
+        return _not_finite(forward, target)
+    return _at(node, "forward", f"a number too small for {node.dtype} became 0")

@@ -1,0 +1,106 @@
+"""The forms of softmax-cross-entropy that the lab compares, and how each is run and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine.sweep import BackwardTrace
+from tinygrad_sm.engine.tensor import Tensor, group
+from tinygrad_sm.engine.view import Graph, graph
+from tinygrad_sm.loss.composite import composite_cross_entropy
+from tinygrad_sm.loss.softmax import row_maximum
+from tinygrad_sm.loss.softmax_with_loss import cross_entropy
+
+FLOOR = 1e-15
+"""What the clipped form raises probabilities to, as DeZero does."""
+
+Record: TypeAlias = Graph | BackwardTrace
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to compute the loss and its gradient.
+
+    Attributes:
+        name: short, for JSON.
+        label: for tables and pictures.
+        build: maps logits, a Tensor of shape (rows, classes), and the right class of every row
+            to the losses (rows,) and the gradient, or None where `backward` computes it.
+    """
+
+    name: str
+    label: str
+    build: Callable[[Tensor, int], tuple[Tensor, Tensor | None]] = field(repr=False)
+
+
+def _composite(form: str) -> Callable[[Tensor, int], tuple[Tensor, None]]:
+    def build(a: Tensor, target: int) -> tuple[Tensor, None]:
+        right = np.full(a.shape[0], target)
+        return composite_cross_entropy(a, right, form=form, reduction="none"), None
+
+    return build
+
+
+def _textbook(a: Tensor, target: int) -> tuple[Tensor, Tensor]:
+    """The fused code of Saito's textbook: p = exp(a) / sum(exp(a)), da = p, da[target] -= 1."""
+    prob = np.exp(a) / np.sum(np.exp(a), axis=-1, keepdims=True)
+    prob.name = "p"
+    y = np.zeros(a.shape, a.dtype)
+    y[:, target] = 1
+    gradient = prob - y  # p − 0 is exact, so this is the same as changing one entry in place
+    gradient.name = "da"
+    return -np.log(prob[:, target]), gradient
+
+
+def _clipped(a: Tensor, target: int) -> tuple[Tensor, None]:
+    """Probabilities raised to a floor before the logarithm, so that log(0) cannot happen."""
+    with group("softmax"):
+        e = p.exp(a - row_maximum(a.numpy(), -1))
+        prob = e / e.sum(axis=-1, keepdims=True)
+        e.name, prob.name = "e", "p"
+    clipped = p.maximum(prob, FLOOR)
+    clipped.name = "clipped"
+    return -clipped.log()[:, target], None
+
+
+def _fused(a: Tensor, target: int) -> tuple[Tensor, None]:
+    return cross_entropy(a, np.full(a.shape[0], target), reduction="none"), None
+
+
+FORMS = (
+    Form("naive", "naive composite", _composite("naive")),
+    Form("textbook", "p − y of Saito's textbook", _textbook),
+    Form("shifted", "shifted composite", _composite("shifted")),
+    Form("clipped", "clipped p (1e-15)", _clipped),
+    Form("logsumexp", "log-sum-exp composite", _composite("logsumexp")),
+    Form("fused", "fused node", _fused),
+)
+
+
+def computed(form: Form, logits: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a form makes of rows of logits: losses (rows,), gradient (rows, classes)."""
+    a = Tensor(logits)
+    with np.errstate(all="ignore"):  # what breaks is reported, not warned about
+        loss, gradient = form.build(a, target)
+        if gradient is None:
+            loss.backward(np.ones(loss.shape))
+    return loss.numpy(), a.grad if gradient is None else gradient.numpy()
+
+
+def recorded(form: Form, logits: np.ndarray, target: int, what: str) -> Record:
+    """Return the record to look in for what is wrong with the "loss" or the "gradient"."""
+    a = Tensor(logits, name="a")
+    with np.errstate(all="ignore"):
+        loss, gradient = form.build(a, target)
+        if what == "loss":
+            return graph(loss)
+        if gradient is not None:
+            return graph(gradient)
+        trace = loss.backward(np.ones(loss.shape), trace=True)
+    assert trace is not None
+    return trace
