@@ -15,7 +15,7 @@ import pytest
 
 from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.loss.kernel import softmax_cross_entropy
+from tinygrad_sm.loss.kernel.in_numpy import softmax_cross_entropy
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +80,7 @@ def test_a_gradient_with_helpers_that_cannot_be_started(monkeypatch, k):
 LIMITED = """
 import resource, sys, threading
 import numpy as np
-from tinygrad_sm.loss.kernel import softmax_cross_entropy
+from tinygrad_sm.loss.kernel.in_numpy import softmax_cross_entropy
 a, index = np.random.default_rng(0).normal(size=(300, 1500)), np.arange(300)
 expected = softmax_cross_entropy(a, index=index, threads=1)
 into = np.full_like(a, np.nan)

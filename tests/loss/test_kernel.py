@@ -13,9 +13,9 @@ import pytest
 from benchmarks.exact import DISTRIBUTIONS, exact_cross_entropy
 from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.loss import kernel
-from tinygrad_sm.loss.exponentials import careful_row_sums, row_dots, row_sums
-from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.kernel import in_numpy as kernel
+from tinygrad_sm.loss.kernel.in_numpy import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.kernel.loops import careful_row_sums, row_dots, row_sums
 
 DTYPES = [np.float32, np.float64]
 PROMISED_ULP = 5.0

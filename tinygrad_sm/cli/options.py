@@ -20,7 +20,7 @@ from tinygrad_sm.cli.inputs import (
 )
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.composite import FORMS
-from tinygrad_sm.loss.task import REDUCTIONS
+from tinygrad_sm.loss.options import REDUCTIONS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -27,7 +27,7 @@ from tinygrad_sm.fusion.vocabulary import (
     total,
     transposed,
 )
-from tinygrad_sm.loss.task import without_axis
+from tinygrad_sm.loss.options import without_axis
 
 UNARY = "exp log log1p sqrt tanh sigmoid relu abs"
 BINARY = "add sub mul div maximum minimum"

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.loss.fused import loss_node
 from tinygrad_sm.loss.linear import linear_loss_node
-from tinygrad_sm.loss.softmax_with_loss import loss_node
-from tinygrad_sm.loss.task import Task, without_axis
+from tinygrad_sm.loss.options import Task, without_axis
 
 ONE = Fraction(1)
 

@@ -25,7 +25,7 @@ from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.primitive import TABLE
 from tinygrad_sm.fusion.loss_node import Part, build_linear_loss, build_loss
 from tinygrad_sm.fusion.terms import CONSTANT, HERE, LOSS_NODE, NUMBER, Shape, Term
-from tinygrad_sm.loss.task import without_axis
+from tinygrad_sm.loss.options import without_axis
 
 LOSS = "@loss"
 LINEAR_LOSS = "@linear_loss"

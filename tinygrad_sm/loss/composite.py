@@ -19,8 +19,8 @@ import numpy as np
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.tensor import Tensor, group
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.loss.softmax import row_maximum
-from tinygrad_sm.loss.task import Task, non_finite, surely_finite, task_of
+from tinygrad_sm.loss.options import Task, non_finite, surely_finite, task_of
+from tinygrad_sm.loss.probabilities import row_maximum
 
 if TYPE_CHECKING:
     from tinygrad_sm.engine.signatures import CompositeOptions

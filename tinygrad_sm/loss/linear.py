@@ -21,8 +21,7 @@ from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.tensor import Tensor, is_recording
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
-from tinygrad_sm.loss.softmax_with_loss import (
+from tinygrad_sm.loss.fused import (
     closed_form,
     kernel_dtype,
     kernel_target,
@@ -30,7 +29,8 @@ from tinygrad_sm.loss.softmax_with_loss import (
     scales_last,
     target_cotangent,
 )
-from tinygrad_sm.loss.task import Task, non_finite, task_of
+from tinygrad_sm.loss.kernel.in_numpy import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.options import Task, non_finite, task_of
 
 if TYPE_CHECKING:
     from tinygrad_sm.engine.signatures import LinearOptions

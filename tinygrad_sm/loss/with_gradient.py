@@ -9,8 +9,8 @@ import numpy as np
 from tinygrad_sm.engine.tensor import Tensor, _float_array
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss.composite import refuse_non_finite
-from tinygrad_sm.loss.softmax_with_loss import reduced, run_kernel
-from tinygrad_sm.loss.task import Task, task_of
+from tinygrad_sm.loss.fused import reduced, run_kernel
+from tinygrad_sm.loss.options import Task, task_of
 
 
 def cross_entropy_with_gradient(

@@ -21,9 +21,9 @@ from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import graph, kept_for_backward
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.composite import check_finite, composite_cross_entropy
-from tinygrad_sm.loss.softmax import row_maximum, softmax
-from tinygrad_sm.loss.softmax_with_loss import cross_entropy
-from tinygrad_sm.loss.task import Task, task_of
+from tinygrad_sm.loss.fused import cross_entropy
+from tinygrad_sm.loss.options import Task, task_of
+from tinygrad_sm.loss.probabilities import row_maximum, softmax
 from tinygrad_sm.study.comparison import Comparison, Contributions, Cost, ulp_text
 from tinygrad_sm.study.diagnose import Breakdown, first_breakdown, label, underflowed
 from tinygrad_sm.study.ulp import ULP_SIZES, ulp_distance

@@ -13,8 +13,8 @@ from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.tensor import Tensor, group
 from tinygrad_sm.engine.view import Graph, graph
 from tinygrad_sm.loss.composite import composite_cross_entropy
-from tinygrad_sm.loss.softmax import row_maximum
-from tinygrad_sm.loss.softmax_with_loss import cross_entropy
+from tinygrad_sm.loss.fused import cross_entropy
+from tinygrad_sm.loss.probabilities import row_maximum
 
 FLOOR = 1e-15
 """What the clipped form raises probabilities to, as DeZero does."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.loss.softmax import softmax
+from tinygrad_sm.loss.probabilities import softmax
 from tinygrad_sm.study.stability.forms import FORMS, computed
 from tinygrad_sm.study.stability.sweeps import SWEEPS
 from tinygrad_sm.study.stability.truth import check_dtype

@@ -13,9 +13,9 @@ from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.tensor import Tensor, is_recording, record
 from tinygrad_sm.errors import InvalidTypeError
-from tinygrad_sm.loss.kernel import NonFiniteRow, softmax_cross_entropy
-from tinygrad_sm.loss.softmax import logsumexp, softmax
-from tinygrad_sm.loss.task import FEW, Task, non_finite, task_of, warn
+from tinygrad_sm.loss.kernel.in_numpy import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.options import FEW, Task, non_finite, task_of, warn
+from tinygrad_sm.loss.probabilities import logsumexp, softmax
 
 if TYPE_CHECKING:
     from tinygrad_sm.engine.signatures import LossOptions

@@ -9,9 +9,9 @@ effective target q and temperature T:
 What keeps the digits (after Blanchard, Higham & Higham, "Accurately computing the log-sum-exp and
 softmax functions", IMA Journal of Numerical Analysis, 2021):
 
-- One class t of the row is set apart, the right one.  With R = sum_{k != t} exp(a_k) and
-  S = R + exp(a_t), the loss is log1p(R / exp(a_t)) and the gradient at t is -R/S: nothing cancels
-  however sure the prediction is.
+- One class t of the row is set apart, the right one.  With peak = exp(a_t),
+  rest = sum_{k != t} exp(a_k) and total = rest + peak, the loss is log1p(rest/peak) and the
+  gradient at t is -rest/total: nothing cancels however sure the prediction is.
 - exp(a) is taken without a shift first.  The row's sum tells whether that was safe; where it was
   not, the row is done again, shifted by its maximum without the shift's rounding error.
 
@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.loss.exponentials import (
+from tinygrad_sm.loss.kernel.few import SHORT, few_rows
+from tinygrad_sm.loss.kernel.loops import (
     CHUNK,
     Doubles,
     Floats,
@@ -42,8 +43,7 @@ from tinygrad_sm.loss.exponentials import (
     row_sums,
     sums_of_others,
 )
-from tinygrad_sm.loss.few import SHORT, few_rows
-from tinygrad_sm.loss.rows import (
+from tinygrad_sm.loss.kernel.rows import (
     ALL,
     NORMAL,
     Choice,
@@ -188,14 +188,15 @@ def _lead(job: Rows, rows: slice) -> None:
     """Aim some rows of a dense target at their largest logits, when their tile is in the cache."""
     a, q = job.logits[rows], job.dense_at(rows, ALL)
     assert q is not None
-    apart = job.each[: len(a)], a.argmax(axis=1)
-    others, total = sums_of_others(q, apart[1])
+    largest = a.argmax(axis=1)
+    apart = job.each[: len(a)], largest
+    others, mass = sums_of_others(q, largest)
     for known, found in (
-        (job.index, apart[1]),
+        (job.index, largest),
         (job.at_index, q[apart]),
         (job.others, others),
-        (job.total, total),
-        (job.weight, some(job.factor, rows) * total),
+        (job.mass, mass),
+        (job.weight, some(job.factor, rows) * mass),
     ):
         known[rows] = found  # type: ignore[index]  # arrays, if the target is dense
     job.logit[rows] = a[apart]
@@ -338,7 +339,7 @@ def _shifted_rows(job: Rows, rows: Indices, a: Floats) -> None:
 
 
 def _rest(job: Rows, a: Floats, exps: Floats, right: Indices) -> Doubles:
-    """R of every row of a block: the sums of `exps`, in which the class `right` is 0.
+    """`rest` of every row of a block: the sums of `exps`, in which the class `right` is 0.
 
     float32's exp would show in a sum that one class dominates: such classes are done in float64.
     """
@@ -366,7 +367,7 @@ def _row_maxima(a: Floats, numbers: Indices) -> Doubles:
 
 
 def _shift_of(job: Rows, rows: Choice, maxima: Doubles) -> Doubles:
-    """A shift near the maxima, with which S >= |weight| as far as that can be: see `safe_range`."""
+    """A shift near the maxima, so that total >= |weight| if that can be: see `safe_range`."""
     if np.isinf(maxima / job.temperature).any():
         raise InvalidValueError(
             f"temperature must not be so small that logits / temperature overflows; "
@@ -386,7 +387,7 @@ def _measure_gaps(job: Rows, rows: slice) -> None:
     maxima[np.isneginf(maxima)] = 0.0  # every class is masked
     job.maxima[rows] = maxima
     if job.leading:
-        mass = np.asarray(job.total)[rows]
+        mass = np.asarray(job.mass)[rows]
         job.gaps[rows] = gaps(job, a, maxima, dense, mass, None)
     else:
         job.gaps[rows] = gaps(job, a, maxima, dense, row_sums(dense), apart)
@@ -427,13 +428,13 @@ def _wide_row(job: Rows, row: int, threads: int) -> None:
     gradient = None if job.gradient is None else job.gradient[rows]
     width = SEGMENT_BYTES // a.itemsize
     parts = [slice(at, at + width) for at in range(0, a.shape[1], width)]
-    peaks, rests, weighted = (np.empty((1, len(parts))) for _ in range(3))
+    maxima, rests, weighted = (np.empty((1, len(parts))) for _ in range(3))
 
     def find_maximum(number: int) -> None:
-        peaks[0, number] = np.maximum.reduce(a[0, parts[number]])
+        maxima[0, number] = np.maximum.reduce(a[0, parts[number]])
 
     pool.run(find_maximum, len(parts), threads)
-    maximum = _row_maxima(peaks, np.array([row]))
+    maximum = _row_maxima(maxima, np.array([row]))
     shift, dtype = _wide_shift(job, rows, maximum)
 
     def exponentiate(number: int) -> None:

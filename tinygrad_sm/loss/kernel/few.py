@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_sm.loss.exponentials import Doubles, Floats
-from tinygrad_sm.loss.rows import Indices, PerRow, per_row, safe_range
+from tinygrad_sm.loss.kernel.loops import Doubles, Floats
+from tinygrad_sm.loss.kernel.rows import Indices, PerRow, per_row, safe_range
 
 SHORT = 64  # classes of a row whose sum needs no care
 BRIEF = 24  # classes of a single row that Python's own floats are quicker for

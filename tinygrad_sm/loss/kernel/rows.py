@@ -1,12 +1,13 @@
 """What the fused kernel knows of each row, and the formulas that turn it into loss and gradient.
 
 One class t of every row is set apart: the right one, or of a distribution the one of the largest
-logit.  With the exponentials e_k = exp((a_k - shift)/T), R = sum_{k != t} e_k and S = R + e_t,
+logit.  With the exponentials e_k = exp((a_k - shift)/T), peak = e_t, rest = sum_{k != t} e_k and
+total = rest + peak,
 
-    lse(a/T) - a_t/T  =  log1p(R/e_t)        the loss of class t
-    p_t - 1           =  -R/S                its gradient
+    lse(a/T) - a_t/T  =  log1p(rest/peak)    the loss of class t
+    p_t - 1           =  -rest/total         its gradient
 
-in which nothing cancels, however sure the prediction is.  q is the effective target, s its sum.
+in which nothing cancels, however sure the prediction is.  q is the effective target, mass its sum.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.loss.exponentials import Doubles, Floats, Scratch, row_dots, row_sums
+from tinygrad_sm.loss.kernel.loops import Doubles, Floats, Scratch, row_dots, row_sums
 
 Indices: TypeAlias = NDArray[np.intp]
 PerRow: TypeAlias = Doubles | float  # (rows,), or one number for all of them
 Choice: TypeAlias = slice | Indices  # which rows of a call
 
 ALL = slice(None)
-LARGEST_RATIO = 1e280  # where R/e_t is below, e_t is a normal number
+LARGEST_RATIO = 1e280  # where rest/peak is below, peak is a normal number
 # Smallest normal number, and a quarter of the largest, of either dtype.
 NORMAL = {
     np.dtype(kind): (float(np.finfo(kind).tiny), float(np.finfo(kind).max) / 4)
@@ -41,16 +42,16 @@ class Rows:
 
     index: Indices  # (rows,) the class t
     at_index: PerRow  # q_t
-    others: PerRow  # sum_{j != t} q_j, added up without q_t: s - q_t would have no digits left
-    total: PerRow  # s
-    weight: PerRow  # what multiplies p in the gradient: s*scale/T
+    others: PerRow  # sum_{j != t} q_j, added up without q_t: mass - q_t would have no digits left
+    mass: PerRow  # Σq
+    weight: PerRow  # what multiplies p in the gradient: mass*scale/T
     dense: NDArray[Any] | None = None  # (rows, n) or (1, n): q_j for j != t; None: zeros
     active: PerRow = 1.0  # multiplies `dense`
     in_place: bool = False  # the gradient's memory holds the exponentials first
     leading: bool = False  # t is the class of the largest logit, found tile by tile
     logit: Doubles  # (rows,) a_t
     peak: Doubles  # (rows,) e_t
-    rest: Doubles  # (rows,) R
+    rest: Doubles  # (rows,) sum_{k != t} e_k
     shift: Doubles  # (rows,)
     maxima: Doubles  # (rows,) max(a), if the target is dense
     gaps: Doubles  # (rows,) sum_{j != t} q_j (max(a) - a_j)/T, if the target is dense
@@ -70,8 +71,8 @@ class Rows:
     def aim(self, index: Indices, at_index: PerRow, others: PerRow) -> None:
         """Set the target of every row, as seen from its class t."""
         self.index, self.at_index, self.others = index, at_index, others
-        self.total = at_index + others
-        self.weight = self.factor * self.total
+        self.mass = at_index + others
+        self.weight = self.factor * self.mass
         self.logit = self.logits[self.each, index].astype(np.float64)
         self.peak = np.exp(self.logit / self.temperature)
         self.rest = np.empty(len(self.logits))
@@ -106,10 +107,11 @@ def some(values: PerRow, rows: Choice) -> PerRow:
 def safe_range(
     weight: PerRow, exponentials: np.dtype[Any], results: np.dtype[Any]
 ) -> tuple[PerRow, PerRow]:
-    """Between which bounds of S unshifted exponentials lose nothing that a result could show.
+    """Between which bounds of `total` unshifted exponentials lose nothing that a result could show.
 
-    The gradient's terms are weight*e/S.  With S >= |weight| a denormal e makes a denormal term;
-    S and weight/S must be normal numbers, too.  float64 has room on both sides around float32.
+    The gradient's terms are weight*e/total.  With total >= |weight| a denormal e makes a denormal
+    term; total and weight/total must be normal numbers, too.  float64 has room on both sides around
+    float32.
     Every row has bounds of its own, so that none depends on its neighbours.
     """
     if exponentials != results:
@@ -135,7 +137,7 @@ def losses(rows: Rows) -> Doubles:
     """
     right = _right_losses(rows)
     if rows.leading:  # a_t = max
-        return times(rows.total, right) + rows.gaps
+        return times(rows.mass, right) + rows.gaps
     weighted = times(rows.at_index, right)
     if rows.dense is None:
         return weighted
@@ -146,7 +148,7 @@ def losses(rows: Rows) -> Doubles:
 
 
 def _right_losses(rows: Rows) -> Doubles:
-    """lse(a/T) - a_t/T, (rows,): log1p(R/e_t), or by differences where e_t vanishes."""
+    """lse(a/T) - a_t/T, (rows,): log1p(rest/peak), or by differences where the peak vanishes."""
     ratio = rows.rest / rows.peak
     right: Doubles = np.log1p(ratio)
     if not np.maximum.reduce(ratio, initial=0.0) < LARGEST_RATIO:
@@ -183,8 +185,10 @@ def gaps(
         sums = _summed_gaps(a, maxima, dense, apart)
     elif len(poor):
         own = dense if len(dense) == 1 else dense[poor]
-        at = None if apart is None else (np.arange(len(poor)), apart[1][poor])
-        sums[poor] = _summed_gaps(a[poor], maxima[poor], own, at)
+        if apart is not None:
+            _, columns = apart
+            apart = np.arange(len(poor)), columns[poor]
+        sums[poor] = _summed_gaps(a[poor], maxima[poor], own, apart)
     return sums / rows.temperature
 
 
@@ -208,11 +212,11 @@ def _summed_gaps(a: Floats, maxima: Doubles, dense: NDArray[Any], apart: Any) ->
 def write_scaled(
     rows: Rows, chosen: Choice, exps: Floats, dense: NDArray[Any] | None, out: Floats
 ) -> None:
-    """out = scale/T * (Σq*p - q) from the exponentials of some rows, right but for the class t."""
+    """out = scale/T * (mass*p - q) from the exponentials of some rows, right except at t."""
     total = rows.rest[chosen] + rows.peak[chosen]
     scaled_last = rows.leading and isinstance(rows.factor, float) and abs(rows.factor) <= 1.0
     if dense is not None and scaled_last:
-        _scale(exps, some(rows.total, chosen) / total, out)  # no buffer for q * scale/T
+        _scale(exps, some(rows.mass, chosen) / total, out)  # no buffer for q * scale/T
         np.subtract(out, dense, out=out, casting="same_kind")
         if rows.factor != 1.0:
             np.multiply(out, rows.factor, out=out)
@@ -236,9 +240,9 @@ def _scale(exps: Floats, rate: Doubles, out: Floats) -> None:
 
 
 def gradient_at_index(rows: Rows) -> Doubles:
-    """The gradient at t, (rows,): scale/T * (sum_{j != t} q_j - s*R/S).
+    """The gradient at t, (rows,): scale/T * (others - mass*rest/total).
 
-    Where q_t is the smaller part of Σq, Σq*p_t - q_t has less to cancel and is taken instead.
+    Where q_t is the smaller part of the mass, mass*p_t - q_t cancels less and is taken.
     """
     rate = rows.weight / (rows.rest + rows.peak)
     pulled: Doubles = -rate * rows.rest
