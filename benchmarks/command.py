@@ -50,7 +50,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     Raises:
         click.ClickException: one cannot be written; what stood there before still does.
     """
-    from viz.picture import SaveError, write_all  # noqa: PLC0415  it brings NumPy, which has to wait
+    from viz.files import SaveError, write_all  # noqa: PLC0415  it brings NumPy, which has to wait
 
     paths = {folder / name: content for name, content in files.items()}
     try:

@@ -22,7 +22,7 @@ import numpy as np
 
 import tinygrad_sm as tg
 import viz
-from viz.picture import write_whole
+from viz.files import write_whole
 
 Loss = Callable[[tg.Tensor, np.ndarray], tg.Tensor]
 

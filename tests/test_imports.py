@@ -76,3 +76,10 @@ def test_imports_point_down(path):
 def test_the_engine_stands_on_numpy_alone(path):
     outside = {name.split(".")[0] for name in imports_of(path)} - {"tinygrad_sm"}
     assert outside - set(sys.stdlib_module_names) <= {"numpy"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "viz"], ids=module_of)
+def test_a_function_and_its_module_never_share_a_name(path):
+    named = {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body
+             if isinstance(node, (ast.FunctionDef, ast.ClassDef))}  # fmt: skip
+    assert path.stem not in named

@@ -1,12 +1,13 @@
 """Pictures of recorded computations: what was computed, and what backward sent along each edge."""
 
-from viz.compare import draw_comparison
-from viz.draw import draw
+from viz.comparisons import draw_comparison
 from viz.drawing import Drawing
+from viz.files import SaveError
 from viz.fusion import draw_fusion
+from viz.graphs import draw
 from viz.levels import draw_levels
-from viz.picture import Picture, SaveError
-from viz.render import RenderError
+from viz.picture import Picture
+from viz.rendering import RenderError
 
 __all__ = [
     "Drawing",

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from viz.mermaid import mermaid_text
 from viz.picture import Picture
-from viz.render import FORMATS, render
+from viz.rendering import FORMATS, render
 from viz.scene import Scene
 
 

@@ -14,9 +14,9 @@ from tinygrad_sm.engine.view import CONSTANT, Graph, Node
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.fusion import FuseResult, Rewrite
 from tinygrad_sm.study.diagnose import first_breakdown
-from viz.draw import MOST_NODES, Gradients, box_of, breakdown_note
 from viz.drawing import Drawing
 from viz.formula import SUBSCRIPTS, Formulas, letter, target_name, target_of
+from viz.graphs import MOST_NODES, Gradients, box_of, breakdown_note
 from viz.scene import Arrow, Box, Cluster, Scene
 from viz.selection import is_drawn, same_inputs
 from viz.values import memory, row, shape_text

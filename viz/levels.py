@@ -13,9 +13,9 @@ from dataclasses import replace
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import LEAF, Graph, Kept, graph, kept_for_backward
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from viz.draw import MOST_NODES, Gradients, box_of
 from viz.drawing import Drawing
 from viz.formula import Formulas, legible
+from viz.graphs import MOST_NODES, Gradients, box_of
 from viz.scene import Arrow, Box, Cluster, Row, Scene
 from viz.selection import folded, is_drawn, is_view, same_inputs
 from viz.values import memory, row, shape_text

@@ -16,8 +16,8 @@ import viz
 from tinygrad_sm.cli.main import run
 from tinygrad_sm.cli.pictures import write_pictures
 from tinygrad_sm.errors import InvalidValueError
-from viz import picture
-from viz.picture import write_all, write_whole
+from viz import files
+from viz.files import write_all, write_whole
 
 ROOT = Path(__file__).parents[2]
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX's")
@@ -145,7 +145,7 @@ def test_links_planted_in_the_folder_are_not_followed():
     Path("kept").mkdir()
     Path("kept/file").write_text("kept")
     os.symlink("victim", f".a.{os.getpid()}.part")
-    os.symlink("kept", f"{picture._ROOMS}999999999-a")
+    os.symlink("kept", f"{files._ROOMS}999999999-a")
     write_whole(Path("a"), b"new")
     found = contents()
     assert found["victim"] == found["kept/file"] == "kept"
@@ -180,7 +180,7 @@ def test_threads_that_save_one_path(times):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from viz.picture import write_all
+from viz.files import write_all
 if sys.argv[1] == "draft":
     real = Path.write_bytes
     Path.write_bytes = lambda *a: (real(*a), os.kill(os.getpid(), signal.SIGKILL))
@@ -207,11 +207,11 @@ def test_what_a_killed_run_left_is_cleaned(when):
 
 @posix
 def test_what_is_in_use_or_not_ours_is_not_cleaned():
-    kept = [f"{picture._ROOMS}{os.getppid()}-x", ".tinygrad_sm-another.machine-999999999-x",
-            f"{picture._ROOMS}x-1", ".tinygrad_sm"]  # fmt: skip
+    kept = [f"{files._ROOMS}{os.getppid()}-x", ".tinygrad_sm-another.machine-999999999-x",
+            f"{files._ROOMS}x-1", ".tinygrad_sm"]  # fmt: skip
     for name in kept:
         Path(name).mkdir()
-    Path(f"{picture._ROOMS}{10**30}-x").mkdir()
+    Path(f"{files._ROOMS}{10**30}-x").mkdir()
     write_whole(Path("b"), b"new")
     assert sorted(os.listdir()) == sorted([*kept, "b"])
 
@@ -361,7 +361,7 @@ def test_a_folder_that_vanishes(capsys, monkeypatch):
         shutil.rmtree("out")
         write_all(files)
 
-    monkeypatch.setattr(picture, "write_all", write)
+    monkeypatch.setattr(files, "write_all", write)
     err = refused(capsys, "compare", "--format", "dot", "-o", "out")
     assert err == "tinygrad-sm: --output out: cannot be written to (No such file or directory)\n"
     assert os.listdir() == []

@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad_sm as tg
 import viz
-from viz import render
+from viz import rendering
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX's")
 
@@ -71,7 +71,7 @@ def test_a_fork_waits_for_the_renderer():
     inside, order = threading.Event(), []
 
     def hold():
-        with render._graphviz_is_running:
+        with rendering._graphviz_is_running:
             inside.set()
             time.sleep(0.05)
             order.append("rendered")
@@ -125,7 +125,7 @@ def dot(tmp_path, monkeypatch):
 )
 def test_a_dot_that_hangs_is_given_up(dot, monkeypatch, tmp_path, script):
     dot(script)
-    monkeypatch.setattr(render, "_PATIENCE", 0.2)
+    monkeypatch.setattr(rendering, "_PATIENCE", 0.2)
     path = tmp_path / "x.svg"
     path.write_text("old")
     with pytest.raises(viz.RenderError, match=r"'dot' has not drawn svg within 0.2 seconds"):
@@ -162,7 +162,7 @@ def test_a_dot_that_is_no_program(dot, tmp_path):
 def test_a_dot_gets_the_fonts(dot, monkeypatch):
     monkeypatch.delenv("FONTCONFIG_FILE", raising=False)
     dot('cat > /dev/null; cat "$FONTCONFIG_FILE"')
-    assert str(render._FONTS).encode() in viz.draw(small()).render("png")
+    assert str(rendering._FONTS).encode() in viz.draw(small()).render("png")
     assert "FONTCONFIG_FILE" not in os.environ
     monkeypatch.setenv("FONTCONFIG_FILE", "/the/users/own")
     dot('cat > /dev/null; echo "$FONTCONFIG_FILE"')

@@ -9,7 +9,7 @@ from seed_graph import seed
 
 import tinygrad_sm as tg
 import viz
-from viz import render
+from viz import rendering
 from viz.drawing import Drawing
 
 
@@ -34,16 +34,16 @@ def test_every_format_is_written(drawing, tmp_path, suffix, start):
 
 def test_the_formats_need_no_command_and_no_font(drawing, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(render, "_SYSTEM_FONTS", ())
-    for format in render.FORMATS:
+    monkeypatch.setattr(rendering, "_SYSTEM_FONTS", ())
+    for format in rendering.FORMATS:
         assert len(drawing.render(format)) > 1000
 
 
 def test_letters_are_drawn_where_no_font_is_installed(tmp_path):
     """A picture with other letters is another picture; boxes for missing letters look alike."""
     program = (
-        "import sys, tinygrad_sm as tg, viz; from viz import render;"
-        "render._SYSTEM_FONTS = ('/nowhere',);"
+        "import sys, tinygrad_sm as tg, viz; from viz import rendering;"
+        "rendering._SYSTEM_FONTS = ('/nowhere',);"
         "png = [viz.draw(tg.Tensor([1.0], name=n)).render('png') for n in ('Σabc', '∂xyz')];"
         "sys.exit(png[0] == png[1])"
     )

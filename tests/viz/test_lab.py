@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.study.stability import confidently_wrong, stability
 from viz import lab
-from viz.picture import SaveError
+from viz.files import SaveError
 
 START = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
 report = lru_cache(stability)  # a report is never changed

@@ -41,7 +41,7 @@ def write_pictures(
         RenderError: a picture cannot be drawn; nothing was written.
         InvalidValueError: a file cannot be written.
     """
-    from viz.picture import SaveError, write_all  # noqa: PLC0415  only for pictures
+    from viz.files import SaveError, write_all  # noqa: PLC0415  only for pictures
 
     rendered = {
         folder / f"{name}.{suffix}": drawing.render(suffix)

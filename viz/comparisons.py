@@ -17,9 +17,9 @@ from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.view import CONSTANT, LEAF, Graph, Node
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.study.diagnose import first_breakdown
-from viz.draw import MOST_NODES, Gradients, box_of, breakdown_note, cluster_paths
 from viz.drawing import Drawing
 from viz.formula import Formulas, implied_names, letter
+from viz.graphs import MOST_NODES, Gradients, box_of, breakdown_note, cluster_paths
 from viz.scene import Arrow, Box, Cluster, Row, Scene, Tone
 from viz.selection import folded, is_drawn, is_view, same_inputs
 from viz.values import in_full, row
