@@ -17,7 +17,7 @@ import numpy as np
 from tinygrad_sm.engine.view import CONSTANT, LEAF, Graph, Node
 from viz.values import number
 
-_MOST_CHARACTERS = 26
+MOST_CHARACTERS = 26
 _DEEPEST = 4
 _MOST_ARGUMENTS = 4
 _LONGEST_NAME = 24  # inside another node's formula
@@ -97,7 +97,7 @@ class Formulas:
         graph: Graph,
         names: Mapping[int, str] | None = None,
         silent: Collection[int] = (),
-        most: int = _MOST_CHARACTERS,
+        most: int = MOST_CHARACTERS,
     ) -> None:
         self._nodes = graph.nodes
         self._most = most

@@ -8,16 +8,14 @@ holds the layer as well. Each box says how many bytes stay in memory for backwar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import LEAF, Graph, Kept, graph, kept_for_backward
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from viz.drawing import Drawing
-from viz.formula import Formulas, legible
-from viz.graphs import MOST_NODES, Gradients, box_of
+from viz.formula import legible, target_of
 from viz.scene import Arrow, Box, Cluster, Row, Scene
-from viz.selection import folded, is_drawn, is_view, same_inputs
+from viz.sketch import MOST_NODES, Sketch, is_view, same_inputs
 from viz.values import memory, row, shape_text
 
 _INPUTS, _OUTPUT = "inputs", "output"
@@ -46,9 +44,9 @@ def draw_levels(levels: Mapping[str, Tensor]) -> Drawing:
         raise InvalidValueError(f"draw_levels draws graphs of at most {MOST_NODES} nodes")
     shown = [_Level(i, title, view, views[0]) for i, (title, view) in
              enumerate(zip(levels, views, strict=True))]  # fmt: skip
-    if not all(any(x.view.nodes[i].op == LEAF for i in x.same) for x in shown):
+    if not all(any(x.graph.nodes[i].op == LEAF for i in x.same) for x in shown):
         raise InvalidValueError("draw_levels needs graphs of the same leaves; one has none of them")
-    text = "\n\n".join(f"{level.heading()}\n{level.view}" for level in shown)
+    text = "\n\n".join(f"{level.heading()}\n{level.graph}" for level in shown)
     return Drawing(_scene(shown), text)
 
 
@@ -56,6 +54,7 @@ class _Level:
     """One of the graphs on its way to a Scene.
 
     Attributes:
+        sketch: the graph; its views stand in the next formula.
         kept: what each node keeps, by id.
         same: inputs that the first level has too, by id, with their ids there.
     """
@@ -63,10 +62,11 @@ class _Level:
     def __init__(self, number: int, title: str, view: Graph, first: Graph) -> None:
         self.number = number
         self.title = legible(title)
-        self.view = view
+        self.graph = view
+        self.sketch = Sketch(view, f"l{number}n", fold=is_view)
         self.kept = kept_for_backward(view)
         self.same = same_inputs(first, view)
-        self._folded = folded(view, is_view)
+        self.sketch.lead(self.same, _INPUTS)
 
     def heading(self) -> str:
         """The title, with all that is kept."""
@@ -76,49 +76,31 @@ class _Level:
         """What the nodes keep, together."""
         return [kept for of_node in self.kept for kept in of_node]
 
-    def _is_silent(self, i: int) -> bool:
-        """Whether a folded view has no sign of its own in a formula."""
-        primitive = self.view.nodes[i].primitive
-        return primitive is not None and "{" not in primitive.notation
-
     def boxes(self) -> Iterator[Box]:
         """A box for each operation, and for inputs that no other level has."""
-        swept = Gradients(self.view)
-        silent = [i for i in self._folded if self._is_silent(i)]
-        formulas = Formulas(self.view, silent=silent)
-        for node in self.view.nodes:
-            if not is_drawn(node) or node.id in self._folded or node.id in self.same:
-                continue
-            box = box_of(swept, node, formulas, key=self._key(node.id), upright=True)
+        for node in self.sketch.boxed():
             chunk = node.params.get("chunk_rows")
-            yield replace(
-                box,
+            yield self.sketch.box(
+                node,
                 subtitle=shape_text(node.shape),
                 rows=tuple(_kept_row(kept) for kept in self.kept[node.id]),
                 remarks=(f"{chunk} rows at a time",) if chunk else (),
-                output=False,
                 path=(f"level{self.number}",),
-                upright=box.kind != "fused",
+                upright=target_of(node) is None,
             )
 
     def arrows(self) -> Iterator[Arrow]:
         """The edges between boxes, and one from the inputs to each node that starts from them."""
-        for node in self.view.nodes:
-            if not node.inputs or node.id in self._folded:
-                continue
-            sources = [self._folded.get(i, i) for i in node.inputs]
-            drawn = [i for i in sources if is_drawn(self.view.nodes[i]) and i not in self.same]
-            if not drawn:
-                yield Arrow(_INPUTS, self._key(node.id))
-            yield from (Arrow(self._key(i), self._key(node.id)) for i in drawn)
+        keys = self.sketch.keys
+        for node in self.sketch.boxed():
+            sources = [key for key in map(keys.get, node.inputs) if key not in (None, _INPUTS)]
+            if node.inputs:
+                yield from (Arrow(key, keys[node.id]) for key in sources or [_INPUTS])
 
     @property
     def end(self) -> str:
         """The key of the box that the level's output comes from."""
-        return self._key(self._folded.get(self.view.output, self.view.output))
-
-    def _key(self, id: int) -> str:
-        return f"l{self.number}n{id}"
+        return self.sketch.keys[self.sketch.graph.output]
 
 
 def _kept_row(kept: Kept) -> Row:
@@ -143,14 +125,14 @@ def _scene(levels: list[_Level]) -> Scene:
 
 def _inputs_box(first: _Level) -> Box:
     """One box for all inputs: an arrow for each use would hide the levels."""
-    formulas = Formulas(first.view)
-    nodes = [first.view.nodes[i] for i in first.same if is_drawn(first.view.nodes[i])]
+    formulas = first.sketch.formulas
+    nodes = [first.graph.nodes[i] for i in first.same if i in first.sketch.keys]
     rows = tuple(Row(formulas.title(n), ((shape_text(n.shape),),)) for n in nodes)
     return Box(_INPUTS, "inputs", "leaf", rows=rows)
 
 
 def _output_box(levels: list[_Level]) -> Box:
-    outputs = [level.view.nodes[level.view.output] for level in levels]
+    outputs = [level.graph.nodes[level.graph.output] for level in levels]
     rows = tuple(row(f"{i}.", node.value) for i, node in enumerate(outputs, 1))
     title = legible(outputs[0].name or "output")
     return Box(_OUTPUT, title, "operation", rows=rows, output=True)
