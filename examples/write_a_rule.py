@@ -12,8 +12,8 @@ import numpy as np
 
 import tinygrad_sm as tg
 from tinygrad_sm.engine.rules import sigmoid
-from tinygrad_sm.fusion import RULES, Match, Number, Op, Rule, Var
-from tinygrad_sm.fusion.vocabulary import elementwise, like, number
+from tinygrad_sm.fusion import RULES, Number, Op, Rule, Var
+from tinygrad_sm.fusion.vocabulary import exp, log
 
 # 1. What the rule shall make: a primitive that is accurate everywhere.
 softplus = tg.def_primitive(
@@ -21,19 +21,15 @@ softplus = tg.def_primitive(
 )
 
 
-# 2. The rule: what to look for, what to put in its place, and why that is the same.
-def is_one(match: Match) -> bool:
-    """The added number is 1."""
-    return bool(match.number("one") == 1)
-
-
-x = Var("x")  # stands for any part of a graph
+# 2. The rule: what to look for, what to put in its place, and why that is the same. Names stand for
+#    parts of a graph, operators and functions of them for operations.
+x, one = Var("x"), Number("one")
 rule = Rule(
     name="softplus",
     because="log(1 + exp(x)) is softplus(x), which cannot overflow.",
-    pattern=Op("log", Op("add", Number("one"), Op("exp", x), any_order=True)),
-    make=lambda m: like(m.x, softplus.name, m.x),  # of the shape and dtype of x
-    only_if=((is_one, "the added number is not 1"),),
+    pattern=log(one + exp(x)),
+    becomes=Op(softplus.name, x),
+    only_if=((lambda one: one == 1, "the added number is not 1"),),
 )
 
 
@@ -75,7 +71,7 @@ def main() -> None:
         name="and back",
         because="softplus(x) is log(1 + exp(x)).",
         pattern=Op(softplus.name, x),
-        make=lambda m: like(m.x, "log", elementwise("add", number(1), like(m.x, "exp", m.x))),
+        becomes=log(1 + exp(x)),
     )
     try:
         tg.fuse(softplus(b).sum(), rules=[rule, back])

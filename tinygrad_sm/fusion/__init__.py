@@ -5,11 +5,11 @@ Where to start reading: the rules, then what carries them out, in the order in w
     rules        what becomes what, and why: softmax, log_softmax, logsumexp, the loss, a layer
     algebra      the plain algebra that brings what people write into the form of those rules
     patterns     what a rule is made of, and the small matcher
-    vocabulary   the words that rules are written in, what they cost, how they are computed
+    vocabulary   the words that rules are written in, and how they are computed
     loss_node    the fused loss, from what the rules found out about its targets
     snapshot     a recorded graph, parted in structure and data
     terms        the structure as terms; equal terms are one object
-    rewriting    the loop that applies rules until none fits, and the proof that it ends
+    rewriting    the loop that applies rules until none fits
     extraction   from the rewritten terms to instructions: what is kept, done again, made
     plan         what was found, and carrying the instructions out
     result       what `fuse` returns: the new output, the rewrites, the near misses
@@ -18,28 +18,15 @@ Where to start reading: the rules, then what carries them out, in the order in w
 """
 
 from tinygrad_sm.fusion.fusing import fuse, fusing
-from tinygrad_sm.fusion.patterns import (
-    AlmostRule,
-    Const,
-    Either,
-    Match,
-    Maybe,
-    Number,
-    Op,
-    Rule,
-    Var,
-)
+from tinygrad_sm.fusion.patterns import Const, Either, Number, Op, Rule, Var, maybe
 from tinygrad_sm.fusion.result import FuseResult, NearMiss, Rewrite
 from tinygrad_sm.fusion.rules import RULES
 
 __all__ = [
     "RULES",
-    "AlmostRule",
     "Const",
     "Either",
     "FuseResult",
-    "Match",
-    "Maybe",
     "NearMiss",
     "Number",
     "Op",
@@ -48,4 +35,5 @@ __all__ = [
     "Var",
     "fuse",
     "fusing",
+    "maybe",
 ]

@@ -1,227 +1,273 @@
-"""A small matcher: patterns of operations, and rules made of a pattern and its replacement.
+"""A small matcher: patterns of operations, and rules made of a pattern and what it becomes.
 
-Nothing here knows any operation. A pattern is made of `Op`, `Var`, `Const` and `Number`; a name
-that stands twice must stand for the same term both times, and terms are equal by structure.
+Nothing here knows any operation. Patterns are written as formulas of `Var`, `Const` and `Number`:
+``exp(x) / total(exp(x), k)``. A name that stands twice must stand for the same both times; terms
+are equal by structure.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import permutations
-from typing import Any
+from typing import Any, NamedTuple
 
-from tinygrad_sm.fusion.terms import NUMBER, Numbers, Term, walk
+from tinygrad_sm.engine.primitive import TABLE
+from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.fusion.terms import Expression, Numbers, Term, walk
 
-Bound = Mapping[str, Term]
-
-
-class Match:
-    """What a pattern's names stand for, as attributes; `number(name)` is the value of one."""
-
-    def __init__(self, bound: Bound, numbers: Numbers) -> None:
-        self._bound = bound
-        self._numbers = numbers
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self._bound[name]
-        except KeyError:
-            raise AttributeError(f"the pattern has no name {name!r}") from None
-
-    def has(self, name: str) -> bool:
-        """Return whether an optional part of the pattern was there."""
-        return name in self._bound
-
-    def number(self, name: str) -> Any:
-        """Return the exact value of a number, a Fraction, or None if it is infinite or NaN."""
-        return self._numbers(self._bound[name])
+Bound = Mapping[str, Any]
+"""What names stand for: terms, exact numbers, and parameters of operations."""
+COMMUTATIVE = frozenset(("add", "mul", "maximum", "minimum"))
 
 
-class Pattern:
-    """What a term must look like."""
+class Look(NamedTuple):
+    """What a search brings along: the numbers, and for a near miss a list of names that clash.
 
-    def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
-        """Yield each way in which `term` fits, as what the names stand for then.
+    With such a list a name may stand for two things, and is noted there.
+    """
 
-        With a list of `clashes`, a name may stand for two terms, and is noted there.
-        """
+    numbers: Numbers
+    clashes: list[str] | None = None
+
+
+class Pattern(Expression):
+    """What a term must look like; also a formula that becomes a term once its names are known."""
+
+    @staticmethod
+    def of(op: str, *inputs: Any, **params: Any) -> Op:
+        """Return the pattern of an operation."""
+        return Op(op, *inputs, **params)
+
+    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
+        """Yield each way in which `term` fits, as what the names stand for then."""
+        raise NotImplementedError
+
+    def term(self, bound: Bound) -> Any:
+        """Return what the formula is where its names stand for these terms."""
         raise NotImplementedError
 
     def variables(self) -> set[str]:
         """Return the names of the parts that may be anything."""
         return set()
 
+    def names(self) -> set[str]:
+        """Return all names that may be bound."""
+        return self.variables()
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Var(Pattern):
-    """Any term."""
+    """Any term; in the place of a parameter, any value."""
 
     name: str
 
-    def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+    def ways(self, term: Any, bound: Bound, look: Look) -> Iterator[Bound]:
         """See `Pattern`."""
-        yield from _bind(self.name, term, bound, clashes)
+        known = bound.get(self.name)
+        if known is None:
+            yield {**bound, self.name: term}
+        elif known == term:
+            yield bound
+        elif look.clashes is not None:
+            look.clashes.append(self.name)
+            yield bound
+
+    def term(self, bound: Bound) -> Any:
+        """See `Pattern`."""
+        return bound[self.name]
 
     def variables(self) -> set[str]:
         """See `Pattern`."""
         return {self.name}
 
 
-@dataclass(frozen=True)
-class Const(Pattern):
+class Const(Var):
     """An array or number that no gradient flows through."""
 
-    name: str
-
-    def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
         """See `Pattern`."""
         if term.constant:
-            yield from _bind(self.name, term, bound, clashes)
+            yield from super().ways(term, bound, look)
 
 
-@dataclass(frozen=True)
-class Number(Pattern):
-    """A single number that no gradient flows through."""
+class Varying(Var):
+    """What a gradient flows through."""
 
-    name: str
-
-    def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
         """See `Pattern`."""
-        if term.op == NUMBER:
-            yield from _bind(self.name, term, bound, clashes)
+        if not term.constant:
+            yield from super().ways(term, bound, look)
+
+
+class Number(Var):
+    """A finite number that no gradient flows through; its name stands for the exact Fraction."""
+
+    def ways(self, term: Any, bound: Bound, look: Look) -> Iterator[Bound]:
+        """See `Pattern`."""
+        value = look.numbers(term) if isinstance(term, Term) else term
+        if value is not None:
+            yield from super().ways(value, bound, look)
+
+    def variables(self) -> set[str]:
+        """See `Pattern`."""
+        return set()
+
+    def names(self) -> set[str]:
+        """See `Pattern`."""
+        return {self.name}
+
+
+@dataclass(frozen=True, eq=False)
+class _Exactly(Pattern):
+    """The number, or the parameter, that is written in a formula."""
+
+    value: Any
+
+    def ways(self, term: Any, bound: Bound, look: Look) -> Iterator[Bound]:
+        """See `Pattern`."""
+        if (look.numbers(term) if isinstance(term, Term) else term) == self.value:
+            yield bound
+
+    def term(self, bound: Bound) -> Any:
+        """See `Pattern`."""
+        return self.value
+
+
+def _pattern(x: Any) -> Pattern:
+    if isinstance(x, Pattern):
+        return x
+    return _Exactly(Fraction(x) if isinstance(x, (int, float)) else x)
 
 
 class Op(Pattern):
     """A term with one of the operations `ops`, whose inputs fit `inputs`.
 
     Args:
-        ops: names of operations, in one string, separated by spaces.
+        ops: names of operations, in one string, separated by spaces; or what primitives are, of a
+            `Primitive.kind` or "linear". The inputs of a commutative one stand in any order.
         inputs: one pattern per input.
-        name: what to call the term itself.
-        any_order: the inputs may stand in any order.
         more: further inputs may follow.
+        params: patterns of some parameters.
     """
 
-    def __init__(
-        self,
-        ops: str,
-        *inputs: Pattern,
-        name: str | None = None,
-        any_order: bool = False,
-        more: bool = False,
-    ) -> None:
-        self.ops = frozenset(ops.split())
-        self.inputs = inputs
-        self.name = name
-        self.any_order = any_order
+    name: str | None = None
+
+    def __init__(self, ops: str, *inputs: Any, more: bool = False, **params: Any) -> None:
+        self._ops = frozenset(ops.split())
+        self.inputs = tuple(map(_pattern, inputs))
         self.more = more
-        # (position, operations): what can be seen at a glance; most terms fail there
-        self._glance = [(i, x.ops) for i, x in enumerate(inputs) if isinstance(x, Op)]
+        self.params = {name: _pattern(value) for name, value in params.items()}
+        # (position, pattern): what can be seen at a glance; most terms fail there
+        self._glance = [(i, x) for i, x in enumerate(self.inputs) if isinstance(x, Op)]
+
+    def named(self, name: str) -> Op:
+        """Return the pattern of a term that is to be called `name`."""
+        new = copy(self)
+        new.name = name
+        return new
+
+    def takes(self, op: str) -> bool:
+        """Return whether a term of this operation may fit."""
+        known = TABLE.get(op)
+        if op in self._ops or known is None:
+            return op in self._ops
+        return known.kind in self._ops or (known.linear and "linear" in self._ops)
 
     def _may_fit(self, term: Term) -> bool:
-        inputs, count = term.inputs, len(self.inputs)
-        if term.op not in self.ops or len(inputs) < count:
+        count = len(self.inputs)
+        if len(term.inputs) < count or (len(term.inputs) > count and not self.more):
             return False
-        if len(inputs) > count and not self.more:
+        if not self.takes(term.op):
             return False
-        for i, ops in self._glance:
-            if inputs[i].op not in ops:
-                if not self.any_order:
-                    return False
-                if all(x.op not in ops for x in inputs):
-                    return False
-        return True
+        if term.op in COMMUTATIVE:
+            return all(any(one.takes(x.op) for x in term.inputs) for _, one in self._glance)
+        return all(one.takes(term.inputs[i].op) for i, one in self._glance)
 
-    def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
         """See `Pattern`."""
         if not self._may_fit(term):
             return
-        starts = [bound] if self.name is None else _bind(self.name, term, bound, clashes)
-        for start in starts:
-            head = term.inputs[: len(self.inputs)]
-            for order in permutations(head) if self.any_order else [head]:
-                yield from _all_ways(self.inputs, order, start, clashes)
+        values = [term.params.get(name) for name in self.params]
+        head = term.inputs[: len(self.inputs)]
+        patterns = (*self.params.values(), *self.inputs)
+        start = bound if self.name is None else {**bound, self.name: term}
+        for order in permutations(head) if term.op in COMMUTATIVE else [head]:
+            yield from _all_ways(patterns, (*values, *order), start, look)
+
+    def term(self, bound: Bound) -> Term:
+        """See `Pattern`."""
+        (op,) = self._ops
+        params = {name: x.term(bound) for name, x in self.params.items()}
+        return Term.of(op, *[x.term(bound) for x in self.inputs], **params)
 
     def variables(self) -> set[str]:
         """See `Pattern`."""
         return set().union(*(x.variables() for x in self.inputs))
 
-
-@dataclass(frozen=True)
-class Maybe(Pattern):
-    """What fits `inner`, or an operation `op` on it, which is then called `name`."""
-
-    op: str
-    inner: Pattern
-    name: str
-
-    def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+    def names(self) -> set[str]:
         """See `Pattern`."""
-        yield from self.inner.ways(term, bound, clashes)
-        yield from Op(self.op, self.inner, name=self.name).ways(term, bound, clashes)
-
-    def variables(self) -> set[str]:
-        """See `Pattern`."""
-        return self.inner.variables()
+        own = set() if self.name is None else {self.name}
+        return own.union(*(x.names() for x in (*self.inputs, *self.params.values())))
 
 
-@dataclass(frozen=True)
 class Either(Pattern):
-    """What fits one of two patterns, which have the same variables."""
+    """What fits one of several patterns."""
 
-    one: Pattern
-    other: Pattern
+    def __init__(self, *patterns: Pattern) -> None:
+        self._patterns = patterns
 
-    def ways(self, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
+    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
         """See `Pattern`."""
-        yield from self.one.ways(term, bound, clashes)
-        yield from self.other.ways(term, bound, clashes)
+        for one in self._patterns:
+            yield from one.ways(term, bound, look)
 
     def variables(self) -> set[str]:
         """See `Pattern`."""
-        return self.one.variables()
+        return set().union(*(x.variables() for x in self._patterns))
+
+    def names(self) -> set[str]:
+        """See `Pattern`."""
+        return set().union(*(x.names() for x in self._patterns))
 
 
-def _bind(name: str, term: Term, bound: Bound, clashes: list[str] | None) -> Iterator[Bound]:
-    known = bound.get(name)
-    if known is None:
-        yield {**bound, name: term}
-    elif known is term:
-        yield bound
-    elif clashes is not None:
-        clashes.append(name)
-        yield bound
+def maybe(op: str, inner: Pattern, name: str) -> Pattern:
+    """Return the pattern of `inner`, or of an operation `op` on it, which is then called `name`."""
+    return Either(inner, Op(op, inner).named(name))
 
 
 def _all_ways(
-    patterns: tuple[Pattern, ...], terms: Iterable[Term], bound: Bound, clashes: list[str] | None
+    patterns: tuple[Pattern, ...], terms: Iterable[Any], bound: Bound, look: Look
 ) -> Iterator[Bound]:
     """Yield the ways in which all patterns fit at once, the first ones outermost."""
     if not patterns:
         yield bound
         return
     first, *rest = terms
-    for way in patterns[0].ways(first, bound, clashes):
-        yield from _all_ways(patterns[1:], rest, way, clashes)
-
-
-Check = Callable[[Match], bool]
-Make = Callable[[Match], Term]
+    for way in patterns[0].ways(first, bound, look):
+        yield from _all_ways(patterns[1:], rest, way, look)
 
 
 @dataclass(frozen=True, eq=False)
 class Rule:
     """A pattern, and what may stand in its place.
 
+    Functions take names of the pattern, as their parameters, and are given what these stand for:
+    a `Term`, a Fraction, a parameter, or None where an optional part is not there. `whole` is
+    what the pattern as a whole has matched.
+
     Attributes:
         name: short, for messages and pictures.
         because: one sentence that justifies the replacement.
         pattern: what to look for; its root is an `Op`.
-        make: builds the replacement from a `Match`.
+        becomes: the replacement: a formula, or a function that returns it, or None to decline.
         only_if: conditions beyond the pattern, each with the sentence that says what was missing.
         helps: the rule makes nothing better by itself but brings a term into the form that other
             rules look for. Where none of them comes to use, the user's own operations are kept.
+            It does not fit where it would change the shape or the dtype.
         saves: the rule is there to save: where no operation and no byte is, nothing is replaced.
         alone: for a rule that pays only where what it matches, between its root and what the
             pattern leaves open, is needed by nothing else: the sentence for where it is. Such a
@@ -231,55 +277,64 @@ class Rule:
     name: str
     because: str
     pattern: Op
-    make: Make
-    only_if: tuple[tuple[Check, str], ...] = ()
+    becomes: Pattern | Callable[..., Term | None]
+    only_if: tuple[tuple[Callable[..., bool], str], ...] = ()
     helps: bool = False
     saves: bool = False
     alone: str = ""
+    _made: Callable[[Bound], Term | None] = field(init=False, repr=False)
+    _conditions: tuple[tuple[Callable[[Bound], bool], str], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        made, checks = self.becomes, [(self._of_names(f), text) for f, text in self.only_if]
+        function = made.term if isinstance(made, Pattern) else self._of_names(made)
+        object.__setattr__(self, "_made", function)
+        object.__setattr__(self, "_conditions", tuple(checks))
+
+    def _of_names(self, function: Callable[..., Any]) -> Callable[[Bound], Any]:
+        """A function whose parameters are names, as one of what all names stand for."""
+        names = tuple(inspect.signature(function).parameters)
+        for name in names:
+            if name not in {"whole", *self.pattern.names()}:
+                raise InvalidValueError(
+                    f"the pattern of the rule {self.name!r} has no name {name!r}"
+                )
+        return lambda bound: function(*[bound.get(name) for name in names])
 
     def apply(self, term: Term, numbers: Numbers) -> tuple[Term, Bound] | None:
         """Return the replacement of `term` and what the names stood for, or None if it is none."""
-        for bound in self.pattern.ways(term, {}, None):
-            match = Match(bound, numbers)
-            if all(check(match) for check, _ in self.only_if):
-                return self.make(match), bound
+        for bound in self.pattern.ways(term, {"whole": term}, Look(numbers)):
+            if all(check(bound) for check, _ in self._conditions):
+                made = self._made(bound)
+                if made is not None and (not self.helps or made.fits(term)):
+                    return made, bound
         return None
+
+    def left_open(self, bound: Bound) -> list[Term]:
+        """Return the terms that the pattern says nothing about."""
+        return [bound[name] for name in self.pattern.variables() if name in bound]
 
     def inside(self, term: Term, numbers: Numbers) -> list[Term] | None:
         """Return the terms below `term` that the rule would do without, or None if it fits not."""
         applied = self.apply(term, numbers)
         if applied is None:
             return None
-        bound = applied[1]
-        left = [bound[name] for name in self.pattern.variables() if name in bound]
-        return [x for x in walk(term, left) if x is not term and not x.constant]
+        below = walk(term, self.left_open(applied[1]))
+        return [x for x in below if x is not term and not x.constant]
 
     def missing(self, term: Term, numbers: Numbers) -> tuple[str, Bound] | None:
         """Return what keeps a rule from fitting whose operations are all there, if one thing."""
         clashes: list[str] = []
-        for bound in self.pattern.ways(term, {}, clashes):
+        for bound in self.pattern.ways(term, {"whole": term}, Look(numbers, clashes)):
             if clashes:
                 return f"{clashes[0]} is not the same in both places", bound
-            match = Match(bound, numbers)
-            for check, sentence in self.only_if:
-                if not check(match):
+            for check, sentence in self._conditions:
+                if not check(bound):
                     return sentence, bound
             return (self.alone, bound) if self.alone else None
         return None
 
 
-@dataclass(frozen=True, eq=False)
-class AlmostRule:
-    """What is often written where a rule was meant to fit, and the sentence that says so."""
-
-    meant: str
-    sentence: str
-    pattern: Op
-    only_if: Check = lambda match: True
-
-    def missing(self, term: Term, numbers: Numbers) -> tuple[str, Bound] | None:
-        """Return the sentence if `term` is such a place."""
-        for bound in self.pattern.ways(term, {}, None):
-            if self.only_if(Match(bound, numbers)):
-                return self.sentence, bound
-        return None
+def almost(meant: str, sentence: str, pattern: Op) -> Rule:
+    """Return a rule that never fits: what is often written where `meant` was, and what it lacks."""
+    return Rule(meant, sentence, pattern, lambda: None, ((lambda: False, sentence),))

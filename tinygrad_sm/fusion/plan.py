@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from tinygrad_sm.engine.primitive import TABLE
 from tinygrad_sm.engine.tensor import Tensor, record, recording
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.fusion.extraction import Extraction, Instruction, Keep, Make, Redo
-from tinygrad_sm.fusion.patterns import AlmostRule, Rule
+from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.rewriting import Rewriting, Step
 from tinygrad_sm.fusion.snapshot import Row, Snapshot, terms_of
 from tinygrad_sm.fusion.terms import LOSS_NODE, Numbers, Slot, Term, Terms, walk
@@ -109,12 +110,10 @@ class Plan:
         given = " and ".join(_called(x) for x in sources if isinstance(x, Tensor))
         return f"{_called(snapshot.tensors[row])} cannot become {op} of {given}"
 
-    def misses(
-        self, rules: Iterable[Rule], almost: Iterable[AlmostRule], numbers: Numbers
-    ) -> list[Miss]:
+    def misses(self, rules: Iterable[Rule], almost: Iterable[Rule], numbers: Numbers) -> list[Miss]:
         """Return the places, among what stays, where one thing only keeps a rule from fitting."""
-        last: list[Rule | AlmostRule] = [rule for rule in rules if rule.alone]
-        asked: list[Rule | AlmostRule] = [*(r for r in rules if not r.helps), *almost]
+        last: list[Rule] = [rule for rule in rules if rule.alone]
+        asked: list[Rule] = [*(r for r in rules if not r.helps), *almost]
         kept, normals = self._extraction.rows_kept, self._extraction.normals
         stands_alone = {term.id for term in normals}
         seen: tuple[set[int], set[int]] = (set(), set())  # parts of several count for the first
@@ -124,17 +123,15 @@ class Plan:
         for row in sorted({*kept, *self._extraction.rows_made}):
             for term in _own_parts(normals[row], stands_alone, seen[row in kept]):
                 for rule in asked if row in kept else last:
-                    missing = rule.missing(term, numbers) if term.op in rule.pattern.ops else None
+                    missing = rule.missing(term, numbers) if rule.pattern.takes(term.op) else None
                     if missing:
                         sentence, bound = missing
-                        meant = rule.name if isinstance(rule, Rule) else rule.meant
                         if all(
                             (x, sentence) not in told for x in self._extraction.rows[row].inputs
                         ):
-                            found[Miss(row, meant, sentence)] = term.id
+                            found[Miss(row, rule.name, sentence)] = term.id
                         told.add((row, sentence))
-                        left = [bound[name] for name in rule.pattern.variables() if name in bound]
-                        inside |= {x.id for x in walk(term, left)} - {term.id}
+                        inside |= {x.id for x in walk(term, rule.left_open(bound))} - {term.id}
         return [miss for miss, term_id in found.items() if term_id not in inside]
 
 
@@ -145,7 +142,7 @@ def _fits_alone(extraction: Extraction, rules: Iterable[Rule], numbers: Numbers)
         term.id
         for term in extraction.terms()
         for rule in last
-        if term.op in rule.pattern.ops
+        if rule.pattern.takes(term.op)
         and (inside := rule.inside(term, numbers)) is not None
         and all(extraction.uses[x.id] <= 1 for x in inside)
     )
@@ -182,7 +179,7 @@ def _found_at(
     made, starts = extraction.made_for(row)
     ends = {term.id for term in starts}
     matched = _matched(extraction.rows, extraction.normals, row, ends)
-    gone = [originals[r] for r in matched if r not in counted]
+    gone = [r for r in matched if r not in counted]
     counted.update(matched)
     outside = {originals[r].id for end in ends for r in extraction.rows_of[end]}
     steps = rewriting.history((originals[r] for r in matched), ends | outside)
@@ -197,7 +194,8 @@ def _found_at(
         rule=rewriting.fused[made[place].id],
         steps=tuple(steps),
         operations_saved=len(gone) - len(made),
-        bytes_saved=sum(map(_bytes_kept, gone)) - sum(map(_bytes_kept, made.values())),
+        bytes_saved=sum(_bytes_of_row(extraction.rows, r) for r in gone)
+        - sum(_bytes_kept(t.op, t, t.inputs) for t in made.values()),
     )
 
 
@@ -208,12 +206,18 @@ def _pays(found: Found) -> bool:
 _FOUND_FORWARD = {LOSS_NODE: 1, LOSS: 1, LINEAR_LOSS: 3}  # gradients of the first so many arguments
 
 
-def _bytes_kept(term: Term) -> int:
+def _bytes_of_row(rows: tuple[Row, ...], row: int) -> int:
+    x = rows[row]
+    assert x.op is not None
+    return _bytes_kept(x.op, x, [rows[i] for i in x.inputs if not isinstance(i, Slot)])
+
+
+def _bytes_kept(op: str, made: Row | Term, inputs: Sequence[Row | Term]) -> int:
     """The bytes that an operation keeps for backward; a fused loss also keeps its gradients."""
-    if term.op in TABLE and TABLE[term.op].kind == "view":
+    if op in TABLE and TABLE[op].kind == "view":
         return 0
-    arrays = [term, *term.inputs[: _FOUND_FORWARD.get(term.op, 0)]]
-    return sum(x.size * x.dtype.itemsize for x in arrays if x.dtype is not None)
+    arrays = [made, *inputs[: _FOUND_FORWARD.get(op, 0)]]
+    return sum(prod(x.shape) * x.dtype.itemsize for x in arrays if x.dtype is not None)
 
 
 def _matched(

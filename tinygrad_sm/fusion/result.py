@@ -8,7 +8,7 @@ from functools import cached_property
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import Graph, Node, graph
 from tinygrad_sm.fusion.extraction import Make
-from tinygrad_sm.fusion.patterns import AlmostRule, Rule
+from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.plan import Found, Plan
 from tinygrad_sm.fusion.snapshot import Snapshot
 from tinygrad_sm.fusion.terms import Numbers
@@ -79,7 +79,7 @@ class FuseResult:
         snapshot: Snapshot,
         plan: Plan,
         rules: tuple[Rule, ...],
-        almost: tuple[AlmostRule, ...],
+        almost: tuple[Rule, ...],
     ) -> None:
         self._snapshot = snapshot
         self._plan = plan

@@ -1,21 +1,21 @@
 """The rewriting loop: apply rules to interned terms until none fits. It knows no operation.
 
-Terms are rewritten from the inputs up, each once. That this ends is not left to hope: every single
-application must lower the cost of what it replaces (see `vocabulary.cost`), and says so if not.
+Terms are rewritten from the inputs up, each once. Rules that lead back to where they started, or
+on and on, are refused: each has to lower some cost, be it the size of a term or how far inside its
+numbers stand.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.terms import Numbers, Term, Terms, walk
-from tinygrad_sm.fusion.vocabulary import cost, out_of_range
+from tinygrad_sm.fusion.vocabulary import out_of_range
 
-Polynomial = dict[int | None, int]
+STEPS_PER_TERM = 50  # of the given graph, on the average; ours take up to 5
 
 
 class Step(NamedTuple):
@@ -45,13 +45,12 @@ class Rewriting:
         alone: Collection[int] = (),
     ) -> None:
         self._terms = terms
+        self._rules = tuple(rules)
         self._alone = alone
         self._numbers = numbers
         self._normal: dict[int, Term] = {}
-        self._by_op: dict[str, list[Rule]] = defaultdict(list)
-        for rule in rules:
-            for op in rule.pattern.ops:
-                self._by_op[op].append(rule)
+        self._by_op: dict[str, list[Rule]] = {}
+        self._most_steps = STEPS_PER_TERM * (len(terms) + 20)
         self.steps: dict[int, Step] = {}
         self._rebuilt: dict[int, Term] = {}  # by id: the same operation on inputs in normal form
         self.fused: dict[int, Rule] = {}
@@ -87,28 +86,43 @@ class Rewriting:
 
     def _applied(self, term: Term) -> Term | None:
         """Return what the first rule that fits makes of a term whose inputs are normal."""
-        for rule in () if term.constant else self._by_op.get(term.op, ()):
+        if term.id in self.steps or len(self.steps) > self._most_steps:
+            rule, before, after = self.steps.get(term.id) or next(reversed(self.steps.values()))
+            raise InvalidValueError(
+                f"the rule {rule.name!r} does not lower the cost, so that it would be applied "
+                f"forever: {before} becomes {after}"
+            )
+        for rule in () if term.constant else self._rules_for(term.op):
             if rule.alone and term.id not in self._alone:
                 continue
             applied = rule.apply(term, self._numbers)
             if applied is None:
                 continue
             made, bound = applied
-            if not all(x.size for x in bound.values()):  # of no elements there is no softmax
-                continue
+            if not all(x.size for x in bound.values() if isinstance(x, Term)):
+                continue  # of no elements there is no softmax
+            if not made.fits(term):
+                raise InvalidValueError(
+                    f"the rule {rule.name!r} turns an array of shape {term.shape} and dtype "
+                    f"{term.dtype} into one of shape {made.shape} and dtype {made.dtype}"
+                )
             known = len(self._terms)
             after = self._terms.intern(made)
             if any(map(out_of_range, self._terms.since(known))):
                 continue
-            variables = [bound[name] for name in rule.pattern.variables() if name in bound]
             if not rule.helps:
-                inside = (x for x in walk(term, variables) if x.id in self.fused)
+                inside = (x for x in walk(term, rule.left_open(bound)) if x.id in self.fused)
                 first = {x.op: self.fused[x.id] for x in inside}
                 self.fused |= {x.id: first.get(x.op, rule) for x in self._terms.since(known)}
-            _check_step(rule, term, after, variables)
             self.steps[term.id] = Step(rule, term, after)
             return after
         return None
+
+    def _rules_for(self, op: str) -> list[Rule]:
+        found = self._by_op.get(op)
+        if found is None:
+            found = self._by_op[op] = [r for r in self._rules if r.pattern.takes(op)]
+        return found
 
     def history(self, terms: Iterable[Term], ends: set[int]) -> list[Step]:
         """Return the steps that `terms` went through, but for those of the terms `ends`."""
@@ -126,56 +140,3 @@ class Rewriting:
                 found.append(step)
                 pending.append(step.after)
         return sorted(found, key=lambda step: step.before.id)
-
-
-def _check_step(rule: Rule, before: Term, after: Term, variables: list[Term]) -> None:
-    """Raise InvalidValueError if a step changes shape or dtype, or does not lower the cost."""
-    if (after.shape, after.dtype) != (before.shape, before.dtype):
-        raise InvalidValueError(
-            f"the rule {rule.name!r} turns an array of shape {before.shape} and dtype "
-            f"{before.dtype} into one of shape {after.shape} and dtype {after.dtype}"
-        )
-    if not _falls(before, after, variables):
-        raise InvalidValueError(
-            f"the rule {rule.name!r} does not lower the cost, so that it might be applied forever: "
-            f"{before} becomes {after}"
-        )
-
-
-def _falls(before: Term, after: Term, variables: list[Term]) -> bool:
-    """Return whether a step lowers the cost whatever the variables stand for."""
-    if _falls_for({x.id for x in variables}, before, after):
-        return True
-    # a variable that contains another one is read as the expression that it is
-    innermost = {
-        x.id
-        for x in variables
-        if not any(part in variables for part in walk(x, stop=()) if part is not x)
-    }
-    return _falls_for(innermost, before, after)
-
-
-def _falls_for(variables: set[int], before: Term, after: Term) -> bool:
-    for reading in (0, 1):
-        old, new = (_polynomial(term, variables, reading) for term in (before, after))
-        for found in (old, new):  # each variable is at least 1: measure from there
-            found[None] = sum(found.values())
-        if any(count > old.get(term, 0) for term, count in new.items()):
-            return False
-        if new != old:
-            return True
-    return False
-
-
-def _polynomial(term: Term, variables: set[int], reading: int) -> Polynomial:
-    """The cost of a term: how often each variable counts, and (under None) the rest."""
-    if term.constant:
-        return {}
-    if term.id in variables or not term.inputs:
-        return {term.id: 1}
-    factor, rest = cost(term, reading)
-    found: Polynomial = {None: rest}
-    for x in term.inputs:
-        for variable, count in _polynomial(x, variables, reading).items():
-            found[variable] = found.get(variable, 0) + factor * count
-    return found

@@ -1,417 +1,337 @@
 """The rules that find softmax-cross-entropy and its parts, however they were written.
 
 To add one, write it into `FUSIONS` (or pass your own list to `fuse`); nothing else has to know.
-`p` below is softmax(x), `k` the class axis. The ideas are those of Theano's and PyTensor's softmax
-rewrites and of tinygrad's pattern matcher.
+A rule says a name, why it holds, what to look for and what that becomes; `k` is the class axis.
+The ideas are those of Theano's and PyTensor's softmax rewrites and of tinygrad's pattern matcher.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from tinygrad_sm.fusion.algebra import ALGEBRA
 from tinygrad_sm.fusion.loss_node import Part
 from tinygrad_sm.fusion.patterns import (
-    AlmostRule,
     Const,
     Either,
-    Match,
-    Maybe,
     Number,
     Op,
     Rule,
     Var,
+    Varying,
+    almost,
+    maybe,
 )
-from tinygrad_sm.fusion.terms import LEAF, LOSS_NODE, Term, walk
+from tinygrad_sm.fusion.terms import LEAF, LOSS_NODE, Term, axes_of, kept, number, walk
 from tinygrad_sm.fusion.vocabulary import (
     LINEAR_LOSS,
     LOSS,
     cast,
     changed,
-    kept,
-    like,
+    exp,
+    log,
+    log_softmax,
     logsumexp,
     loss,
-    number,
+    pick,
     reshape,
-    scale,
+    softmax,
+    times,
     total,
     transposed,
 )
 
-x, m_, y, t, w = Var("x"), Var("m"), Const("y"), Const("t"), Const("w")
-_shifted = Either(Op("sub", x, m_, name="d"), Op("add", x, m_, name="d", any_order=True))
-_loss = Maybe("astype", Op(LOSS, x, name="loss", more=True), "cast")
+x, m, y, t, w = Var("x"), Var("m"), Const("y"), Const("t"), Const("w")
+k, j, c, d = Var("k"), Var("j"), Number("c"), Number("d")
+shifted = Either((x - m).named("s"), (x + m).named("s"))
 
-# Conditions ---------------------------------------------------------------------------------------
-
-
-def _along_one_axis(m: Match) -> bool:
-    return bool(m.s.params["keepdims"] and len(m.s.params["axis"]) == 1)
+# The parts: softmax, log_softmax, logsumexp -------------------------------------------------------
 
 
-def _shift_is_flat(m: Match) -> bool:
+def _is_flat(x: Term, m: Term, s: Term, k: int) -> bool:
     """The shift has one number per row, and broadcasts nothing."""
-    axis = m.f.params["axis"]
-    back = m.x.ndim - axis
-    flat = m.m.ndim < back or m.m.shape[-back] == 1
-    return bool(flat and m.d.shape == m.x.shape and m.d.dtype == m.x.dtype)
+    back = x.ndim - k
+    return s.fits(x) and (m.ndim < back or m.shape[-back] == 1)
 
 
-def _shift_is_idle(m: Match) -> bool:
+def _is_idle(x: Term, m: Term) -> bool:
     """No leaf is reached through the shift alone, so that no gradient gets lost."""
-    return all(term.op != LEAF for term in walk(m.m, stop=(m.x,)))
-
-
-def _same_axis(m: Match) -> bool:
-    same: bool = m.p.params["axis"] == m.f.params["axis"]
-    return same
-
-
-def _not_twice(m: Match) -> bool:
-    core = m.x
-    while core.op == "@scale":
-        core = core.inputs[0]
-    return bool(core.op != "softmax")
-
-
-def _full_target(m: Match) -> bool:
-    """The product has the logits' shape, but perhaps for axes of length 1 in front."""
-    return bool(m.v.shape[-m.f.ndim :] == m.f.shape and m.v.size == m.f.size)
-
-
-def _sums_classes(m: Match) -> bool:
-    return bool(m.s.params["keepdims"] and m.f.params["axis"] in _axes_of_logits(m))
-
-
-def _axes_of_logits(m: Match) -> tuple[int, ...]:
-    """What is summed over, as axes of the logits: the sum's operand may have more in front."""
-    return tuple(i - m.s.ndim + m.x.ndim for i in m.s.params["axis"])
-
-
-def _per_row_weight(m: Match) -> bool:
-    return bool(m.v.shape == m.loss.shape and m.loss.params["reduction"] == "none")
-
-
-def _sums_rows(m: Match) -> bool:
-    rows = tuple(i for i, n in enumerate(m.loss.shape) if n != 1)
-    summed = m.s.params["keepdims"] and m.s.params["axis"] == rows
-    return bool(summed and m.loss.params["reduction"] == "none")
+    return all(term.op != LEAF for term in walk(m, stop=(x,)))
 
 
 SHIFT = (
-    (_shift_is_flat, "the shift is not one number for all classes of a row"),
-    (_shift_is_idle, "the shift has a gradient of its own"),
+    (_is_flat, "the shift is not one number for all classes of a row"),
+    (_is_idle, "the shift has a gradient of its own"),
 )
-ONE_AXIS = ((_along_one_axis, "the sum runs over more than the one class axis"),)
+ONE_AXIS = ((lambda k: isinstance(k, int), "the sum runs over more than the one class axis"),)
+
+PARTS = [
+    Rule(
+        "softmax", "exp(x) over the sum of the same exp(x) along an axis is softmax(x).",
+        exp(x) / total(exp(x), k), softmax(x, k), ONE_AXIS,
+    ),
+    Rule(
+        "softmax of a shift",
+        "softmax(x - m) = softmax(x): exp(-m) stands above and below the fraction.",
+        softmax(shifted, k), softmax(x, k), SHIFT,
+    ),
+    Rule(
+        "exp of log_softmax", "exp(log p) = p.",
+        exp(log_softmax(x, k)), softmax(x, k), saves=True,
+    ),
+    Rule(
+        "log of softmax",
+        "log(softmax(x)) is log_softmax(x), which forms no probability that could underflow.",
+        log(softmax(x, k)), log_softmax(x, k),
+    ),
+    Rule(
+        "logsumexp", "log Σ exp(x) is logsumexp(x), which cannot overflow.",
+        log(total(exp(x), k)), logsumexp(x, k), ONE_AXIS,
+    ),
+    Rule(
+        "logsumexp of a shift, shifted back", "log Σ exp(x - m) + m = log Σ exp(x).",
+        logsumexp((x - m).named("s"), k) + m, logsumexp(x, k), SHIFT,
+    ),
+    Rule(
+        "logsumexp of a sum, shifted back", "log Σ exp(x + m) - m = log Σ exp(x).",
+        logsumexp((x + m).named("s"), k) - m, logsumexp(x, k), SHIFT,
+    ),
+    Rule(
+        "log_softmax", "x - logsumexp(x) is log_softmax(x).",
+        x - logsumexp(x, k), log_softmax(x, k),
+    ),
+    Rule(
+        "negative log_softmax", "logsumexp(x) - x is -log_softmax(x).",
+        logsumexp(x, k) - x, times(-1, log_softmax(x, k)), saves=True,
+    ),
+    Rule(
+        "log_softmax of a shift", "log_softmax(x - m) = log_softmax(x), as for softmax.",
+        log_softmax(shifted, k), log_softmax(x, k), SHIFT,
+    ),
+]  # fmt: skip
+
+# The loss -----------------------------------------------------------------------------------------
+
+a_loss = maybe("astype", Op(LOSS, x, more=True).named("loss"), "cast")
+
+
+def _not_twice(x: Term) -> bool:
+    while x.op == "@scale":
+        (x,) = x.inputs
+    return x.op != "softmax"
+
+
 TWICE = (_not_twice, "softmax is applied twice: its logits are probabilities already")
 
-# Replacements -------------------------------------------------------------------------------------
+
+def _axes_of_logits(x: Term, whole: Term, j: Any) -> tuple[int, ...]:
+    """What is summed over, as axes of the logits: the sum's operand may have more in front."""
+    return tuple(i - whole.ndim + x.ndim for i in axes_of(j))
 
 
-def _soft_loss(m: Match, target: Term) -> Term:
+def _sums_classes(x: Term, whole: Term, j: Any, k: int) -> bool:
+    return k in _axes_of_logits(x, whole, j)
+
+
+CLASSES = (_sums_classes, "the sum does not run over the class axis")
+
+
+def _of_distribution(x: Term, y: Term | None, whole: Term, j: Any, k: int) -> Term:
     """The negative of the rows' losses for a dense target, summed over what else is summed."""
-    axis = m.f.params["axis"]
-    rows = cast(loss(m.x, target, axis, "dense"), m.s.dtype)
-    rest = tuple(i for i in _axes_of_logits(m) if i != axis)
-    by_row = reshape(scale(rows, -1), kept(m.x.shape, (axis,)))
-    return reshape(total(by_row, rest) if rest else by_row, m.s.shape)
+    target = number(1) if y is None else reshape(y, y.shape[-x.ndim :])
+    rows = times(-1, cast(loss(x, target, k, "dense"), whole.dtype))
+    rest = tuple(i for i in _axes_of_logits(x, whole, j) if i != k)
+    by_row = reshape(rows, kept(x.shape, k))
+    return reshape(total(by_row, rest) if rest else by_row, whole.shape)
 
 
-def _picked_loss(m: Match) -> Term:
-    return scale(loss(m.x, m.t, m.f.params["axis"], "index"), -1)
+def _as_sum(node: Term) -> Term:
+    return Term(LOSS, node.inputs, {**node.params, "reduction": "sum"}, (), node.dtype)
 
 
-def _masked_loss(m: Match) -> Term:
+def _of_mask(x: Term, t: Term, k: int) -> Term:
     """The loss of all rows at the classes where a mask holds, as an array with one element."""
-    node = loss(m.x, m.t, m.f.params["axis"], "dense")
+    node = loss(x, t, k, "dense")
     while node.op != LOSS:
-        node = node.inputs[0]
-    whole = Term(LOSS, node.inputs, {**node.params, "reduction": "sum"}, (), node.dtype)
-    return reshape(scale(whole, -1), (1,))
+        (node,) = node.inputs
+    return reshape(times(-1, _as_sum(node)), (1,))
 
 
-def _with(m: Match, node: Term) -> Term:
+def _with(cast_: Term | None, node: Term) -> Term:
     """The changed loss, in the dtype that the cast around it had."""
-    return cast(node, m.cast.dtype) if m.has("cast") else node
+    return node if cast_ is None else cast(node, cast_.dtype)
 
 
-def _weighted(m: Match) -> Term:
-    node = m.loss
-    (part,) = node.params["parts"]
-    params = {**node.params, "parts": (part._replace(weights=part.weights + 1),)}
-    return cast(Term(node.op, (*node.inputs, m.w), params, node.shape, node.dtype), m.v.dtype)
+def _is_sum(loss: Term) -> bool:
+    reduction: str = loss.params["reduction"]
+    return reduction == "sum"
+
+
+def _weighted(whole: Term, loss: Term, w: Term) -> Term:
+    (part,) = loss.params["parts"]
+    params = {**loss.params, "parts": (part._replace(weights=part.weights + 1),)}
+    return cast(Term(LOSS, (*loss.inputs, w), params, loss.shape, loss.dtype), whole.dtype)
+
+
+def _sums_rows(whole: Term, loss: Term, j: Any) -> bool:
+    rows = tuple(i for i, n in enumerate(loss.shape) if n != 1)
+    return axes_of(j) == rows and not _is_sum(loss)
 
 
 def _multiplied(node: Term, by: Fraction) -> tuple[Part, ...]:
     return tuple(part._replace(by=part.by * by) for part in node.params["parts"])
 
 
-def _parts_of_both(m: Match) -> tuple[Part, ...]:
-    one = m.s.params["by"] if m.has("s") else Fraction(1)
-    other = m.u.params["by"] if m.has("u") else Fraction(1)
-    if m.whole.op == "sub":
-        other = -other
-    return _multiplied(m.loss, one) + _multiplied(m.k, other)
+def _parts_of_both(
+    whole: Term, loss: Term, other: Term, c: Fraction | None, d: Fraction | None
+) -> tuple[Part, ...]:
+    by = (d or Fraction(1)) * (-1 if whole.op == "sub" else 1)
+    return _multiplied(loss, c or Fraction(1)) + _multiplied(other, by)
 
 
-def _merged(m: Match) -> Term:
-    parts = _parts_of_both(m)
+def _merged(whole: Term, loss: Term, other: Term, c: Fraction | None, d: Fraction | None) -> Term:
+    parts = _parts_of_both(whole, loss, other, c, d)
     sign = -1 if parts[0].by < 0 else 1
-    both = changed(
-        m.loss, *m.loss.inputs, *m.k.inputs[1:],
-        parts=tuple(part._replace(by=sign * part.by) for part in parts),
-    )  # fmt: skip
-    return both if sign > 0 else scale(both, -1)
+    positive = tuple(part._replace(by=sign * part.by) for part in parts)
+    both = changed(loss, *loss.inputs, *other.inputs[1:], parts=positive)
+    return both if sign > 0 else times(-1, both)
 
 
-def _alike(m: Match) -> bool:
-    same = all(m.loss.params[p] == m.k.params[p] for p in ("axis", "temperature", "reduction"))
-    return bool(same and m.loss.params["reduction"] == "sum")
+def _alike(loss: Term, other: Term) -> bool:
+    same = all(loss.params[p] == other.params[p] for p in ("axis", "temperature", "reduction"))
+    return same and _is_sum(loss)
 
 
-def _of_one_sign(m: Match) -> bool:
-    return len({part.by > 0 for part in _parts_of_both(m)}) == 1
+def _of_one_sign(
+    whole: Term, loss: Term, other: Term, c: Fraction | None, d: Fraction | None
+) -> bool:
+    return len({part.by > 0 for part in _parts_of_both(whole, loss, other, c, d)}) == 1
 
 
-def _summed(m: Match) -> Term:
-    node = m.loss
-    whole = Term(LOSS, node.inputs, {**node.params, "reduction": "sum"}, (), node.dtype)
-    return reshape(_with(m, whole), m.s.shape)
-
-
-# The parts: softmax, log_softmax, logsumexp -------------------------------------------------------
-
-PARTS = [
-    Rule(
-        "softmax",
-        "exp(x) over the sum of the same exp(x) along an axis is softmax(x).",
-        Op("div", Op("exp", x), Op("sum", Op("exp", x), name="s")),
-        lambda m: like(m.x, "softmax", m.x, axis=m.s.params["axis"][0]),
-        ONE_AXIS,
-    ),
-    Rule(
-        "softmax of a shift",
-        "softmax(x - m) = softmax(x): exp(-m) stands above and below the fraction.",
-        Op("softmax", _shifted, name="f"),
-        lambda m: changed(m.f, m.x),
-        SHIFT,
-    ),
-    Rule(
-        "exp of log_softmax",
-        "exp(log p) = p.",
-        Op("exp", Op("log_softmax", x, name="f")),
-        lambda m: like(m.x, "softmax", m.x, axis=m.f.params["axis"]),
-        saves=True,
-    ),
-    Rule(
-        "log of softmax",
-        "log(softmax(x)) is log_softmax(x), which forms no probability that could underflow.",
-        Op("log", Op("softmax", x, name="f")),
-        lambda m: like(m.x, "log_softmax", m.x, axis=m.f.params["axis"]),
-    ),
-    Rule(
-        "logsumexp",
-        "log Σ exp(x) is logsumexp(x), which cannot overflow.",
-        Op("log", Op("sum", Op("exp", x), name="s")),
-        lambda m: logsumexp(m.x, m.s.params["axis"][0]),
-        ONE_AXIS,
-    ),
-    Rule(
-        "logsumexp of a shift, shifted back",
-        "log Σ exp(x - m) + m = log Σ exp(x).",
-        Op("add", Op("logsumexp", Op("sub", x, m_, name="d"), name="f"), m_, any_order=True),
-        lambda m: logsumexp(m.x, m.f.params["axis"]),
-        SHIFT,
-    ),
-    Rule(
-        "logsumexp of a sum, shifted back",
-        "log Σ exp(x + m) - m = log Σ exp(x).",
-        Op(
-            "sub",
-            Op("logsumexp", Op("add", x, m_, name="d", any_order=True), name="f"),
-            m_,
-        ),
-        lambda m: logsumexp(m.x, m.f.params["axis"]),
-        SHIFT,
-    ),
-    Rule(
-        "log_softmax",
-        "x - logsumexp(x) is log_softmax(x).",
-        Op("sub", x, Op("logsumexp", x, name="f")),
-        lambda m: like(m.x, "log_softmax", m.x, axis=m.f.params["axis"]),
-    ),
-    Rule(
-        "negative log_softmax",
-        "logsumexp(x) - x is -log_softmax(x).",
-        Op("sub", Op("logsumexp", x, name="f"), x),
-        lambda m: scale(like(m.x, "log_softmax", m.x, axis=m.f.params["axis"]), -1),
-        saves=True,
-    ),
-    Rule(
-        "log_softmax of a shift",
-        "log_softmax(x - m) = log_softmax(x), as for softmax.",
-        Op("log_softmax", _shifted, name="f"),
-        lambda m: changed(m.f, m.x),
-        SHIFT,
-    ),
-]
-
-# The loss -----------------------------------------------------------------------------------------
-
+_one, _other = (Op(LOSS, x, more=True).named(name) for name in ("loss", "other"))
 LOSSES = [
     Rule(
-        "loss of a picked class",
-        "-log p at the right class of each row is its cross-entropy.",
-        Op("@pick", Op("log_softmax", x, name="f"), t, name="p"),
-        _picked_loss,
-        (
-            (_same_axis, "the class is picked along another axis than softmax's"),
-            TWICE,
-        ),
+        "loss of a picked class", "-log p at the right class of each row is its cross-entropy.",
+        pick(log_softmax(x, k), t, j), lambda x, t, k: times(-1, loss(x, t, k, "index")),
+        ((lambda k, j: k == j, "the class is picked along another axis than softmax's"), TWICE),
     ),
     Rule(
         "loss of a distribution",
         "-Σ y·log p over the classes is the cross-entropy of y, one-hot or soft.",
-        Op(
-            "sum",
-            Op("mul", y, Op("log_softmax", x, name="f"), name="v", any_order=True),
-            name="s",
-        ),
-        lambda m: _soft_loss(m, reshape(m.y, m.y.shape[-m.x.ndim :])),
+        total((y * log_softmax(x, k)).named("v"), j), _of_distribution,
         (
-            (_sums_classes, "the sum does not run over the class axis"),
-            (_full_target, "the target is larger than the logits"),
+            CLASSES,
+            # the product has the logits' shape, but perhaps for axes of length 1 in front
+            (
+                lambda x, v: v.shape[-x.ndim :] == x.shape and v.size == x.size,
+                "the target is larger than the logits",
+            ),
             TWICE,
         ),
     ),
     Rule(
         "loss of all classes",
         "-Σ log p over the classes is the cross-entropy of a target of ones.",
-        Op("sum", Op("log_softmax", x, name="f"), name="s"),
-        lambda m: _soft_loss(m, number(1)),
-        ((_sums_classes, "the sum does not run over the class axis"), TWICE),
+        total(log_softmax(x, k), j), lambda x, whole, j, k: _of_distribution(x, None, whole, j, k),
+        (CLASSES, TWICE),
     ),
     Rule(
-        "loss of masked classes",
-        "-Σ log p where a mask holds is the cross-entropy of the mask.",
-        Op("sum", Op("@masked", Op("log_softmax", x, name="f"), t), name="s"),
-        _masked_loss,
-        (TWICE,),
+        "loss of masked classes", "-Σ log p where a mask holds is the cross-entropy of the mask.",
+        total(Op("@masked", log_softmax(x, k), t), j), _of_mask, (TWICE,),
     ),
     Rule(
         "loss of one masked class",
         "-log p where a mask holds once is the cross-entropy of the mask.",
-        Op("@masked", Op("log_softmax", x, name="f"), t, name="s"),
-        _masked_loss,
-        ((lambda m: m.s.shape == (1,), "the mask holds more than once"), TWICE),
+        Op("@masked", log_softmax(x, k), t), _of_mask,
+        ((lambda whole: whole.shape == (1,), "the mask holds more than once"), TWICE),
     ),
     Rule(
-        "weighted rows",
-        "A weight of a row's loss multiplies its target.",
-        Op("mul", w, _loss, name="v", any_order=True),
-        _weighted,
+        "weighted rows", "A weight of a row's loss multiplies its target.",
+        w * a_loss, _weighted,
         (
-            (_per_row_weight, "the weights are not one number per row"),
-            (lambda m: len(m.loss.params["parts"]) == 1, "the loss has several targets"),
+            (
+                lambda whole, loss: whole.shape == loss.shape and not _is_sum(loss),
+                "the weights are not one number per row",
+            ),
+            (lambda loss: len(loss.params["parts"]) == 1, "the loss has several targets"),
         ),
     ),
     Rule(
-        "sum over rows",
-        "The sum of the rows' losses is the loss with reduction 'sum'.",
-        Op("sum", _loss, name="s"),
-        _summed,
+        "sum over rows", "The sum of the rows' losses is the loss with reduction 'sum'.",
+        total(a_loss, j),
+        lambda whole, loss, cast: reshape(_with(cast, _as_sum(loss)), whole.shape),
         ((_sums_rows, "the sum does not run over all rows"),),
     ),
     Rule(
         "factor of the loss",
         "A factor of the sum, such as 1/N for the mean, is what the fused node divides by.",
-        Op("@scale", _loss, name="s"),
-        lambda m: _with(
-            m, changed(m.loss, *m.loss.inputs, parts=_multiplied(m.loss, m.s.params["by"]))
-        ),
+        times(c, a_loss),
+        lambda loss, c, cast: _with(cast, changed(loss, parts=_multiplied(loss, c))),
         (
-            (lambda m: m.s.params["by"] > 0, "the factor is negative: the sign is turned round"),
-            (lambda m: m.loss.params["reduction"] == "sum", "the rows are not summed"),
+            (lambda c: c > 0, "the factor is negative: the sign is turned round"),
+            (_is_sum, "the rows are not summed"),
         ),
     ),
     Rule(
         "two targets",
         "Two losses of the same logits are the loss of the sum of their targets, as in smoothing.",
-        Op(
-            "add sub",
-            Maybe("@scale", Op(LOSS, x, name="loss", more=True), "s"),
-            Maybe("@scale", Op(LOSS, x, name="k", more=True), "u"),
-            name="whole",
-        ),
-        _merged,
+        Op("add sub", Either(_one, times(c, _one)), Either(_other, times(d, _other))), _merged,
         (
             (_alike, "the two losses differ in more than their targets"),
             (_of_one_sign, "one loss is subtracted from the other"),
         ),
     ),
     Rule(
-        "temperature",
-        "Logits times c are logits over the temperature 1/c.",
-        Op(LOSS, Op("@scale", x, name="s"), name="loss", more=True),
-        lambda m: changed(
-            m.loss, m.x, *m.loss.inputs[1:],
-            temperature=m.loss.params["temperature"] / m.s.params["by"],
-        ),
-        ((lambda m: m.s.params["by"] > 0, "a temperature is positive"),),
+        "temperature", "Logits times c are logits over the temperature 1/c.",
+        Op(LOSS, times(c, x), more=True, temperature=k),
+        lambda whole, x, c, k: changed(whole, x, *whole.inputs[1:], temperature=k / c),
+        ((lambda c: c > 0, "a temperature is positive"),),
     ),
     Rule(
-        "loss of a shift",
-        "The loss does not change when all logits of a row are shifted alike.",
-        Op(LOSS, _shifted, name="f", more=True),
-        lambda m: changed(m.f, m.x, *m.f.inputs[1:]),
+        "loss of a shift", "The loss does not change when all logits of a row are shifted alike.",
+        Op(LOSS, shifted, more=True, axis=k), lambda whole, x: changed(whole, x, *whole.inputs[1:]),
         SHIFT,
     ),
 ]  # fmt: skip
 
 # The linear layer before the loss -----------------------------------------------------------------
 
-_product = Maybe("reshape", Op("matmul", Var("h"), Var("W"), name="product"), "inner")
-_logits = Maybe(
-    "reshape", Either(Op("add", _product, Var("b"), name="sum", any_order=True), _product), "outer"
-)
+_product = (Var("h") @ Var("W")).named("product")
+_inner = maybe("reshape", _product, "inner")
+_logits = maybe("reshape", Either(_inner + Var("b"), _inner), "outer")
 
 
-def _layer(m: Match) -> tuple[Term, Term]:
-    """The features and the weight of shape (V, D); a matrix times one row has it as it is."""
-    return (m.W, m.h) if m.W.ndim == 1 else (m.h, transposed(m.W))
+def _one_matrix(h: Term, W: Term) -> bool:
+    return W.ndim == 2 or (W.ndim == 1 and h.ndim == 2)
 
 
-def _one_matrix(m: Match) -> bool:
-    return bool(m.W.ndim == 2 or (m.W.ndim == 1 and m.h.ndim == 2))
+def _classes_last(loss: Term, product: Term) -> bool:
+    logits = loss.inputs[0]
+    last: bool = loss.params["axis"] == logits.ndim - 1
+    return last and logits.shape[-1] == product.shape[-1]
 
 
-def _classes_last(m: Match) -> bool:
-    logits = m.loss.inputs[0]
-    last: bool = m.loss.params["axis"] == logits.ndim - 1
-    return last and logits.shape[-1] == m.product.shape[-1]
+def _bias_by_class(product: Term, b: Term | None) -> bool:
+    classes = product.shape[-1:]
+    return b is None or (b.size == classes[0] and b.shape[-1:] == classes)
 
 
-def _bias_by_class(m: Match) -> bool:
-    classes = m.product.shape[-1:]
-    return not m.has("b") or (m.b.size == classes[0] and m.b.shape[-1:] == classes)
-
-
-def _linear(m: Match) -> Term:
-    logits, *targets = m.loss.inputs
-    features, weight = _layer(m)
+def _linear(loss: Term, h: Term, W: Term, b: Term | None) -> Term:
+    logits, *targets = loss.inputs
+    # of shape (V, D); a matrix times one row has it as it is
+    features, weight = (W, h) if W.ndim == 1 else (h, transposed(W))
     x = reshape(features, (*logits.shape[:-1], weight.shape[1]))
-    bias = reshape(m.b, weight.shape[:1]) if m.has("b") else number(0)
-    return like(m.loss, LINEAR_LOSS, x, weight, bias, *targets, **m.loss.params)
+    bias = number(0) if b is None else reshape(b, weight.shape[:1])
+    return Term(LINEAR_LOSS, (x, weight, bias, *targets), loss.params, loss.shape, loss.dtype)
 
 
 LINEAR = [
     Rule(
         "linear layer",
         "Logits x·Wᵀ + b that only the loss needs can be had and forgotten a few rows at a time.",
-        Op(f"{LOSS} {LOSS_NODE}", _logits, name="loss", more=True),
-        _linear,
+        Op(f"{LOSS} {LOSS_NODE}", _logits, more=True).named("loss"), _linear,
         (
             (_one_matrix, "the weight is not one matrix for all rows"),
             (_classes_last, "the classes are not the last axis of the product"),
@@ -419,7 +339,7 @@ LINEAR = [
         ),
         alone="the logits are used elsewhere, too",
     ),
-]
+]  # fmt: skip
 
 FUSIONS = [*PARTS, *(replace(rule, saves=True) for rule in LOSSES), *LINEAR]
 RULES = (*ALGEBRA, *FUSIONS)
@@ -429,54 +349,49 @@ RULES_FOR_BACKWARD = tuple(rule for rule in RULES if not rule.alone)
 
 # What is often meant ------------------------------------------------------------------------------
 
-_clipped = Op("clip", Op("softmax", x), more=True)
-_bounded = Op("maximum minimum", Op("softmax", x), Number("c"), any_order=True)
-_bounded_twice = Op("maximum minimum", _bounded, Number("d"), any_order=True)
-_masked = Op("mul", Op("exp", x), Const("mask"), any_order=True)
+_p = softmax(x, k)
+_bounded = Op("maximum minimum", _p, c)
+_clipped = Either(Op("clip", _p, more=True), _bounded, Op("maximum minimum", _bounded, d))
+_masked = exp(x) * t
 
 ALMOST = (
-    AlmostRule(
+    almost(
         "log of softmax",
         "a number is added to p before the logarithm; without it log(p) is log_softmax(x), "
         "which needs none",
-        Op("log", Op("add", Op("softmax", x), Number("c"), any_order=True)),
+        log(_p + c),
     ),
-    AlmostRule(
+    almost(
         "log of softmax",
         "p is clipped before the logarithm; without it log(p) is log_softmax(x), which needs none",
-        Op(
-            "log", Either(Op("clip", Op("softmax", x), more=True), Either(_bounded, _bounded_twice))
-        ),
+        log(_clipped),
     ),
-    AlmostRule(
+    almost(
         "softmax",
         "the denominator is not the sum of the numerator alone: something is added to it",
-        Op("div", Op("exp", x), Op("add", Op("sum", Op("exp", x)), Var("r"), any_order=True)),
+        exp(x) / (total(exp(x), k) + m),
     ),
-    AlmostRule(
+    almost(
         "softmax",
         "a mask multiplies the exponentials; put -inf into the logits instead, before exp",
-        Op("div", _masked, Op("sum", _masked)),
+        _masked / total(_masked, k),
     ),
-    AlmostRule(
+    almost(
         "softmax",
         "the sum keeps no axis, so that it is not divided along the rows; keepdims=True is missing",
-        Op("div", Op("exp", x), Op("reshape", Op("sum", Op("exp", x)))),
+        exp(x) / Op("reshape", total(exp(x), k)),
     ),
-    AlmostRule(
-        "loss of a distribution",
-        "the target requires a gradient, or depends on what does",
-        Op("sum", Op("mul", Var("q"), Op("log_softmax", x), any_order=True)),
-        lambda m: not m.q.constant,
+    almost(
+        "loss of a distribution", "the target requires a gradient, or depends on what does",
+        total(Varying("q") * log_softmax(x, k), j),
     ),
-    AlmostRule(
-        "loss of a distribution",
-        "the logarithm is missing: p itself is weighted, not log p",
-        Op("sum", Op("mul", y, Op("softmax", x), any_order=True)),
+    almost(
+        "loss of a distribution", "the logarithm is missing: p itself is weighted, not log p",
+        total(y * _p, j),
     ),
-    AlmostRule(
+    almost(
         "loss of a distribution",
         "the logarithm is taken of the sum; sum the logarithms, which for a one-hot y is the same",
-        Op("log", Op("sum", Op("mul", y, Op("softmax", x), any_order=True))),
+        log(total(y * _p, j)),
     ),
-)
+)  # fmt: skip

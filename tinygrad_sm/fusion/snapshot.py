@@ -9,11 +9,12 @@ for one batch holds for the next one. `terms_of` turns the key into terms.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_sm.engine.primitive import Primitive
+from tinygrad_sm.engine.primitive import TABLE, Primitive
 from tinygrad_sm.engine.sweep import _recorded
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.fusion.terms import (
@@ -27,6 +28,7 @@ from tinygrad_sm.fusion.terms import (
     Term,
     Terms,
 )
+from tinygrad_sm.fusion.vocabulary import reshape, times, total
 
 
 class Row(NamedTuple):
@@ -149,8 +151,12 @@ class Snapshot:
             return (
                 ("axis", task.axis), ("reduction", task.reduction), ("task", self._opaque(task))
             )  # fmt: skip
-        if op.name == "transpose" and params.get("axes") is not None:  # a list, or an array
-            params = {"axes": tuple([int(i) for i in params["axes"]])}
+        if op.name == "transpose":
+            axes, ndim = params.get("axes"), t.ndim
+            given = range(ndim)[::-1] if axes is None else axes
+            params = {"axes": tuple([int(i) % ndim for i in given])}
+        if op.name in ("reshape", "astype"):  # said by shape and dtype
+            return ()
         if "axis" in op.parameters:
             params = _from_the_front(op, params, t._operands[0].shape)
         return tuple(sorted((name, self._param(value)) for name, value in params.items()))
@@ -230,8 +236,23 @@ def terms_of(key: Any, terms: Terms) -> list[Term]:
             index = params["index"]
             inputs += [constant(terms, facts, x) for x in index if isinstance(x, Slot)]
             params["index"] = tuple(HERE if isinstance(x, Slot) else x for x in index)
-        found.append(terms.one(row.op, tuple(inputs), params, row.shape, row.dtype))
+        found.append(
+            terms.intern(_in_terms(Term(row.op, tuple(inputs), params, row.shape, row.dtype)))
+        )
     return found
+
+
+def _in_terms(term: Term) -> Term:
+    """Write a mean as a sum over the count, and a reduction as one that keeps its axes."""
+    params, axis = dict(term.params), term.params.get("axis")
+    if term.op not in TABLE or TABLE[term.op].kind != "reduction" or "keepdims" not in params:
+        return term
+    del params["keepdims"]
+    (x,) = term.inputs
+    if term.op == "mean" and x.size and term.size:
+        mean = times(Fraction(term.size, x.size), total(x, axis))
+        return reshape(mean, term.shape)
+    return reshape(Term.of(term.op, x, **params), term.shape)
 
 
 def constant(terms: Terms, facts: tuple[Fact, ...], slot: Slot) -> Term:

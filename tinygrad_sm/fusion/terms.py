@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_sm.engine.primitive import TABLE
+
 Shape = tuple[int, ...]
 LEAF = "@leaf"
 CONSTANT = "@constant"
@@ -32,8 +34,49 @@ class Slot(NamedTuple):
     mark: str = "slot"  # so that it equals no tuple of numbers
 
 
+class Expression:
+    """What rules are written with, terms and patterns of them: operators combine either kind."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def of(op: str, *inputs: Any, **params: Any) -> Any:
+        """Return an operation on expressions of this kind; numbers among them are exact."""
+        raise NotImplementedError
+
+    def __add__(self, other: Any) -> Any:
+        return self.of("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self.of("add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return self.of("sub", self, other)
+
+    def __mul__(self, other: Any) -> Any:
+        return self.of("mul", self, other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self.of("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self.of("div", other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return self.of("pow", self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return self.of("pow", other, self)
+
+    def __matmul__(self, other: Any) -> Any:
+        return self.of("matmul", self, other)
+
+    def __neg__(self) -> Any:
+        return self.of("neg", self)
+
+
 @dataclass(slots=True, eq=False)
-class Term:
+class Term(Expression):
     """One operation, leaf or constant of the structure.
 
     Attributes:
@@ -60,6 +103,23 @@ class Term:
             bool(self.inputs) and all(x.constant for x in self.inputs)
         )
 
+    @staticmethod
+    def of(op: str, *inputs: Any, **params: Any) -> Term:
+        """Return a reduction along `axis`, which stays with length 1, or what is elementwise."""
+        terms = tuple([x if isinstance(x, Term) else number(x) for x in inputs])
+        shape = np.broadcast_shapes(*[x.shape for x in terms])
+        if "axis" in params:
+            axis = params["axis"]
+            params["axis"] = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
+            if op in TABLE and TABLE[op].kind == "reduction":
+                shape = kept(shape, params["axis"])
+        dtypes = [x.dtype for x in terms if x.dtype is not None]  # None goes by the others
+        return Term(op, terms, params, shape, np.result_type(*dtypes) if dtypes else None)
+
+    def fits(self, other: Term) -> bool:
+        """Return whether this may stand where `other` stands: it has its shape and dtype."""
+        return self.shape == other.shape and self.dtype == other.dtype
+
     @property
     def ndim(self) -> int:
         """The number of axes."""
@@ -72,6 +132,22 @@ class Term:
 
     def __repr__(self) -> str:
         return _shown(self, depth=3)
+
+
+def number(value: Fraction | float) -> Term:
+    """Return the term of an exact number."""
+    return Term(NUMBER, (), {"value": Fraction(value)}, (), None)
+
+
+def axes_of(axis: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes that an `axis` names; of a single one, terms hold the number."""
+    return axis if isinstance(axis, tuple) else (axis,)
+
+
+def kept(shape: Shape, axis: int | tuple[int, ...]) -> Shape:
+    """Return a shape with one axis or several reduced to length 1."""
+    axes = axes_of(axis)
+    return tuple([1 if i in axes else n for i, n in enumerate(shape)])
 
 
 def _shown(term: Term, depth: int) -> str:

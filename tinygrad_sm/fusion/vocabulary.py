@@ -1,4 +1,4 @@
-"""The words that rules are written in: makers of terms, their cost, and how each is computed.
+"""The words that rules are written in: makers of formulas, and how each is computed.
 
 Beside the primitives there are a few words of the search's own:
 
@@ -32,112 +32,89 @@ LINEAR_LOSS = "@linear_loss"
 PRIMITIVE = {LOSS: LOSS_NODE, LINEAR_LOSS: "LinearSoftmaxWithLoss"}
 """The primitives that words of the search's own are computed by."""
 
-# Makers of terms ----------------------------------------------------------------------------------
+# Formulas, of patterns or of terms ----------------------------------------------------------------
 
 
-def make(op: str, *inputs: Term, shape: Shape, dtype: Any, **params: Any) -> Term:
-    """Return a new term; the loop interns it."""
-    return Term(op, inputs, params, shape, dtype)
+def exp(x: Any) -> Any:
+    """Return the exponentials."""
+    return x.of("exp", x)
 
 
-def number(value: Fraction | int) -> Term:
-    """Return the term of an exact number."""
-    return make(NUMBER, shape=(), dtype=None, value=Fraction(value))
+def log(x: Any) -> Any:
+    """Return the natural logarithms."""
+    return x.of("log", x)
 
 
-def like(x: Term, op: str, *inputs: Term, **params: Any) -> Term:
-    """Return an operation whose result has the shape and dtype of `x`."""
-    return make(op, *inputs, shape=x.shape, dtype=x.dtype, **params)
+def total(x: Any, axis: Any) -> Any:
+    """Return the sum along an axis or several, which stay with length 1."""
+    return x.of("sum", x, axis=axis)
 
 
-def scale(x: Term, by: Fraction | int) -> Term:
-    """Return x times a number."""
-    return like(x, "@scale", x, by=Fraction(by))
+def softmax(x: Any, axis: Any) -> Any:
+    """Return exp(x) over its sum along an axis."""
+    return x.of("softmax", x, axis=axis)
+
+
+def log_softmax(x: Any, axis: Any) -> Any:
+    """Return the logarithm of softmax."""
+    return x.of("log_softmax", x, axis=axis)
+
+
+def logsumexp(x: Any, axis: Any) -> Any:
+    """Return log Σ exp along an axis, which stays with length 1."""
+    return x.of("logsumexp", x, axis=axis)
+
+
+def times(by: Any, x: Any) -> Any:
+    """Return an exact number times x."""
+    return x.of("@scale", x, by=by)
+
+
+def pick(x: Any, t: Any, axis: Any) -> Any:
+    """Return x at the classes t, whose shape is that of x without `axis`."""
+    if isinstance(x, Term):
+        return Term("@pick", (x, t), {"axis": axis}, without_axis(x.shape, axis), x.dtype)
+    return x.of("@pick", x, t, axis=axis)
+
+
+# Terms --------------------------------------------------------------------------------------------
 
 
 def reshape(x: Term, shape: Shape) -> Term:
     """Return x in another shape; of a constant, a constant."""
     if x.shape == shape:
         return x
-    if x.op == CONSTANT:
-        return make(
-            CONSTANT if shape else NUMBER, shape=shape, dtype=x.dtype, content=x.params["content"]
-        )
-    if x.op == NUMBER and x.dtype is not None:
-        return make(CONSTANT, shape=shape, dtype=x.dtype, content=x.params["content"])
-    return make("reshape", x, shape=shape, dtype=x.dtype)
+    if "content" in x.params and x.dtype is not None:
+        content = {"content": x.params["content"]}
+        return Term(CONSTANT if shape else NUMBER, (), content, shape, x.dtype)
+    return Term("reshape", (x,), {}, shape, x.dtype)
 
 
 def cast(x: Term, dtype: Any) -> Term:
     """Return x in another dtype."""
-    return x if x.dtype == dtype else make("astype", x, shape=x.shape, dtype=dtype)
-
-
-def elementwise(op: str, *inputs: Term) -> Term:
-    """Return an operation element by element, with NumPy's broadcasting and promotion."""
-    return make(op, *inputs, shape=broadcast(*inputs), dtype=promoted(*inputs))
-
-
-def kept(shape: Shape, axes: tuple[int, ...]) -> Shape:
-    """Return a shape with `axes` reduced to length 1."""
-    return tuple(1 if i in axes else n for i, n in enumerate(shape))
-
-
-def order(x: Term) -> tuple[int, ...]:
-    """Return the order in which a transpose takes the axes."""
-    ndim = x.ndim
-    axes = x.params["axes"]
-    return tuple(range(ndim))[::-1] if axes is None else tuple(i % ndim for i in axes)
+    return x if x.dtype == dtype else Term("astype", (x,), {}, x.shape, dtype)
 
 
 def transposed(x: Term, axes: tuple[int, ...] = (1, 0)) -> Term:
     """Return x with its axes in another order; by default the transpose of a matrix."""
-    shape = tuple(x.shape[i] for i in axes)
-    return make("transpose", x, shape=shape, dtype=x.dtype, axes=axes)
-
-
-def total(x: Term, axes: tuple[int, ...]) -> Term:
-    """Return the sum along `axes`, which stay with length 1."""
-    return make("sum", x, shape=kept(x.shape, axes), dtype=x.dtype, axis=axes, keepdims=True)
-
-
-def logsumexp(x: Term, axis: int) -> Term:
-    """Return log Σ exp along an axis, which stays with length 1."""
-    return make(
-        "logsumexp", x, shape=kept(x.shape, (axis,)), dtype=x.dtype, axis=axis, keepdims=True
-    )
-
-
-def pick(x: Term, t: Term, axis: int) -> Term:
-    """Return x at the classes t, whose shape is that of x without `axis`."""
-    return make("@pick", x, t, shape=without_axis(x.shape, axis), dtype=x.dtype, axis=axis)
+    return Term("transpose", (x,), {"axes": axes}, tuple(x.shape[i] for i in axes), x.dtype)
 
 
 def loss(x: Term, target: Term, axis: int, kind: str) -> Term:
     """Return the loss of each row, of shape x.shape without `axis`; summed if there is one row."""
     rows = without_axis(x.shape, axis)
     one = all(n == 1 for n in rows)
-    node = make(
-        LOSS, x, target, shape=() if one else rows, dtype=x.dtype, axis=axis,
-        parts=(Part(kind, 0, Fraction(1)),), reduction="sum" if one else "none",
-        temperature=Fraction(1),
-    )  # fmt: skip
-    return reshape(node, rows) if one and rows else node
+    params = {
+        "axis": axis, "parts": (Part(kind, 0, Fraction(1)),), "temperature": Fraction(1),
+        "reduction": "sum" if one else "none",
+    }  # fmt: skip
+    node = Term(LOSS, (x, target), params, () if one else rows, x.dtype)
+    return reshape(node, rows)
 
 
 def changed(term: Term, *inputs: Term, **params: Any) -> Term:
     """Return `term` with other inputs, or other values of some parameters."""
     return Term(term.op, inputs or term.inputs, {**term.params, **params}, term.shape, term.dtype)
-
-
-def broadcast(*terms: Term) -> Shape:
-    """Return the shape that the terms broadcast to."""
-    return np.broadcast_shapes(*(x.shape for x in terms))
-
-
-def promoted(*terms: Term) -> Any:
-    """Return the dtype of an operation on the terms; Python numbers take that of the others."""
-    return np.result_type(*(x.dtype for x in terms if x.dtype is not None))
 
 
 LARGEST = 10**100
@@ -154,40 +131,6 @@ def out_of_range(term: Term) -> bool:
         n and (n.denominator.bit_length() > MOST_BITS or not 1 < LARGEST * abs(n) < LARGEST**2)
         for n in numbers
     )
-
-
-# What a term costs --------------------------------------------------------------------------------
-
-# Two readings of a term as a linear polynomial in its variables, compared one after the other:
-# an operation of cost (k, c) on inputs x, y, … costs k·(x + y + …) + c; constants cost nothing.
-# Each application of a rule must lower the first, or keep it and lower the second; since both grow
-# with each variable, no sequence of applications is endless (Lankford's polynomial readings).
-_MOVERS = dict.fromkeys(("@pick", "@masked", "reshape", "@scale", "astype"), (1, 1))
-_RAW = (4, 9)  # forms that rules turn into plainer ones
-_FIRST: dict[str, tuple[int, int]] = {
-    **_MOVERS,
-    **dict.fromkeys(("mean", "getitem", "take_along_axis", "matmul", "where", "pow"), _RAW),
-    "transpose": (1, 3),
-    "exp": (2, 2),
-    "sum": (2, 2),
-    "add": (2, 3),
-    "sub": (2, 3),
-    "div": (2, 9),
-    "maximum": (2, 2),
-    "minimum": (2, 2),
-    "log_softmax": (2, 3),
-    LOSS: (2, 0),
-}
-_SECOND = {"@scale": (1, 1)}
-
-
-def cost(term: Term, reading: int) -> tuple[int, int]:
-    """Return (k, c) of a term in the first (0) or second (1) reading."""
-    if reading == 1:
-        return _SECOND.get(term.op, (2, 1))
-    if term.params.get("keepdims") is False:
-        return _RAW
-    return _FIRST.get(term.op, (2, 1))
 
 
 # How it is computed -------------------------------------------------------------------------------
@@ -236,6 +179,8 @@ def build(term: Term, args: list[Any], params: Mapping[str, Any]) -> Any:
     if own is not None:
         return own(args, params)
     primitive = TABLE[term.op]
+    if "keepdims" in primitive.parameters:
+        params = {"keepdims": True, **params}
     if term.op == "reshape":
         return primitive(*args, shape=term.shape)
     if term.op == "astype":
