@@ -1,6 +1,7 @@
 """How many examples hypothesis tries: HYPOTHESIS_PROFILE=deep for 10 000, else a quick run that is
 the same every time."""
 
+import gc
 import os
 
 from hypothesis import HealthCheck, settings
@@ -14,3 +15,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def pytest_configure(config):
     """Jax, once a test of the peers has imported it, warns at every fork of a later test."""
     config.addinivalue_line("filterwarnings", r"ignore:os\.fork\(\) was called:RuntimeWarning")
+
+
+def pytest_collection_finish():
+    """Ten thousand collected tests are no garbage: without them a collection takes no time."""
+    gc.freeze()

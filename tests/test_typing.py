@@ -35,6 +35,7 @@ def test_a_users_script_passes_mypy_strict(tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
 
 
+@pytest.mark.slow  # it looks at what mypy looks at
 @pytest.mark.skipif(importlib.util.find_spec("pyright") is None, reason="pyright is not installed")
 def test_a_users_script_passes_pyright(tmp_path):
     found = check(["pyright", "--pythonpath", sys.executable], tmp_path)

@@ -32,7 +32,7 @@ def test_composite_fused_and_closed_form_agree(case, form):
     oracle.check_gradient(both["composite"][1], both["fused"][1], grad_size)
 
 
-@settings(max_examples=max(1000, settings.default.max_examples))
+@settings(max_examples=max(250, settings.default.max_examples))
 @given(cases(), st.sampled_from(FORMS), st.integers(0, 2**32 - 1))
 def test_both_agree_with_finite_differences(case, form, seed):
     """Along a random direction, of a loss that has no code in common with the package."""
