@@ -122,7 +122,7 @@ ENGINE = [
     ("gradcheck of a number", lambda: tg.gradcheck(3, 1.0), TypeError, "must be a func.* got int"),
     ("no direction", lambda: tg.gradcheck(tg.exp, 1.0, directions=0), ValueError, "at least 1"),
     ("gradcheck order", lambda: tg.gradcheck(tg.exp, 1.0, order=3), ValueError, "must be 1 or 2"),
-    ("gradcheck of integers", lambda: tg.gradcheck(tg.exp, 1), TypeError, "no input can be differ"),
+    ("gradcheck of integers", lambda: tg.gradcheck(tg.add, [1, 2]), TypeError, "no input can"),
     ("gradcheck, detached", lambda: tg.gradcheck(lambda t: t.numpy(), 1.0), TypeError, "ndarray"),
     ("gradcheck ragged", lambda: tg.gradcheck(tg.exp, [[[1.0], [1, 2]]]), ValueError, "rectang"),
 ]  # fmt: skip

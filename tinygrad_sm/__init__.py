@@ -63,11 +63,12 @@ __all__ += [  # the table
     "take_along_axis", "tanh", "transpose", "where",
 ]  # fmt: skip
 __all__ += [  # NumPy's other functions
-    "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "array_split",
-    "atleast_1d", "atleast_2d", "atleast_3d", "clip", "column_stack", "copy", "cos", "cosh",
-    "cumsum", "deg2rad", "diag", "diagonal", "dot", "dsplit", "dstack", "einsum", "exp2",
-    "expm1", "flip", "fliplr", "flipud", "hsplit", "hstack", "inner", "log2", "log10",
-    "logaddexp", "min", "moveaxis", "nan_to_num", "norm", "outer", "prod", "rad2deg", "ravel",
+    "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+    "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "clip", "column_stack", "copy",
+    "cos", "cosh", "cumsum", "deg2rad", "diag", "diagonal", "diff", "dot", "dsplit", "dstack",
+    "einsum", "exp2", "expm1", "flip", "fliplr", "flipud", "hsplit", "hstack", "hypot", "inner",
+    "log2", "log10", "logaddexp", "min", "moveaxis", "nan_to_num", "norm", "outer", "prod",
+    "rad2deg", "ravel",
     "reciprocal", "repeat", "roll", "rot90", "sin", "sinh", "sort", "split", "square",
     "squeeze", "std", "swapaxes", "take", "tan", "tensordot", "tile", "trace", "tril", "triu",
     "var", "vsplit", "vstack",

@@ -83,7 +83,9 @@ CASES = [
     *(case(name, small(*s)) for name in ("tan", "arcsin", "arccos", "arctanh") for s in SHAPES),
     *(case(name, positive(*s)) for name in ("log2", "log10") for s in SHAPES),
     *(case("arccosh", 1 + positive(*s)) for s in SHAPES),
-    *(case("logaddexp", real(*a), real(*b, start=40)) for a, b in PAIRS),
+    *(case(name, real(*a), real(*b, start=40))
+      for name in ("logaddexp", "hypot", "arctan2") for a, b in PAIRS),
+    *(case("diff", real(3, 4), **params) for params in ({}, {"axis": 0}, {"n": 0}, {"n": 3})),
     *(case("clip", real(2, 3), **bounds) for bounds in (
         {"a_min": -0.5, "a_max": 0.6}, {"a_min": 0, "a_max": None}, {"a_min": None, "a_max": 0.1},
     )),
@@ -163,6 +165,7 @@ CASES = [
 
 ALIASES = {
     np.amin: "min", np.radians: "deg2rad", np.degrees: "rad2deg", np.fabs: "abs",
+    np.positive: "copy",
 }  # fmt: skip
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 by_dtype = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["f64", "f32"])
@@ -358,10 +361,13 @@ T = tg.Tensor(real(3, 3))
 LEFT_OUT = {
     "fft.fft": (T,), "linalg.inv": (T,), "linalg.solve": (T, T), "linalg.det": (T,),
     "linalg.svd": (T,), "linalg.eigh": (T,), "linalg.cholesky": (T,), "remainder": (T, 2),
-    "hypot": (T, T), "arctan2": (T, T), "fmax": (T, T), "kron": (T, T), "cross": (T, T),
-    "cumprod": (T,), "diff": (T,), "gradient": (T,), "median": (T,), "partition": (T, 1),
-    "pad": (T, 1), "select": ([T > 0], [T]), "linspace": (T, T), "nansum": (T,), "conjugate": (T,),
-    "real": (T,), "interp": (T, T, T),
+    "fmod": (T, T), "fmax": (T, T), "fmin": (T, T), "kron": (T, T), "cross": (T, T),
+    "logaddexp2": (T, T), "sinc": (T,), "cbrt": (T,), "float_power": (T, 2), "vdot": (T, T),
+    "convolve": (T[0], T[0]), "rollaxis": (T, 0), "average": (T,), "ptp": (T,),
+    "cumprod": (T,), "gradient": (T,), "median": (T,), "percentile": (T, 5), "unique": (T,),
+    "partition": (T, 1), "insert": (T, 0, 1), "delete": (T, 0), "block": ([[T]],),
+    "meshgrid": (T,), "pad": (T, 1), "select": ([T > 0], [T]), "linspace": (T, T), "nansum": (T,),
+    "conjugate": (T,), "real": (T,), "interp": (T, T, T),
 }  # fmt: skip
 
 
@@ -369,6 +375,32 @@ LEFT_OUT = {
 def test_what_is_left_out_refuses_by_name(name):
     with pytest.raises(tg.TinygradError, match=rf"^np\.{name} .*def_primitive"):
         operator.attrgetter(name)(np)(*LEFT_OUT[name])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: tg.take_along_axis(T, 0),
+        lambda: np.take_along_axis(T, 1.5, 0),
+        lambda: np.split(tg.Tensor(2.0), 2),
+        lambda: np.dsplit(T, 3),
+        lambda: np.triu(tg.Tensor(2.0)),
+        lambda: np.tensordot(T, tg.Tensor(2.0), (0, 0)),
+        lambda: np.diff(tg.Tensor(2.0)),
+    ],
+)
+def test_whatever_does_not_fit_is_an_error_of_ours(call):
+    with pytest.raises(tg.TinygradError, match=r"axes$|dimensions$|integer array$"):
+        call()
+
+
+def test_hypot_and_arctan2_at_their_edges():
+    for x, y, of_x, of_y in [(0, 0, 0, 0), (3e200, 4e200, 0.6, 0.8), (3e-200, 4e-200, 0.6, 0.8)]:
+        slopes = gradient(np.hypot, x, y)
+        np.testing.assert_allclose(slopes, [of_x, of_y], rtol=1e-15)
+    big, small = gradient(np.arctan2, np.array([3e200, 3e-200]), np.array([4e200, 4e-200]))
+    np.testing.assert_allclose(big, [4 / 25e200, 4 / 25e-200], rtol=1e-15)
+    np.testing.assert_allclose(small, [-3 / 25e200, -3 / 25e-200], rtol=1e-15)
 
 
 # Special points -----------------------------------------------------------------------------------

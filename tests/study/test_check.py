@@ -339,3 +339,10 @@ def test_errors_of_the_function_itself_pass_through():
     with pytest.raises(ZeroDivisionError):
         tg.gradcheck(lambda x: x / (1 // 0), X)
     assert "f raised InvalidValueError" in str(failed(lambda x: x + np.ones(7), X))
+
+
+def test_an_only_input_of_integers_becomes_float64():
+    assert tg.gradcheck(lambda x: (x * x).sum(), np.array([1, 2, 3])).ok
+    assert tg.gradcheck(tg.cross_entropy, [np.array([1.0, 2.0, 3.0]), np.array(1)]).ok
+    with pytest.raises(tg.TinygradError, match="no input can be differentiated"):
+        tg.gradcheck(lambda x, y: x + y, [np.array([1, 2]), np.array([1, 2])])

@@ -12,7 +12,9 @@ from tinygrad_sm.study.diagnose import underflowed
 def broken(compute, *arrays):
     with np.errstate(all="ignore"):
         output = compute(*(tg.Tensor(a) for a in arrays))
-        return tg.first_breakdown(tg.graph(output))
+        found = tg.first_breakdown(output)
+    assert str(found) == str(tg.first_breakdown(tg.graph(output)))
+    return found
 
 
 own = {
@@ -121,6 +123,11 @@ def test_the_name_of_the_node_is_in_the_sentence():
     e.name = "e"
     found = str(tg.first_breakdown(tg.graph(e)))
     assert found.startswith("forward pass, at node 1 'e' (exp): exp over")
+
+
+def test_what_records_nothing_is_refused():
+    with pytest.raises(tg.TinygradError, match="must be a Tensor; got float"):
+        tg.first_breakdown(1.0)
 
 
 def test_underflow_is_a_0_that_is_positive_on_paper():

@@ -3,11 +3,13 @@
 What is made of other operations is a plain function; what cannot be, without losing digits or the
 gradient at a special point, is a row of the table. Names, parameters and defaults are NumPy's.
 
-Of NumPy this leaves out complex numbers, `np.fft`, and of `np.linalg` all but `norm`; of two arrays
-`remainder`, `hypot`, `arctan2`, `fmax`, `kron` and `cross`; `cumprod`, `diff`, `gradient`, `pad`,
-`median`, `partition`, `select`, `linspace`, the functions for NaN; `out=`, `dtype=` and `where=`.
-What it leaves out refuses a Tensor by name. ``np.array([t, t])`` and ``np.r_[t, t]`` never ask one
-how they should be computed: `stack` and `concatenate` do.
+Of NumPy this leaves out complex numbers, `np.fft`, and of `np.linalg` all but `norm`; element by
+element `remainder` (and `%`), `fmod`, `fmax`, `fmin`, `logaddexp2`, `sinc`, `cbrt`, `float_power`;
+of products `kron`, `cross`, `vdot`, `convolve`; `cumprod`, `gradient`, `average`, `ptp`, `median`,
+`partition`, `percentile`, `unique`, `pad`, `insert`, `delete`, `rollaxis`, `block`, `meshgrid`,
+`select`, `linspace`, the functions for NaN; `out=`, `dtype=` and `where=`. What it leaves out
+refuses a Tensor by name. ``np.array([t, t])``, ``np.mean([t, t])`` and ``np.r_[t, t]`` never ask
+a Tensor how they should be computed: `stack` and `concatenate` do.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ def _stands_for(*functions: Callable[..., Any]) -> Callable[[F], F]:
             except (TypeError, ValueError) as error:
                 kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
                 raise kind(f"{operation.__name__}: {error}") from error
+            except (IndexError, ZeroDivisionError) as error:  # of shape[axis], of axis % ndim
+                few = f"{operation.__name__}: an array has too few axes"
+                raise InvalidValueError(few) from error
 
         NUMPY.update(dict.fromkeys(functions, call))
         return cast(F, call)
@@ -112,6 +117,20 @@ logaddexp = def_primitive(  # two equal infinities share the gradient, as any ti
     np.logaddexp,
     lambda g, z, x, y: g * p.sigmoid(_difference(x, y)),
     lambda g, z, x, y: g * p.sigmoid(_difference(y, x)),
+)
+
+
+hypot = def_primitive(  # a norm, so that its slope at 0 is taken as 0, too
+    "hypot",
+    np.hypot,
+    lambda g, z, x, y: g * x / p.where(z == 0, 1, z),
+    lambda g, z, x, y: g * y / p.where(z == 0, 1, z),
+)
+arctan2 = def_primitive(  # divided twice, since a square might overflow
+    "arctan2",
+    np.arctan2,
+    lambda g, z, x, y: g * (y / hypot(x, y)) / hypot(x, y),
+    lambda g, z, x, y: -g * (x / hypot(x, y)) / hypot(x, y),
 )
 
 
@@ -238,6 +257,16 @@ cumsum: OneArray[...] = def_primitive(
     numpy=np.cumsum,
     linear=True,
 )
+
+
+@_of_one(np.diff)
+def diff(x: Any, n: int = 1, axis: int = -1) -> Any:
+    """Differences of neighbours along an axis, taken `n` times."""
+    x = _array(x)
+    before = (slice(None),) * (axis % x.ndim)
+    for _ in range(n):
+        x = p.sub(x[(*before, slice(1, None))], x[(*before, slice(None, -1))])
+    return x
 
 
 @_of_one(np.var)
@@ -634,13 +663,15 @@ def einsum(subscripts: Any, *operands: Any) -> Any:
 
 
 NUMPY[np.fabs] = p.abs
+NUMPY[np.positive] = copy
 
 __all__ = [
-    "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "array_split",
-    "atleast_1d", "atleast_2d", "atleast_3d", "clip", "column_stack", "copy", "cos", "cosh",
-    "cumsum", "deg2rad", "diag", "diagonal", "dot", "dsplit", "dstack", "einsum", "exp2",
-    "expm1", "flip", "fliplr", "flipud", "hsplit", "hstack", "inner", "log2", "log10",
-    "logaddexp", "min", "moveaxis", "nan_to_num", "norm", "outer", "prod", "rad2deg", "ravel",
+    "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+    "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "clip", "column_stack", "copy",
+    "cos", "cosh", "cumsum", "deg2rad", "diag", "diagonal", "diff", "dot", "dsplit", "dstack",
+    "einsum", "exp2", "expm1", "flip", "fliplr", "flipud", "hsplit", "hstack", "hypot", "inner",
+    "log2", "log10", "logaddexp", "min", "moveaxis", "nan_to_num", "norm", "outer", "prod",
+    "rad2deg", "ravel",
     "reciprocal", "repeat", "roll", "rot90", "sin", "sinh", "sort", "split", "square",
     "squeeze", "std", "swapaxes", "take", "tan", "tensordot", "tile", "trace", "tril", "triu",
     "var", "vsplit", "vstack",

@@ -354,7 +354,8 @@ def _positions(indices: Any, axis: int, shape: tuple[int, ...]) -> tuple[Any, ..
 def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     """Pick elements along an axis by an array of indices with as many dimensions as x."""
     axis = operator.index(axis)  # np's None would flatten x
-    if np.ndim(indices) == x.ndim and indices.dtype.kind in "iu" and -x.ndim <= axis < x.ndim:
+    x, indices = np.asarray(x), np.asarray(indices)
+    if indices.ndim == x.ndim and indices.dtype.kind in "iu" and -x.ndim <= axis < x.ndim:
         return x[_positions(indices, axis % x.ndim, x.shape)]  # as np's does, but sooner
     return np.take_along_axis(x, indices, axis)
 

@@ -416,7 +416,7 @@ class Tensor:
         if self._op is not None:
             raise InvalidTypeError(
                 f"a Tensor computed by {self._op.name!r} cannot be copied or pickled; "
-                "detach() it first"
+                "detach() it first, or take numpy()"
             )
         grad = None if self.grad is None else np.array(_plain(self.grad))
         return _leaf, (self._now, self.name, self.requires_grad, grad)  # a copy is another Tensor

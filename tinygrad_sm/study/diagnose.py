@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.engine import view
 from tinygrad_sm.engine.sweep import BackwardTrace, Contribution
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import Graph, Node
 
 
@@ -36,15 +38,21 @@ def label(node: Node) -> str:
     return f"node {node.id} {node.name!r} ({node.op})" if node.name else f"node {node.id} {node.op}"
 
 
-def first_breakdown(record: Graph | BackwardTrace) -> Breakdown | None:
+def first_breakdown(record: Tensor | Graph | BackwardTrace) -> Breakdown | None:
     """Return the first node whose result is not finite although its arguments are, or None.
 
     An operation on single elements is judged element by element, so that a mask of −inf among the
     logits hides nothing.
 
     Args:
-        record: a graph, or the trace of a backward sweep, whose vjps are then examined too.
+        record: a Tensor or its graph, or the trace of a backward sweep, whose vjps are then
+            examined too.
+
+    Raises:
+        InvalidTypeError: it is none of these.
     """
+    if not isinstance(record, (Graph, BackwardTrace)):
+        record = view.graph(record)
     graph = record.graph if isinstance(record, BackwardTrace) else record
     for node in graph.nodes:
         if node.inputs and not np.isfinite(node.value).all():

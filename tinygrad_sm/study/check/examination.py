@@ -47,9 +47,9 @@ def gradcheck(
     Args:
         f: maps the inputs to a Tensor; the same inputs must give the same result.
         inputs: an array or a Tensor; a list or tuple holds several, one per argument of `f`.
-            Floating-point ones are checked, each in its own dtype. Integers, booleans and
-            Tensors with ``requires_grad=False`` are passed on as constants. Nothing given is
-            changed, and no `grad` is touched.
+            Floating-point ones are checked, each in its own dtype. Integers (but for those of an
+            only input, which become float64), booleans and Tensors with ``requires_grad=False``
+            are passed on as constants. Nothing given is changed, and no `grad` is touched.
         order: 2 checks second derivatives too: those of (gradient · a random direction).
         rtol: allowed error relative to the derivative; the square root of the dtype's epsilon
             unless given.
@@ -106,11 +106,12 @@ Leaves = dict[int, Tensor]  # by position among the inputs
 def _leaves(given: Sequence[Any]) -> Leaves:
     """Fresh Tensors for the inputs to be checked."""
     leaves = {}
+    checked = "f" if len(given) > 1 else "fiu"
     for i, x in enumerate(given):
         if isinstance(x, Tensor):
             if x.requires_grad:
                 leaves[i] = Tensor(x.numpy(), name=x.name)
-        elif rectangular(x, f"gradcheck: input {i}").dtype.kind == "f":
+        elif rectangular(x, f"gradcheck: input {i}").dtype.kind in checked:
             leaves[i] = Tensor(x)
     if not leaves:
         raise InvalidTypeError(
