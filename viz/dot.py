@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import graphviz
 
-from viz.scene import Arrow, Box, Cluster, Grid, Row, Scene, subtitle
-from viz.style import ALARM, ALARM_FILL, BOXES, FAINT, FONT, INK, SIZE, SMALL, TONES
+from viz.scene import Arrow, Box, Cluster, Grid, Path, Row, Scene, subtitle
+from viz.style import ALARM, ALARM_FILL, BOXES, CLUSTERS, FAINT, FONT, INK, SIZE, SMALL, TONES
 
 _WIDEST_LINE = 44  # characters, of a title
 _WIDEST_UPRIGHT = 12  # of a title over columns
@@ -55,10 +55,11 @@ def dot_source(scene: Scene) -> graphviz.Digraph:
 
 def _caption(scene: Scene) -> str:
     width = _WIDEST_CAPTION[scene.direction]
-    return _lines(_wrapped(scene.caption, width), "LEFT", SMALL, FAINT)
+    lines = [line for text in scene.caption for line in _wrapped(text, width)]
+    return _lines(lines, "LEFT", SMALL, FAINT)
 
 
-def _labels_in_frames(scene: Scene) -> dict[int, tuple[str, ...]]:
+def _labels_in_frames(scene: Scene) -> dict[int, Path]:
     """Arrows whose label is a node of its own, by position, and the cluster that it lies in.
 
     Of an arrow that passes by other boxes of its cluster, Graphviz would let the label stick out.
@@ -97,44 +98,37 @@ def _write_level(
     framed: dict[int, tuple[str, ...]],
 ) -> None:
     """Write the boxes right inside one cluster, and the clusters inside it, in order."""
-    written: set[str] = set()
-    for box in scene.boxes:
-        if box.path == path:
+    for box, cluster in scene.inside(path):
+        if cluster is None:
             digraph.node(box.key, label=_html(_label(box)), **_box_style(box))
-        elif box.path[: len(path)] == path and box.path[len(path)] not in written:
-            key = box.path[len(path)]
-            written.add(key)
-            cluster = scene.clusters[key]
-            with digraph.subgraph(name=f"cluster_{key}") as inner:
-                inner.attr(
-                    label="" if cluster.note else _html(_heading(cluster)),
-                    labelloc="t",
-                    labeljust="l",
-                    margin="6" if scene.direction == "LR" else "12",
-                    color=INK if cluster.marked else "#999999",
-                    style="rounded,dashed" if cluster.marked else "rounded",
-                    penwidth="2" if cluster.marked else "1",
-                )
-                if cluster.note:
-                    _write_note(inner, cluster, box.key)
-                _write_level(inner, scene, (*path, key), framed)
+            continue
+        with digraph.subgraph(name=f"cluster_{cluster.key}") as inner:
+            inner.attr(
+                label="" if cluster.note else _html(_heading(cluster)),
+                labelloc="t",
+                labeljust="l",
+                margin="6" if scene.direction == "LR" else "12",
+                **CLUSTERS[cluster.marked],
+            )
+            if cluster.note:
+                _write_note(inner, cluster, box.key)
+            _write_level(inner, scene, (*path, cluster.key), framed)
     for i, place in framed.items():
         if place == path:
-            arrow = scene.arrows[i]
-            label = _html(_arrow_label(arrow, False, TONES[arrow.tone]["color"]))
+            label = _html(_arrow_label(scene.arrows[i], upright=False))
             digraph.node(f"label{i}", label=label, shape="plaintext", margin="0")
 
 
 def _heading(cluster: Cluster) -> str:
-    title = _wrapped([cluster.title], _WIDEST_CAPTION["TB"])
+    title = _wrapped(cluster.title, _WIDEST_CAPTION["TB"])
     return _lines(title, "LEFT", SIZE, bold=cluster.marked)
 
 
 def _write_note(digraph: graphviz.Digraph, cluster: Cluster, first: str) -> None:
     """Write a cluster's title and note beside its first box, where no arrow runs through them."""
-    lines = [_font(line, SIZE, INK, bold=True) for line in _wrapped([cluster.title], _WIDEST_NOTE)]
-    lines += [_font(line, SMALL, FAINT) for line in _wrapped([cluster.note], _WIDEST_NOTE)]
-    label = _table("".join(f'<TR><TD ALIGN="LEFT">{line}</TD></TR>' for line in lines))
+    lines = [_font(line, bold=True) for line in _wrapped(cluster.title, _WIDEST_NOTE)]
+    lines += [_font(line, SMALL, FAINT) for line in _wrapped(cluster.note, _WIDEST_NOTE)]
+    label = _table([f'<TD ALIGN="LEFT">{line}</TD>'] for line in lines)
     with digraph.subgraph(graph_attr={"rank": "same"}) as rank:
         rank.node(f"note_{cluster.key}", label=_html(label), shape="plaintext", margin="0")
         rank.edge(f"note_{cluster.key}", first, style="invis")
@@ -142,28 +136,26 @@ def _write_note(digraph: graphviz.Digraph, cluster: Cluster, first: str) -> None
 
 def _write_stack(digraph: graphviz.Digraph, keys: tuple[str, ...]) -> None:
     """Keep boxes in one rank and in order, by edges that are not seen."""
-    if len(keys) < 2:
-        return
-    with digraph.subgraph(graph_attr={"rank": "same"}) as rank:
-        for above, below in pairwise(keys):
-            rank.edge(above, below, style="invis")
+    if len(keys) > 1:
+        with digraph.subgraph(graph_attr={"rank": "same"}) as rank:
+            for above, below in pairwise(keys):
+                rank.edge(above, below, style="invis")
 
 
 def _write_arrow(digraph: graphviz.Digraph, arrow: Arrow, upright: bool, by_way_of: str) -> None:
-    tone = TONES[arrow.tone]
-    attributes = dict(tone)
+    attributes = dict(TONES[arrow.tone])
+    tail = f"{arrow.source}:{arrow.source_port}:e" if arrow.source_port else arrow.source
     head = f"{arrow.target}:{arrow.port}:e" if arrow.port else arrow.target
-    if (arrow.label or arrow.cells) and not by_way_of:
-        attributes["label"] = _html(_arrow_label(arrow, upright, tone["color"]))
     if arrow.back:
         attributes["constraint"] = "false"
     if arrow.loose:
         attributes["weight"] = "0"
         head = f"{arrow.target}:s"  # around the cluster, not through it
-    tail = f"{arrow.source}:{arrow.source_port}:e" if arrow.source_port else arrow.source
     if by_way_of:
         digraph.edge(tail, by_way_of, **attributes, arrowhead="none")
         tail = by_way_of
+    elif arrow.label or arrow.cells:
+        attributes["label"] = _html(_arrow_label(arrow, upright))
     digraph.edge(tail, head, **attributes)
 
 
@@ -189,29 +181,23 @@ def escaped(text: str) -> str:
     return html.escape(text).replace("\\", "\\\\") or " "
 
 
-def _wrapped(texts: Iterable[str], width: int) -> list[str]:
-    """Break texts into lines, at their own new lines and where they are too wide."""
-    lines: list[str] = []
-    for text in texts:
-        for line in text.split("\n"):
-            long_words = width >= _WIDEST_LINE
-            lines += textwrap.wrap(
-                line, width, break_long_words=long_words, break_on_hyphens=False
-            ) or [""]
-    return lines
+def _wrapped(text: str, width: int) -> list[str]:
+    """Break text into lines, at its own new lines and where they are too wide."""
+    wrap = textwrap.TextWrapper(
+        width, break_long_words=width >= _WIDEST_LINE, break_on_hyphens=False
+    ).wrap
+    return [part for line in text.split("\n") for part in wrap(line) or [""]]
 
 
 def _font(text: str, size: int = SIZE, color: str = INK, bold: bool = False) -> str:
-    inner = escaped(text)
-    if bold:
-        inner = f"<B>{inner}</B>"
+    inner = f"<B>{escaped(text)}</B>" if bold else escaped(text)
     return f'<FONT POINT-SIZE="{size}" COLOR="{color}">{inner}</FONT>'
 
 
 def _lines(
     lines: Iterable[str], align: str, size: int = SIZE, color: str = INK, bold: bool = False
 ) -> str:
-    return f'<BR ALIGN="{align}"/>'.join([*(_font(line, size, color, bold) for line in lines), ""])
+    return "".join(f'{_font(line, size, color, bold)}<BR ALIGN="{align}"/>' for line in lines)
 
 
 def _label(box: Box) -> str:
@@ -219,56 +205,43 @@ def _label(box: Box) -> str:
     write = _columns if box.upright else _stacked if box.stacked else _rows
     numbers = write(box.rows)
     width = max((len(cells) for cells in numbers), default=1)
-    table = [_across(_title(box), width)]
+    title = _wrapped(box.title, _WIDEST_UPRIGHT if box.upright else _WIDEST_LINE)
+    above = [_lines(title, "CENTER", bold=True)]
     if line := subtitle(box):
-        table.append(_across(_font(line, SMALL, FAINT), width))
-    table += [_row(cells, width) for cells in numbers]
-    for remark in _wrapped(box.remarks, _WIDEST_LINE):
-        table.append(_across(_font(remark, SMALL, FAINT), width))
+        above.append(_font(line, SMALL, FAINT))
+    below = [_font(x, SMALL, FAINT) for text in box.remarks for x in _wrapped(text, _WIDEST_LINE)]
     for warning in box.warnings:
-        lines = _wrapped([f"⚠ {warning}"], _WIDEST_LINE)
-        table.append(_across(_lines(lines, "CENTER", SIZE, ALARM, bold=True), width))
-    return _table("".join(table))
+        lines = _wrapped(f"⚠ {warning}", _WIDEST_LINE)
+        below.append(_lines(lines, "CENTER", SIZE, ALARM, bold=True))
+    table = [[f'<TD COLSPAN="{width}">{content}</TD>'] for content in above]
+    for cells in numbers:  # what a shorter one lacks becomes one empty cell
+        lack = width - len(cells)
+        table.append([*cells, f'<TD COLSPAN="{lack}"></TD>'] if lack else cells)
+    table += [[f'<TD COLSPAN="{width}">{content}</TD>'] for content in below]
+    return _table(table)
 
 
-def _table(rows: str) -> str:
-    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{rows}</TABLE>'
-
-
-def _title(box: Box) -> str:
-    width = _WIDEST_UPRIGHT if box.upright else _WIDEST_LINE
-    return _lines(_wrapped([box.title], width), "CENTER", SIZE, bold=True)
-
-
-def _across(content: str, width: int) -> str:
-    return f'<TR><TD COLSPAN="{width}">{content}</TD></TR>'
-
-
-def _row(cells: list[str], width: int) -> str:
-    """A table row; what a shorter one lacks becomes one empty cell."""
-    if len(cells) < width:
-        cells = [*cells, f'<TD COLSPAN="{width - len(cells)}"></TD>']
-    return f"<TR>{''.join(cells)}</TR>"
+def _table(rows: Iterable[list[str]]) -> str:
+    inner = "".join(f"<TR>{''.join(cells)}</TR>" for cells in rows)
+    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{inner}</TABLE>'
 
 
 def _rows(rows: tuple[Row, ...]) -> list[list[str]]:
     """Each array from left to right, behind its label; over it what its numbers are called."""
-    heads = _heads(rows)
+    headed = next((row for row in rows if row.heads), None)
     table: list[list[str]] = []
     for row in rows:
-        if row.heads and not any(other.heads for other in rows[: rows.index(row)]):
-            table.append([*(["<TD></TD>"] if row.label else []), *map(_head, heads)])
-        color = TONES[row.tone]["color"]
-        label = _lines(row.label.split("\n"), "LEFT", SMALL, color)
-        lines = [[_number(cell, color) for cell in cells] for cells in row.cells]
-        if heads and not row.heads and len(lines[0]) == 1:
-            lines[0][0] = lines[0][0].replace("<TD", f'<TD COLSPAN="{len(heads)}"', 1)
+        if row is headed:
+            table.append([*(["<TD></TD>"] if row.label else []), *map(_head, row.heads)])
+        lines = _numbers(row, row.cells)
+        if headed and not row.heads and len(lines[0]) == 1:
+            lines[0][0] = _with(lines[0][0], f'COLSPAN="{len(headed.heads)}"')
         if row.label:
-            head = f'<TD ALIGN="LEFT" ROWSPAN="{len(row.cells)}">{label}</TD>'
-            lines[0].insert(0, head)
-        table += lines
+            place = f'ALIGN="LEFT" ROWSPAN="{len(row.cells)}"'
+            lines[0].insert(0, _with(_name(row, "LEFT"), place))
         if row.port:  # arrows come from the right
-            table[-1][-1] = table[-1][-1].replace("<TD", f'<TD PORT="{row.port}"', 1)
+            lines[-1][-1] = _with(lines[-1][-1], f'PORT="{row.port}"')
+        table += lines
     return table
 
 
@@ -278,8 +251,8 @@ def _stacked(rows: tuple[Row, ...]) -> list[list[str]]:
     heads = _heads(rows)
     table = [[_head(name) for name in heads]] if heads else []
     for row in rows:
-        label = _lines([" ".join(row.label.split())], "LEFT", SMALL, TONES[row.tone]["color"])
-        table.append([f'<TD ALIGN="LEFT" COLSPAN="{width}">{label}</TD>'])
+        flat = replace(row, label=" ".join(row.label.split()))
+        table.append([_with(_name(flat, "LEFT"), f'ALIGN="LEFT" COLSPAN="{width}"')])
         table += _rows((replace(row, label="", heads=()),))
     return table
 
@@ -287,23 +260,18 @@ def _stacked(rows: tuple[Row, ...]) -> list[list[str]]:
 def _columns(rows: tuple[Row, ...]) -> list[list[str]]:
     """Each array from top to bottom, under its label; a vector is a column."""
     grids = [_turned(row.cells) for row in rows]
-    if not grids:
-        return []
-    heads = _heads(rows)
-    head = ["<TD></TD>"] if heads else []
+    heads = [_head(name) for name in _heads(rows)]
+    table = [["<TD></TD>"] if heads else []]
     for row, cells in zip(rows, grids, strict=True):
-        label = _lines(row.label.split("\n"), "RIGHT", SMALL, TONES[row.tone]["color"])
         place = f'COLSPAN="{len(cells[0])}" ALIGN="RIGHT" VALIGN="BOTTOM" CELLPADDING="3"'
-        head.append(f"<TD {place}>{label}</TD>")
-    table = [head]
-    for i in range(max(map(len, grids))):
-        line = [_head(heads[i])] if i < len(heads) else ["<TD></TD>"] if heads else []
+        table[0].append(_with(_name(row, "RIGHT"), place))
+    height = max(map(len, grids), default=0)
+    for i in range(height):
+        line = heads[i : i + 1] or table[0][:1] if heads else []
         for row, cells in zip(rows, grids, strict=True):
-            color = TONES[row.tone]["color"]
-            texts = cells[i] if i < len(cells) else ("",) * len(cells[0])
-            line += [_number(text, color) for text in texts]
+            line += _numbers(row, cells[i : i + 1] or (("",) * len(cells[0]),))[0]
         table.append(line)
-    return table
+    return table if rows else []
 
 
 def _heads(rows: tuple[Row, ...]) -> tuple[str, ...]:
@@ -315,8 +283,19 @@ def _head(name: str) -> str:
     return f'<TD ALIGN="RIGHT" CELLPADDING="3">{_font(name, SMALL, FAINT)}</TD>'
 
 
-def _turned(cells: Grid) -> Grid:
-    return tuple((cell,) for cell in cells[0]) if len(cells) == 1 else cells
+def _name(row: Row, align: str) -> str:
+    """A cell with the label of an array."""
+    label = _lines(row.label.split("\n"), align, SMALL, TONES[row.tone]["color"])
+    return f"<TD>{label}</TD>"
+
+
+def _with(cell: str, attributes: str) -> str:
+    return cell.replace("<TD", f"<TD {attributes}", 1)
+
+
+def _numbers(row: Row, cells: Grid) -> list[list[str]]:
+    """Cells with some of the numbers of an array."""
+    return [[_number(text, TONES[row.tone]["color"]) for text in line] for line in cells]
 
 
 def _number(text: str, color: str) -> str:
@@ -326,7 +305,11 @@ def _number(text: str, color: str) -> str:
     return f'<TD ALIGN="RIGHT" CELLPADDING="3"{fill}>{content}</TD>'
 
 
-def _arrow_label(arrow: Arrow, upright: bool, color: str) -> str:
+def _turned(cells: Grid) -> Grid:
+    return tuple((cell,) for cell in cells[0]) if len(cells) == 1 else cells
+
+
+def _arrow_label(arrow: Arrow, upright: bool) -> str:
     """A label beside an arrow: its words, then the numbers, row by row."""
     cells = _turned(arrow.cells) if upright and arrow.cells else arrow.cells
     texts = ["  ".join(row) for row in cells]
@@ -334,8 +317,6 @@ def _arrow_label(arrow: Arrow, upright: bool, color: str) -> str:
         texts[:1] = [" ".join(filter(None, [arrow.label, *texts[:1]]))]
     elif arrow.label:
         texts = [*arrow.label.split("\n"), *texts]
-    rows = "".join(
-        f'<TR><TD ALIGN="LEFT">{_font(f"  {text}  ", SMALL, color)}</TD></TR>'
-        for text in "\n".join(texts).split("\n")
-    )
-    return _table(rows)
+    color = TONES[arrow.tone]["color"]
+    lines = [_font(f"  {line}  ", SMALL, color) for text in texts for line in text.split("\n")]
+    return _table([f'<TD ALIGN="LEFT">{line}</TD>'] for line in lines)

@@ -26,12 +26,15 @@ _SMALL: Final = 9.5  # points; nothing is set smaller
 _STYLE: Final[Any] = {  # Any: matplotlib types the keys, in recent versions only
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
     "font.size": 10.5,
+    "axes.labelsize": _SMALL,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "xtick.labelsize": _SMALL,
     "ytick.labelsize": _SMALL,
     "legend.fontsize": _SMALL,
+    "legend.frameon": False,
+    "legend.handlelength": 4,
     "hatch.linewidth": 0.7,
     "svg.hashsalt": "tinygrad_sm",  # ids in the file do not change from run to run
 }
@@ -40,6 +43,7 @@ _METADATA: Final[dict[str, dict[str, None]]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None},
 }
+_FAINT: Final[Any] = {"size": _SMALL, "color": FAINT}
 _DPI: Final = 160
 _FIRST: Final = 5.0  # where strips begin: nothing breaks before
 _STRIP: Final = 8.0  # inches that a strip is long
@@ -110,24 +114,20 @@ class Plot(Picture):
 
 def draw_stability(report: Report) -> Plot:
     """Draw one strip per form and sweep, divided where the gradient's state changes."""
-    return Plot(
-        lambda: _strips(report), f"where the gradient of each form breaks in {report.dtype}"
-    )
+    text = f"where the gradient of each form breaks in {report.dtype}"
+    return Plot(lambda: _strips(report), text)
 
 
 def draw_accuracy(report: Report) -> Plot:
     """Draw the error of the right class's gradient, in ULP, as the right class gets ahead."""
-    return Plot(lambda: _accuracy(report), f"the digits that each form keeps in {report.dtype}")
+    text = f"the digits that each form keeps in {report.dtype}"
+    return Plot(lambda: _accuracy(report), text)
 
 
 def draw_confidently_wrong(found: ConfidentlyWrong) -> Plot:
     """Draw the gradient that two losses leave at the right class of an ever worse prediction."""
-    return Plot(
-        lambda: _wrong(found), "squared error falls silent where cross-entropy keeps pulling"
-    )
-
-
-# Strips -------------------------------------------------------------------------------------------
+    text = "squared error falls silent where cross-entropy keeps pulling"
+    return Plot(lambda: _wrong(found), text)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -136,14 +136,16 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+# Strips -------------------------------------------------------------------------------------------
+
+
 def _strips(report: Report) -> Figure:
     figure = _figure(10, 8.6)
     panels = figure.subplots(len(report.sweeps), 1)
     for panel, swept in zip(panels, report.sweeps, strict=True):
         _strip_panel(panel, swept)
-    figure.suptitle(
-        f"Where the gradient at the logits breaks, in {report.dtype}", weight="bold", size=13
-    )
+    title = f"Where the gradient at the logits breaks, in {report.dtype}"
+    figure.suptitle(title, weight="bold", size=13)
     _legend_of_states(figure, report)
     figure.set_layout_engine("constrained", h_pad=0.08)
     return figure
@@ -151,47 +153,30 @@ def _strips(report: Report) -> Figure:
 
 def _strip_panel(panel: Axes, swept: SweepReport) -> None:
     sweep = swept.sweep
-    panel.set_xscale("log")
-    panel.set_xlim(_FIRST, sweep.stop)
-    panel.set_ylim(len(swept.forms) - 0.5, -0.5)
+    panel.set(xscale="log", xlim=(_FIRST, sweep.stop), ylim=(len(swept.forms) - 0.5, -0.5))
     for lane, form in enumerate(swept.forms):
         for band in form.gradient:
             _band(panel, lane, band, _fitting(panel, band, form.gradient))
     panel.set_yticks(range(len(swept.forms)), [form.form.label for form in swept.forms])
     panel.get_yticklabels()[-1].set_fontweight("bold")
     panel.tick_params(axis="y", length=0)
-    panel.set_title(_capital(sweep.title))
-    panel.set_xlabel(f"{sweep.symbol},  with {sweep.formula}", size=_SMALL)
+    panel.set_title(sweep.title[:1].upper() + sweep.title[1:])
+    panel.set_xlabel(f"{sweep.symbol},  with {sweep.formula}")
     panel.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}".replace(",", " "))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _band(panel: Axes, lane: int, band: Band, text: str) -> None:
     look = _LOOKS[band.state]
     panel.barh(
-        lane,
-        band.stop - band.start,
-        left=band.start,
-        height=0.86,
-        color=look.fill,
-        edgecolor=FAINT,
-        linewidth=0.8,
-        hatch=look.hatch,
-    )
+        lane, band.stop - band.start, left=band.start, height=0.86,
+        color=look.fill, edgecolor=FAINT, linewidth=0.8, hatch=look.hatch,
+    )  # fmt: skip
     if text:
+        middle = float(np.sqrt(max(band.start, panel.get_xlim()[0]) * band.stop))
         panel.text(
-            float(np.sqrt(max(band.start, panel.get_xlim()[0]) * band.stop)),
-            lane,
-            text,
-            size=_SMALL,
-            color=look.ink,
-            ha="center",
-            va="center_baseline",
+            middle, lane, text, size=_SMALL, color=look.ink, ha="center", va="center_baseline",
             bbox={"facecolor": look.fill, "edgecolor": "none", "pad": 1.0},
-        )
+        )  # fmt: skip
 
 
 def _fitting(panel: Axes, band: Band, lane: tuple[Band, ...]) -> str:
@@ -226,18 +211,15 @@ def _legend_of_states(figure: Figure, report: Report) -> None:
     from matplotlib.patches import Patch  # noqa: PLC0415  loaded only to render
 
     seen = {band.state for s in report.sweeps for form in s.forms for band in form.gradient}
-    patches = [
-        Patch(
-            facecolor=look.fill,
-            edgecolor=FAINT,
-            hatch=look.hatch,
-            label=look.meaning.format(tolerance=report.tolerance),
-        )
-        for state, look in _LOOKS.items()
-        if state in seen
-    ]
+    patches = []
+    for state, look in _LOOKS.items():
+        if state in seen:
+            meaning = look.meaning.format(tolerance=report.tolerance)
+            patches.append(
+                Patch(facecolor=look.fill, edgecolor=FAINT, hatch=look.hatch, label=meaning)
+            )
     figure.legend(
-        handles=patches, loc="outside lower center", ncols=len(patches), frameon=False,
+        handles=patches, loc="outside lower center", ncols=len(patches),
         handleheight=1.4, handlelength=2.2,
     )  # fmt: skip
 
@@ -260,40 +242,31 @@ def _accuracy(report: Report) -> Figure:
     figure = _figure(10, 4.6)
     panel = figure.subplots()
     swept = report.sweep("ahead")
-    panel.set_xscale("log")
-    panel.set_yscale("log")
     vanishes = _vanishing_margin(report.dtype)
-    panel.set_xlim(1, 1.6 * vanishes)
-    panel.set_ylim(_LEAST, 1e18 if report.dtype == "float64" else 1e9)
+    most = 1e18 if report.dtype == "float64" else 1e9
+    panel.set(xscale="log", yscale="log", xlim=(1, 1.6 * vanishes), ylim=(_LEAST, most))
     for number, form in enumerate(swept.forms):
         _curve(panel, swept.x, form, number)
     _level(panel, 1.06, 2.0 ** np.finfo(report.dtype).nmant, "no digit is left", "left")
     _level(panel, 0.8 * vanishes, 5.0, "5 ULP: what the fused node promises", "right")
-    panel.text(
-        0.8 * vanishes, 2e2, "the truth fades to 0 →", size=_SMALL, color=FAINT, ha="right"
-    )  # fmt: skip
+    panel.text(0.8 * vanishes, 2e2, "the truth fades to 0 →", ha="right", **_FAINT)
     panel.set_title(f"Error of the right class's gradient, in {report.dtype}")
-    panel.set_xlabel(f"margin m,  with {swept.sweep.formula}", size=_SMALL)
-    panel.set_ylabel("ULP (worst of 9 neighbours)", size=_SMALL)
+    panel.set_xlabel(f"margin m,  with {swept.sweep.formula}")
+    panel.set_ylabel("ULP (worst of 9 neighbours)")
     panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     panel.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, handlelength=4)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 def _curve(panel: Axes, x: np.ndarray, form: FormReport, number: int) -> None:
     color, dashes, marker = _LINES[form.form.name]
     panel.plot(
-        x,
-        np.maximum(_worst_nearby(form.ulps), _LEAST),
-        color=color,
-        linestyle=dashes,
-        linewidth=2.6 if form.form.name == "fused" else 1.8,
-        marker=marker,
-        markersize=5,
-        markevery=(7 * number, 45),  # lines that lie on one another show by their markers
-        label=form.form.label,
-    )
+        x, np.maximum(_worst_nearby(form.ulps), _LEAST), label=form.form.label,
+        color=color, linestyle=dashes, linewidth=2.6 if form.form.name == "fused" else 1.8,
+        # lines that lie on one another show by their markers
+        marker=marker, markersize=5, markevery=(7 * number, 45),
+    )  # fmt: skip
 
 
 def _worst_nearby(values: np.ndarray) -> np.ndarray:
@@ -311,7 +284,7 @@ def _vanishing_margin(dtype: str) -> float:
 
 def _level(panel: Axes, x: float, y: float, text: str, side: str) -> None:
     panel.axhline(y, color=FAINT, linewidth=0.9, zorder=0)
-    panel.text(x, y * 1.3, text, size=_SMALL, color=FAINT, va="bottom", ha=side)
+    panel.text(x, y * 1.3, text, va="bottom", ha=side, **_FAINT)
 
 
 # Confidently wrong --------------------------------------------------------------------------------
@@ -322,41 +295,26 @@ _TARGET: Final = 0  # the right class of every ConfidentlyWrong
 def _wrong(found: ConfidentlyWrong) -> Figure:
     figure = _figure(10, 4.6)
     near, far = figure.subplots(1, 2)
+    cross, squared = (np.abs(x[:, _TARGET]) for x in (found.cross, found.squared))
+    look = {"color": "#D55E00", "linestyle": (0, (5, 2))}
     for panel in (near, far):
-        _pair(panel, found)
-        panel.set_xlabel("margin m by which the right class is behind", size=_SMALL)
-    near.set_xlim(-6, 12)
-    near.set_ylim(-0.02, 1.08)
-    near.set_title("|gradient| at the right class's logit")
+        panel.plot(found.margins, cross, color=INK, linewidth=2.4, label="softmax + cross-entropy")
+        panel.plot(found.margins, squared, linewidth=2.4, label="softmax + squared error", **look)
+        panel.set_xlabel("margin m by which the right class is behind")
+    near.set(xlim=(-6, 12), ylim=(-0.02, 1.08), title="|gradient| at the right class's logit")
     near.text(4.2, 0.90, "cross-entropy → 1", size=_SMALL, va="top")
     near.text(3.2, 0.12, "squared error → 0", size=_SMALL)
     vanishes = _vanishing_margin(str(found.cross.dtype))
     depth = int(vanishes / np.log(10))  # decades above 0 that the dtype has
-    far.set_yscale("log")
-    far.set_xlim(0, 1.08 * vanishes)
-    far.set_ylim(np.exp(-vanishes), 10.0 ** (depth / 12))
+    far.set(yscale="log", xlim=(0, 1.08 * vanishes), ylim=(np.exp(-vanishes), 10.0 ** (depth / 12)))
     far.set_yticks([10.0**n for n in range(0, -depth, -100 if depth > 100 else -10)])
     far.set_title("The same, far out")
-    _deaths(far, found)
-    figure.legend(
-        *near.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False,
-        handlelength=4,
-    )  # fmt: skip
+    _deaths(far, found, squared)
+    figure.legend(*near.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
-def _pair(panel: Axes, found: ConfidentlyWrong) -> None:
-    panel.plot(
-        found.margins, np.abs(found.cross[:, _TARGET]), color=INK, linewidth=2.4,
-        label="softmax + cross-entropy",
-    )  # fmt: skip
-    panel.plot(
-        found.margins, np.abs(found.squared[:, _TARGET]), color="#D55E00", linewidth=2.4,
-        linestyle=(0, (5, 2)), label="softmax + squared error",
-    )  # fmt: skip
-
-
-def _deaths(panel: Axes, found: ConfidentlyWrong) -> None:
+def _deaths(panel: Axes, found: ConfidentlyWrong, squared: np.ndarray) -> None:
     """Mark where finite precision makes an end of what mathematics only makes small."""
     inside = panel.transAxes
     panel.text(0.42, 0.6, "falls like $p_i\\,p_j$ of the Jacobian", size=_SMALL, transform=inside)
@@ -366,11 +324,10 @@ def _deaths(panel: Axes, found: ConfidentlyWrong) -> None:
         panel.plot([at], [1.0], "X", markersize=11, color="#CC79A7", markeredgecolor=INK)
         _note(panel, f"naive composite:\nNaN from {at:.4g}", (at, 1.0), (0.7, 0.76))
     behind = found.margins > 0
-    size = np.abs(found.squared[:, _TARGET])
-    gone = behind & (size == 0)
+    gone = behind & (squared == 0)
     if gone.any():
         at = float(found.margins[np.argmax(gone)])
-        _note(panel, f"exactly 0\nfrom {at:.4g}", (at, size[behind & ~gone].min()), (0.6, 0.08))
+        _note(panel, f"exactly 0\nfrom {at:.4g}", (at, squared[behind & ~gone].min()), (0.6, 0.08))
 
 
 def _note(panel: Axes, text: str, at: tuple[float, float], beside: tuple[float, float]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from viz.scene import Arrow, Box, Cluster, Grid, Kind, Row, Scene, Tone, subtitle
+from viz.scene import Arrow, Box, Grid, Kind, Row, Scene, Tone, subtitle
 
 _SHAPES: dict[Kind, tuple[str, str]] = {
     "leaf": ("(", ")"),
@@ -39,7 +39,7 @@ _SPECIAL = re.compile(r"(?<!\d)\.|\.(?!\d)|[^\w .,=·−∂Σ√∞ᵀ…:()/^�
 def mermaid_text(scene: Scene) -> str:
     """Write a Scene as the text of a Mermaid flowchart."""
     lines = [f"flowchart {scene.direction}"]
-    lines += [f"%% {line}" for line in _comments(scene)]
+    lines += [f"%% {_comment(line)}" for line in scene.caption]
     lines += _level(scene, (), "  ")
     lines += [f"  {_arrow(arrow)}" for arrow in scene.arrows]
     lines += [f"  {line}" for line in (*_CLASSES, *_marks(scene.boxes))]
@@ -56,36 +56,31 @@ def _code(match: re.Match[str]) -> str:
     return f"#{ord(match.group())};"
 
 
-def _comments(scene: Scene) -> Iterator[str]:
-    for line in scene.caption:
-        yield " ".join(line.replace("{", "(").replace("}", ")").split())
+def _comment(line: str) -> str:
+    return " ".join(line.replace("{", "(").replace("}", ")").split())
 
 
 def _level(scene: Scene, path: tuple[str, ...], indent: str) -> Iterator[str]:
     """The boxes right inside one cluster, and the subgraphs inside it, in order."""
-    written: set[str] = set()
-    for box in scene.boxes:
-        if box.path == path:
+    for box, cluster in scene.inside(path):
+        if cluster is None:
             yield f"{indent}{_box(box)}"
-        elif box.path[: len(path)] == path and box.path[len(path)] not in written:
-            key = box.path[len(path)]
-            written.add(key)
-            yield f'{indent}subgraph {key}["{_heading(scene.clusters[key])}"]'
-            yield from _level(scene, (*path, key), indent + "  ")
+        else:
+            yield f'{indent}subgraph {cluster.key}["{_label([cluster.title, cluster.note])}"]'
+            yield from _level(scene, (*path, cluster.key), indent + "  ")
             yield f"{indent}end"
-
-
-def _heading(cluster: Cluster) -> str:
-    return "<br/>".join(escaped(line) for line in (cluster.title, cluster.note) if line)
 
 
 def _box(box: Box) -> str:
     lines = [box.title, subtitle(box)]
     lines += [f"{' '.join(row.label.split())}: {_figures(row)}" for row in box.rows]
     lines += [*box.remarks, *(f"⚠ {warning}" for warning in box.warnings)]
-    label = "<br/>".join(escaped(line) for line in lines if line)
     start, end = _SHAPES[box.kind]
-    return f'{box.key}{start}"{label}"{end}:::{box.kind}'
+    return f'{box.key}{start}"{_label(lines)}"{end}:::{box.kind}'
+
+
+def _label(lines: Iterable[str]) -> str:
+    return "<br/>".join(escaped(line) for line in lines if line)
 
 
 def _marks(boxes: Iterable[Box]) -> Iterator[str]:

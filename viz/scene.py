@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,8 @@ Kind = Literal["leaf", "constant", "operation", "fused", "cut"]
 Tone = Literal["plain", "numerator", "denominator", "gradient", "rewrite"]
 Grid = tuple[tuple[str, ...], ...]
 """Numbers as text, in rows; one row for a vector."""
+Path = tuple[str, ...]
+"""Keys of the clusters around a box, outermost first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Box:
         warnings: sentences that must stand out.
         alarming: the box gets a thick border.
         output: whether the picture is about this node's value.
-        path: keys of the clusters around it, outermost first.
+        path: the clusters around it.
         upright: its vectors are columns instead of rows.
         stacked: each array stands under its label instead of behind it.
     """
@@ -59,7 +62,7 @@ class Box:
     warnings: tuple[str, ...] = ()
     alarming: bool = False
     output: bool = False
-    path: tuple[str, ...] = ()
+    path: Path = ()
     upright: bool = False
     stacked: bool = False
 
@@ -126,3 +129,13 @@ class Scene:
     stack: tuple[str, ...] = ()
     aligned: tuple[tuple[str, ...], ...] = ()
     direction: Literal["TB", "LR"] = "TB"
+
+    def inside(self, path: Path) -> Iterator[tuple[Box, Cluster | None]]:
+        """The boxes right inside a cluster; of each cluster inside it its first box, and itself."""
+        entered = set()
+        for box in self.boxes:
+            if box.path == path:
+                yield box, None
+            elif box.path[: len(path)] == path and box.path[len(path)] not in entered:
+                entered.add(box.path[len(path)])
+                yield box, self.clusters[box.path[len(path)]]

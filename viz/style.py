@@ -31,6 +31,11 @@ BOXES: Final[dict[Kind, dict[str, str]]] = {
     "cut": {"shape": "box", "style": "dotted", "penwidth": "1.6"},
 }
 
+CLUSTERS: Final[dict[bool, dict[str, str]]] = {  # whether it is marked
+    False: {"color": "#999999", "style": "rounded", "penwidth": "1"},
+    True: {"color": INK, "style": "rounded,dashed", "penwidth": "2"},
+}
+
 TONES: Final[dict[Tone, dict[str, str]]] = {
     "plain": {"color": "#333333", "style": "solid"},
     "numerator": {"color": "#0065A3", "style": "bold"},
