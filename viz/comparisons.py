@@ -123,18 +123,18 @@ class _Comparison:
         self.composite = Sketch(composite, "c", fold=_is_trifle, names=names)
         self.composite.mark_breakdown()
         self.fused = Sketch(fused, "f")
-        self.leaves = {i: j for i, j in same.items() if composite.graph.nodes[j].op == LEAF}
+        self.leaves = {j: i for i, j in same.items() if composite.graph.nodes[j].op == LEAF}
         if not self.leaves:
             raise InvalidValueError(
                 "draw_comparison needs two graphs of the same leaves; these have none in common"
             )
-        for i, mine in self.leaves.items():
-            self.fused.lead([i], self.composite.keys[mine])
+        for mine, other in self.leaves.items():
+            self.fused.lead([other], self.composite.keys[mine])
         self.fork = _fork(self.composite, terms)
         self.examples = None if self.fork is None else _examples(self.fork, axis)
 
     def scene(self, remarks: Iterable[str]) -> Scene:
-        paths, titles = _framed(self.composite.graph, self.leaves.values())
+        paths, titles = _framed(self.composite.graph, self.leaves)
         boxes = [self._composite_box(n, paths[n.id]) for n in self.composite.boxed()]
         boxes += [self._fused_box(n) for n in self.fused.boxed()]
         clusters = {key: Cluster(key, title) for key, title in titles.items()}
@@ -183,7 +183,7 @@ class _Comparison:
         for sign, way, x, tone in zip(signs, self._ways(fork), fork.terms, _TONES, strict=True):
             yield self._row(f"{sign}through\n{way}", x, tone, tone)
         if fork.node.op != LEAF:  # a leaf shows its gradient anyway
-            logits = self.composite.graph.nodes[min(self.leaves.values())]
+            logits = self.composite.graph.nodes[min(self.leaves)]
             of = logits if fork.at_logits else fork.node
             label = f"= ∂L/∂{self.composite.formulas.name(of) or letter(of)}"
             yield self._row(label, _total(fork), "gradient")
@@ -198,9 +198,8 @@ class _Comparison:
     def _gradients(self, leaf: Node) -> Iterator[Row]:
         """What each side found for the leaf's gradient."""
         grads = {"composite": self.composite.gradient(leaf)}
-        for other, mine in self.leaves.items():
-            if mine == leaf.id:
-                grads["fused"] = self.fused.gradient(self.fused.graph.nodes[other])
+        if leaf.id in self.leaves:
+            grads["fused"] = self.fused.gradient(self.fused.graph.nodes[self.leaves[leaf.id]])
         meet = self.fork is not None and self.fork.node.id == leaf.id
         for side, grad in grads.items():
             if grad is not None:
@@ -221,7 +220,7 @@ class _Comparison:
 
     def _givens(self) -> tuple[str, ...]:
         """Keys of what stands at the start: the leaves, and below them the fused node's target."""
-        leaves = [self.composite.keys[i] for i in sorted(self.leaves.values())]
+        leaves = [self.composite.keys[i] for i in sorted(self.leaves)]
         return (*leaves, *(self.fused.keys[n.id] for n in self.fused.boxed() if not n.inputs))
 
     def _loss_box(self) -> Box:
@@ -241,22 +240,21 @@ class _Comparison:
         yield Arrow(other[self.fused.graph.output], _LOSS, loose=True)
 
     def _backward_arrows(self) -> Iterator[Arrow]:
-        keys, nodes = self.fused.keys, self.composite.graph.nodes
-        for leaf in self.leaves:
-            for edge in self.fused.graph.edges:
-                if edge.source == leaf and (edge.target, edge.argument) in self.fused.sent:
-                    yield Arrow(keys[edge.target], keys[leaf], tone="gradient", back=True)
+        keys, leaves = self.fused.keys, self.leaves.values()
+        for edge in self.fused.edges():
+            if edge.source in leaves and (edge.target, edge.argument) in self.fused.sent:
+                yield Arrow(keys[edge.target], keys[edge.source], tone="gradient", back=True)
         if self.fork is None:
             return
         keys = self.composite.keys
         here = self.fork.node
         while here.op != LEAF:
-            above, here = here, nodes[here.inputs[0]]
+            above, here = here, self.composite.graph.nodes[here.inputs[0]]
             if keys[above.id] != keys[here.id]:
                 yield Arrow(keys[above.id], keys[here.id], tone="gradient", back=True)
         meet, direct = keys[self.fork.node.id], keys[self.fork.direct]
         yield Arrow(direct, meet, tone="numerator", back=True, port="numerator")
-        way = list(dict.fromkeys([*(keys[i] for i in self.fork.detour), direct]))
+        way = list(dict.fromkeys(keys[i] for i in (*self.fork.detour, self.fork.direct)))
         for near, far in pairwise(way):
             yield Arrow(far, near, tone="denominator", back=True)
         yield Arrow(way[0], meet, tone="denominator", back=True, port="denominator")

@@ -46,11 +46,15 @@ _STRENGTHS = {
 _HIDDEN_PARAMETERS = {"keepdims", "shape", "task", "saved", "chunk_rows"}
 
 
-def target_of(node: Node) -> int | None:
-    """The id of the target of a loss, which stands for a whole graph of others; else None."""
-    if node.primitive is None or node.primitive.kind != "loss":
-        return None
-    return node.inputs[node.primitive.arguments.index("target")]
+def is_loss(node: Node) -> bool:
+    """Whether a node is a fused loss, which stands for a whole graph of others."""
+    return node.primitive is not None and node.primitive.kind == "loss"
+
+
+def target_of(graph: Graph, loss: Node) -> Node:
+    """The target of a fused loss."""
+    assert loss.primitive is not None
+    return graph.nodes[loss.inputs[loss.primitive.arguments.index("target")]]
 
 
 def legible(text: str) -> str:
@@ -80,6 +84,11 @@ def _legible(c: str) -> str:
 def is_number(node: Node) -> bool:
     """Whether a node is a plain number, which goes into formulas and needs no box of its own."""
     return node.op == CONSTANT and node.shape == () and node.name is None
+
+
+def is_nameless(node: Node) -> bool:
+    """Whether a node is an input that a name has to be made up for."""
+    return not node.inputs and not node.name and not is_number(node)
 
 
 class Formulas:
@@ -142,8 +151,7 @@ class Formulas:
             node = self._nodes[node.inputs[0]]
         name = self.name(node).replace("\n", "⏎")
         if name:
-            shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-            return shown, _SUM if _is_formula(name) else _ATOM
+            return _shortened(name, _LONGEST_NAME), _SUM if _is_formula(name) else _ATOM
         if is_number(node):
             text = number(node.value)
             return text, _SUM if text.startswith("−") else _ATOM
@@ -158,17 +166,16 @@ class Formulas:
     def _parameters(self, node: Node, notation: str = "") -> list[str]:
         """The parameters that change what is computed, e.g. ``axis=1``; not those of a notation."""
         assert node.primitive is not None
-        usual, shown = node.primitive.parameters, []
+        shown = []
         for name, value in node.params.items():
             if name in _HIDDEN_PARAMETERS or value is None or f"{{{name}}}" in notation:
                 continue
-            if notation and name == "axis":
-                continue
-            if type(value) is int and name != "axis" and value == usual.get(name):
-                continue
-            if name == "axis" and len(self._nodes[node.inputs[0]].shape) == 1:
-                continue  # a vector has no other axis
-            shown.append(f"{name}={_shortened(str(value))}")
+            if name == "axis":  # a vector has no other
+                usual = bool(notation) or len(self._nodes[node.inputs[0]].shape) == 1
+            else:
+                usual = type(value) is int and value == node.primitive.parameters.get(name)
+            if not usual:
+                shown.append(f"{name}={_shortened(str(value))}")
         return shown
 
 
@@ -213,11 +220,8 @@ def implied_names(graph: Graph) -> dict[int, str]:
     """
     names = {}
     for node in graph.nodes:
-        at = target_of(node)
-        if at is not None:
-            target = graph.nodes[at]
-            if not target.name and not target.inputs and not is_number(target):
-                names[target.id] = target_name(target)
+        if is_loss(node) and is_nameless(target := target_of(graph, node)):
+            names[target.id] = target_name(target)
     picking = [i for i in _only_indices(graph) if i not in names]
     alone = len(picking) == 1 and "t" not in {node.name for node in graph.nodes}
     return names | {i: "t" if alone else f"index {i}" for i in picking}
@@ -235,10 +239,9 @@ def _only_indices(graph: Graph) -> list[int]:
         node = graph.nodes[edge.source]
         if node.op == CONSTANT and node.name is None:
             user = graph.nodes[edge.target]
-            op = user.primitive
-            assert op is not None
-            vjp = op.vjps(len(user.inputs))[edge.argument]  # an index has none
-            indexes = op.kind == "move" and vjp is None
+            assert user.primitive is not None
+            vjp = user.primitive.vjps(len(user.inputs))[edge.argument]  # an index has none
+            indexes = user.primitive.kind == "move" and vjp is None
             uses.setdefault(edge.source, set()).add(indexes)
     return [i for i, kinds in uses.items() if kinds == {True}]
 
@@ -266,5 +269,5 @@ def _index_part(part: Any) -> str:
     return "…" if part is Ellipsis else " ".join(str(part).split())
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_INDEX else f"{text[:_LONGEST_INDEX]}…"
+def _shortened(text: str, most: int = _LONGEST_INDEX) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -13,7 +13,7 @@ from tinygrad_sm.engine.view import CONSTANT, Node
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.fusion import FuseResult, Rewrite
 from viz.drawing import Drawing
-from viz.formula import SUBSCRIPTS, is_number, letter, target_name, target_of
+from viz.formula import SUBSCRIPTS, is_loss, is_nameless, letter, target_name, target_of
 from viz.scene import Arrow, Box, Cluster, Scene
 from viz.sketch import MOST_NODES, Sketch, same_inputs
 from viz.values import memory, row, shape_text
@@ -192,20 +192,18 @@ def _names(result: FuseResult) -> tuple[dict[int, str], dict[int, str]]:
 
     What a matched loss reads beside the logits is its target.
     """
-    inputs = [n for n in result.before.nodes if not n.inputs and not n.name and not is_number(n)]
+    inputs = [node for node in result.before.nodes if is_nameless(node)]
     before = {node.id: letter(node) for node in inputs}
     after: dict[int, str] = {}
-    losses = [r for r in result.rewrites if target_of(r.made) is not None]
+    losses = [rewrite for rewrite in result.rewrites if is_loss(rewrite.made)]
     for i, rewrite in enumerate(sorted(losses, key=lambda r: r.matched[-1].id), 1):
         number = str(i).translate(SUBSCRIPTS) if len(losses) > 1 else ""
         read = {i for node in rewrite.matched for i in node.inputs}
         constants = [node for node in inputs if node.op == CONSTANT and node.id in read]
         if len(constants) == 1:
             before[constants[0].id] = target_name(constants[0]) + number
-        at = target_of(rewrite.made)
-        assert at is not None
-        target = result.after.nodes[at]
-        if not is_number(target) and not target.inputs and not target.name:
+        target = target_of(result.after, rewrite.made)
+        if is_nameless(target):
             after[target.id] = target_name(target) + number
     return before, after
 

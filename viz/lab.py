@@ -38,11 +38,7 @@ _STYLE: Final[Any] = {  # Any: matplotlib types the keys, in recent versions onl
     "hatch.linewidth": 0.7,
     "svg.hashsalt": "tinygrad_sm",  # ids in the file do not change from run to run
 }
-_METADATA: Final[dict[str, dict[str, None]]] = {
-    "svg": {"Date": None},
-    "png": {"Software": None},
-    "pdf": {"CreationDate": None},
-}
+_CHANGING: Final = {"svg": "Date", "png": "Software", "pdf": "CreationDate"}  # left out of files
 _FAINT: Final[Any] = {"size": _SMALL, "color": FAINT}
 _DPI: Final = 160
 _FIRST: Final = 5.0  # where strips begin: nothing breaks before
@@ -87,7 +83,7 @@ class Plot(Picture):
         text: what it shows, in one sentence.
     """
 
-    formats: ClassVar[tuple[str, ...]] = ("svg", "png", "pdf")
+    formats: ClassVar[tuple[str, ...]] = tuple(_CHANGING)
 
     def __init__(self, plot: Callable[[], Figure], text: str) -> None:
         self.text = text
@@ -108,7 +104,8 @@ class Plot(Picture):
         with matplotlib.rc_context():
             matplotlib.rcdefaults()  # whatever the user's own settings are
             with matplotlib.rc_context(_STYLE):
-                self._plot().savefig(content, format=format, dpi=_DPI, metadata=_METADATA[format])
+                undated = {_CHANGING[format]: None}
+                self._plot().savefig(content, format=format, dpi=_DPI, metadata=undated)
         return content.getvalue()
 
 

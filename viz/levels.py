@@ -13,7 +13,7 @@ from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import LEAF, Graph, Kept, graph, kept_for_backward
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from viz.drawing import Drawing
-from viz.formula import legible, target_of
+from viz.formula import is_loss, legible
 from viz.scene import Arrow, Box, Cluster, Row, Scene
 from viz.sketch import MOST_NODES, Sketch, is_view, same_inputs
 from viz.values import memory, row, shape_text
@@ -86,7 +86,7 @@ class _Level:
                 rows=tuple(_kept_row(kept) for kept in self.kept[node.id]),
                 remarks=(f"{chunk} rows at a time",) if chunk else (),
                 path=(f"level{self.number}",),
-                upright=target_of(node) is None,
+                upright=not is_loss(node),
             )
 
     def arrows(self) -> Iterator[Arrow]:

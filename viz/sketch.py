@@ -12,7 +12,7 @@ from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import CONSTANT, LEAF, Edge, Graph, Node
 from tinygrad_sm.study.diagnose import first_breakdown
-from viz.formula import MOST_CHARACTERS, Formulas, is_number, legible, target_of
+from viz.formula import MOST_CHARACTERS, Formulas, is_loss, is_number, legible
 from viz.scene import Arrow, Box, Kind
 from viz.values import alarm, in_full, shape_and_dtype
 
@@ -125,7 +125,7 @@ def kind_of(node: Node) -> Kind:
         return "leaf"
     if node.op == CONSTANT:
         return "constant"
-    return "operation" if target_of(node) is None else "fused"
+    return "fused" if is_loss(node) else "operation"
 
 
 def is_view(node: Node) -> bool:
