@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_sm.cli.main import run
+from tinygrad_sm.cli.entry import run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

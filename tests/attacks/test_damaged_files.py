@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinygrad_sm.cli.entry import run
 from tinygrad_sm.cli.inputs import read_logits, read_target
-from tinygrad_sm.cli.main import run
 from tinygrad_sm.errors import InvalidValueError
 
 ARRAY = np.arange(6.0).reshape(2, 3)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import viz
-from tinygrad_sm.cli.main import run
+from tinygrad_sm.cli.entry import run
 from tinygrad_sm.cli.pictures import write_pictures
 from tinygrad_sm.errors import InvalidValueError
 from viz import files
@@ -392,5 +392,5 @@ def test_a_failure_takes_away_the_folders_that_were_made(monkeypatch):
     Path("a").mkdir()
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(5, "broken")))
     with pytest.raises(InvalidValueError, match=r"--output a/b/c: cannot be written to \(broken\)"):
-        write_pictures({"x": Drawn()}, Path("a/b/c"), ("svg",))
+        write_pictures([("x", Drawn())], Path("a/b/c"), ("svg",))
     assert contents() == {"a": "folder"}

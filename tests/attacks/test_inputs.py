@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinygrad_sm.cli.entry import run
 from tinygrad_sm.cli.inputs import read_logits, read_target
-from tinygrad_sm.cli.main import run
-from tinygrad_sm.cli.options import output_folder
+from tinygrad_sm.cli.pictures import output_folder
 from tinygrad_sm.errors import InvalidValueError
 
 LOGITS = np.array([[2.0, 1.0, 0.1], [0.0, 3.0, -1.0]])

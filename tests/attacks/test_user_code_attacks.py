@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_sm.cli.main import run
+from tinygrad_sm.cli.entry import run
 
 SOURCE = Path(__file__).parents[2]
 GRAPH = """

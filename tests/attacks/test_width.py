@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_sm.cli import stability as stability_cli
-from tinygrad_sm.cli.main import run
+from tinygrad_sm.cli.entry import run
 from tinygrad_sm.study.stability import stability
 
 ROOT = Path(__file__).parents[2]

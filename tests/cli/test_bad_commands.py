@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygrad_sm.cli.main import run
+from tinygrad_sm.cli.entry import run
 
 OK = ["--logits", "ok.csv", "--target", "0,1"]  # two rows of three classes
 ON = ["--logits", "ok.csv", "--target"]

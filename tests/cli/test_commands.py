@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tinygrad_sm as tg
-from tinygrad_sm.cli.main import run
+from tinygrad_sm.cli.entry import run
 
 ROOT = Path(__file__).parents[2]
 LOGITS = np.array([[2.0, 1.0, 0.1], [0.0, 3.0, -1.0]])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import tinygrad_sm as tg
+from tinygrad_sm.cli.entry import run
 from tinygrad_sm.cli.examples import SPELLINGS, linear_levels, spelled
-from tinygrad_sm.cli.main import run
 from tinygrad_sm.cli.user_code import guarded, output_of
 
 FILE = """

@@ -13,7 +13,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from tinygrad_sm.cli.main import run
+from tinygrad_sm.cli.entry import run
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.study.stability import (
     DTYPES,

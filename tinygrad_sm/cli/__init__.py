@@ -1,5 +1,5 @@
 """The command `tinygrad-sm`."""
 
-from tinygrad_sm.cli.main import main
+from tinygrad_sm.cli.entry import main
 
 __all__ = ["main"]

@@ -10,8 +10,8 @@ import numpy as np
 
 from tinygrad_sm.cli.examples import linear_levels
 from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET
-from tinygrad_sm.cli.options import given_loss_options, loss_arguments, loss_options, read_input
-from tinygrad_sm.cli.pictures import FORMATS
+from tinygrad_sm.cli.options import given_options, loss_options, read_input
+from tinygrad_sm.cli.pictures import FORMATS, OF_A_LOSS, picture_of
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidValueError
@@ -20,7 +20,6 @@ from tinygrad_sm.study.comparing import compare
 if TYPE_CHECKING:
     from viz import Drawing
 
-OF_A_LOSS = ("composite", "fused", "comparison")
 LEVELS = "levels"
 
 
@@ -39,7 +38,6 @@ def draw_command(
     which: str,
     source: str | None,
     target: str | None,
-    dtype: str | None,
     output: str | None,
     show_all: bool,
     **loss: Any,
@@ -73,20 +71,19 @@ def draw_command(
             f"--output must end in one of {', '.join('.' + name for name in FORMATS)}; "
             f"got {output!r}"
         )
-    if which not in OF_A_LOSS and (unused := given_loss_options()):
+    if which not in OF_A_LOSS and (unused := given_options(("source", "target", *loss))):
         raise InvalidValueError(
             f"--logits and --target are for {', '.join(OF_A_LOSS)} only, as are the options of "
             f"the loss; got {unused[0]}"
         )
-    given = source is not None or target is not None
     with guarded(which if is_place(which) else None, show_all) as stdout:
         if which in OF_A_LOSS:
+            given = source is not None or target is not None
             data = read_input(source, target) if given else (SEED_LOGITS, SEED_TARGET)
-            drawing = _of_a_loss(which, compare(*data, **(loss_arguments(loss) | {"dtype": dtype})))
-        elif which == LEVELS:
-            drawing = _levels()
-        elif is_place(which):
-            drawing = _of_a_graph(output_of(which))
+            drawing = picture_of(compare(*data, **loss), which)
+        elif which == LEVELS or is_place(which):
+            shown = linear_levels() if which == LEVELS else output_of(which)
+            drawing = _drawn(shown)
         else:
             raise InvalidValueError(
                 f"{which!r} is not one of {', '.join(map(repr, (*OF_A_LOSS, LEVELS)))}, "
@@ -99,30 +96,14 @@ def draw_command(
         click.echo(output, file=stdout)
 
 
-# Graphviz is loaded only to draw, so each of these imports viz when it is called.
+def _drawn(shown: Tensor | dict[str, Tensor]) -> Drawing:
+    import viz  # noqa: PLC0415  Graphviz is loaded only to draw, and after the user's own code
 
-
-def _of_a_loss(which: str, comparison: Any) -> Drawing:
-    import viz  # noqa: PLC0415
-
-    if which == "comparison":
-        return viz.draw_comparison(comparison)
-    trace = comparison.composite_trace if which == "composite" else comparison.fused_trace
-    return viz.draw(trace)
-
-
-def _levels() -> Drawing:
-    import viz  # noqa: PLC0415
-
-    return viz.draw_levels(linear_levels())
-
-
-def _of_a_graph(output: Tensor) -> Drawing:
-    import viz  # noqa: PLC0415
-
-    if output.size != 1 or not output.requires_grad:
-        return viz.draw(output)
+    if isinstance(shown, dict):
+        return viz.draw_levels(shown)
+    if shown.size != 1 or not shown.requires_grad:
+        return viz.draw(shown)
     with np.errstate(all="ignore"):  # the picture says where it overflows
-        trace = output.backward(trace=True)
+        trace = shown.backward(trace=True)
     assert trace is not None
     return viz.draw(trace)

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import numpy as np
 
 from tinygrad_sm.cli.examples import SPELLINGS, spelled
 from tinygrad_sm.cli.json_text import print_json
-from tinygrad_sm.cli.options import output_folder, picture_options
-from tinygrad_sm.cli.pictures import FORMATS, chosen_formats, write_pictures
+from tinygrad_sm.cli.pictures import picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_written
 from tinygrad_sm.cli.user_code import guarded, output_of, traceback_option
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import Node
 from tinygrad_sm.fusion import FuseResult, fuse
 
+if TYPE_CHECKING:
+    from viz import Drawing
+
 FUSED, NOTHING = 0, 1
 
 
 @click.command("fuse", short_help="Find the loss in any graph and make it one node.")
 @click.argument("place", required=False, metavar="[FILE.py:function]")
-@picture_options("before and after", FORMATS)
+@picture_options("before and after")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON instead.")
 @traceback_option
 def fuse_command(
-    place: str | None, output: str | None, formats: str, as_json: bool, show_all: bool
+    place: str | None,
+    folder: Path | None,
+    formats: tuple[str, ...],
+    as_json: bool,
+    show_all: bool,
 ) -> int:
     """Find softmax-cross-entropy in a graph, however it is written, and make it one node.
 
@@ -47,15 +54,13 @@ def fuse_command(
       tinygrad-sm fuse model.py:loss
       tinygrad-sm fuse model.py:loss -o out --format svg,png
     """
-    wanted = chosen_formats(formats)
-    folder = None if output is None else output_folder(output)
     with guarded(place, show_all) as stdout:
         if place is None:
             outputs = {name: spelled(name) for name in SPELLINGS}
         else:
             outputs = {place: output_of(place)}
         results = {name: fuse(given) for name, given in outputs.items()}
-    written = [] if folder is None else _draw(results, folder, wanted)
+    written = write_pictures(_pictures(results), folder, formats)
     if as_json:
         found = {name: _as_dict(result, outputs[name]) for name, result in results.items()}
         print_json(found if place is None else found[place], stdout)
@@ -64,14 +69,11 @@ def fuse_command(
     return FUSED if any(result.rewrites for result in results.values()) else NOTHING
 
 
-def _draw(results: dict[str, FuseResult], folder: Path, formats: tuple[str, ...]) -> list[Path]:
+def _pictures(results: dict[str, FuseResult]) -> Iterator[tuple[str, Drawing]]:
     import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
 
-    drawings = {
-        f"{_file_name(name, i)}-fusion": viz.draw_fusion(result)
-        for i, (name, result) in enumerate(results.items(), 1)
-    }
-    return write_pictures(drawings, folder, formats)
+    for number, (name, result) in enumerate(results.items(), 1):
+        yield f"{_file_name(name, number)}-fusion", viz.draw_fusion(result)
 
 
 def _file_name(name: str, number: int) -> str:

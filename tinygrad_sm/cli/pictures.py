@@ -1,26 +1,52 @@
-"""Writing several pictures so that a run leaves all of them or none."""
+"""The pictures of a command: its options, and files of which a run leaves all or none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
+
+from tinygrad_sm.cli.inputs import dangling
 from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.study.comparison import Comparison
 
 if TYPE_CHECKING:
-    from viz import Picture
+    from viz import Drawing, Picture
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 FORMATS = ("svg", "png", "pdf", "dot", "mmd")
+OF_A_LOSS = ("composite", "fused", "comparison")
 
 
-def chosen_formats(value: str, allowed: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
-    """Return the formats in a list such as "svg,png".
+def picture_options(
+    what: str, formats: tuple[str, ...] = FORMATS
+) -> Callable[[_Command], _Command]:
+    """Add the options for a folder of pictures to a command; `what` is drawn into it.
 
-    Raises:
-        InvalidValueError: the list is empty or names a format that does not exist.
+    The command gets `folder`, None without the option, and `formats`.
     """
+
+    def add(command: _Command) -> _Command:
+        command = click.option(
+            "--format", "formats", default="svg", metavar="LIST",
+            help=f"Picture formats: {', '.join(formats)}; several with commas.",
+            callback=lambda _, __, value: _chosen(value, formats),
+        )(command)  # fmt: skip
+        return click.option(
+            "-o", "--output", "folder", metavar="DIR", help=f"Draw {what} into this folder.",
+            callback=lambda _, __, value: None if value is None else output_folder(value),
+        )(command)  # fmt: skip
+
+    return add
+
+
+def _chosen(value: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats in a list such as "svg,png"."""
     chosen = tuple(dict.fromkeys(word for word in value.lower().replace(",", " ").split()))
     wrong = [word for word in chosen if word not in allowed]
     if wrong or not chosen:
@@ -30,22 +56,60 @@ def chosen_formats(value: str, allowed: tuple[str, ...] = FORMATS) -> tuple[str,
     return chosen
 
 
-def write_pictures(
-    drawings: Mapping[str, Picture], folder: Path, formats: tuple[str, ...]
-) -> list[Path]:
-    """Render every drawing in every format, and only then put the files in place.
+def output_folder(path: str) -> Path:
+    """Return the path of a folder that can be written to; it need not exist yet.
 
-    Returns their paths. The folder is made if need be.
+    Raises:
+        InvalidValueError: it is empty, or it (or what it would be made in) is a file or cannot
+            be written to.
+    """
+    if not path:
+        raise InvalidValueError("--output is empty; give the path of a folder")
+    folder = Path(path)
+    try:
+        around = folder.absolute().parents
+    except OSError as error:  # the current folder is gone
+        raise InvalidValueError(f"--output {path}: cannot be made ({error.strerror})") from None
+    nearest = next(p for p in (folder, *around) if os.path.lexists(p))
+    if not nearest.is_dir():
+        what = dangling(nearest) or "is a file"
+        what = what if nearest == folder else f"{nearest}: {what}"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        what = "no permission"
+    else:
+        return folder
+    raise InvalidValueError(f"--output {path}: is not a folder to write to ({what})")
+
+
+def picture_of(comparison: Comparison, which: str) -> Drawing:
+    """Return one of the pictures in OF_A_LOSS."""
+    import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
+
+    if which == "comparison":
+        return viz.draw_comparison(comparison)
+    trace = comparison.composite_trace if which == "composite" else comparison.fused_trace
+    return viz.draw(trace)
+
+
+def write_pictures(
+    pictures: Iterable[tuple[str, Picture]], folder: Path | None, formats: tuple[str, ...]
+) -> list[Path]:
+    """Render every picture in every format, and only then put the files in place.
+
+    Returns their paths: the pictures come with their names. The folder is made if need be;
+    without one nothing is drawn.
 
     Raises:
         RenderError: a picture cannot be drawn; nothing was written.
         InvalidValueError: a file cannot be written.
     """
+    if folder is None:
+        return []
     from viz.files import SaveError, write_all  # noqa: PLC0415  only for pictures
 
     rendered = {
-        folder / f"{name}.{suffix}": drawing.render(suffix)
-        for name, drawing in drawings.items()
+        folder / f"{name}.{suffix}": picture.render(suffix)
+        for name, picture in pictures
         for suffix in formats
     }
     try:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from tinygrad_sm.cli.json_text import print_json
-from tinygrad_sm.cli.options import output_folder, picture_options
-from tinygrad_sm.cli.pictures import chosen_formats, write_pictures
+from tinygrad_sm.cli.pictures import picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_whole, print_written
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.study.stability import (
@@ -23,23 +23,24 @@ from tinygrad_sm.study.stability import (
     stability,
 )
 
+if TYPE_CHECKING:
+    from viz.lab import Plot
+
 FORMATS = ("svg", "png", "pdf")  # of matplotlib's pictures
 
 
 @click.command("stability", short_help="Find where each form breaks, at which node, and why.")
 @picture_options("the pictures", FORMATS)
-@click.option("--dtype", type=click.Choice(DTYPES), default="float64", show_default=True)
+@click.option("--dtype", type=click.Choice(DTYPES), default="float64")
 @click.option(
     "--tolerance",
-    type=float,
     default=TOLERANCE,
-    show_default=True,
     metavar="T",
     help="Relative error above which digits count as lost; between 0 and 1.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON instead.")
 def stability_command(
-    output: str | None, formats: str, dtype: str, tolerance: float, as_json: bool
+    folder: Path | None, formats: tuple[str, ...], dtype: str, tolerance: float, as_json: bool
 ) -> None:
     """Find where each form of softmax-cross-entropy turns to NaN, inf, 0 or garbage, and why.
 
@@ -57,33 +58,25 @@ def stability_command(
     """
     if not 0 < tolerance < 1:
         raise InvalidValueError(f"--tolerance must lie between 0 and 1; got {tolerance}")
-    wanted = chosen_formats(formats, FORMATS)
-    folder = None if output is None else _folder_for_pictures(output)
+    if folder is not None:
+        from viz.lab import require_matplotlib  # noqa: PLC0415  only for pictures
+
+        require_matplotlib()
     report = stability(dtype, tolerance=tolerance)
-    written = [] if folder is None else _draw(report, folder, wanted)
+    written = write_pictures(_pictures(report), folder, formats)
     if as_json:
         print_json(report.to_dict())
     else:
         _print(report, written)
 
 
-def _folder_for_pictures(path: str) -> Path:
-    """Ask for matplotlib before a folder is made that would stay empty."""
-    from viz.lab import require_matplotlib  # noqa: PLC0415  only for pictures
-
-    require_matplotlib()
-    return output_folder(path)
-
-
-def _draw(report: Report, folder: Path, formats: tuple[str, ...]) -> list[Path]:
+def _pictures(report: Report) -> Iterator[tuple[str, Plot]]:
     from viz import lab  # noqa: PLC0415  only for pictures
 
-    pictures: dict[str, Any] = {
-        "stability": lab.draw_stability(report),
-        "accuracy": lab.draw_accuracy(report),
-        "confidently-wrong": lab.draw_confidently_wrong(confidently_wrong(dtype=report.dtype)),
-    }
-    return write_pictures(pictures, folder, formats)
+    yield "stability", lab.draw_stability(report)
+    yield "accuracy", lab.draw_accuracy(report)
+    wrong = confidently_wrong(dtype=report.dtype)
+    yield "confidently-wrong", lab.draw_confidently_wrong(wrong)
 
 
 def _print(report: Report, written: list[Path]) -> None:

@@ -11,22 +11,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
 from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.engine.view import graph, kept_for_backward
+from tinygrad_sm.engine.view import Node, graph, kept_for_backward
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.composite import check_finite, composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy
 from tinygrad_sm.loss.options import Task, task_of
 from tinygrad_sm.loss.probabilities import row_maximum, softmax
 from tinygrad_sm.study.comparison import Comparison, Contributions, Cost, ulp_text
-from tinygrad_sm.study.diagnose import Breakdown, first_breakdown, label, underflowed
+from tinygrad_sm.study.diagnose import Breakdown, first_breakdown, first_index, label, underflowed
 from tinygrad_sm.study.ulp import ULP_SIZES, ulp_distance
+
+if TYPE_CHECKING:
+    from tinygrad_sm.engine.signatures import LossOptions
 
 _MANY_ULPS = 1000  # from here on the number asks for a word
 _UNIT = 1e-3  # how far the sum of a distribution may be from 1, printed with 3 digits
@@ -40,12 +43,7 @@ def compare(
     form: str = "naive",
     dtype: Any = None,
     seconds: float = 0.0,
-    weight: Any = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-    temperature: float = 1.0,
-    axis: int = -1,
+    **options: Unpack[LossOptions],
 ) -> Comparison:
     """Hold the composite softmax-cross-entropy against the fused node on the same logits.
 
@@ -55,19 +53,11 @@ def compare(
         form: of the composite: "naive", "shifted" or "logsumexp".
         dtype: convert the logits to this floating-point type first.
         seconds: how long to measure the time that each side takes; 0 for not at all.
-        weight, ignore_index, reduction, label_smoothing, temperature, axis: as in `cross_entropy`.
+        options: as in `cross_entropy`.
 
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
     """
-    options: dict[str, Any] = {
-        "weight": weight,
-        "ignore_index": ignore_index,
-        "reduction": reduction,
-        "label_smoothing": label_smoothing,
-        "temperature": temperature,
-        "axis": axis,
-    }
     a = Tensor(logits, dtype=dtype, name="a")
     target = target.numpy() if isinstance(target, Tensor) else rectangular(target, "target")
     if a.dtype.itemsize not in ULP_SIZES:
@@ -76,15 +66,15 @@ def compare(
         )
     task = task_of(a.shape, a.dtype, target, **options)
     check_finite(a.numpy(), task.axis)
+    sides: list[Callable[[], Tensor]] = [
+        lambda: composite_cross_entropy(a, target, form=form, **options),
+        lambda: cross_entropy(a, target, **options),
+    ]
     with np.errstate(all="ignore"):  # what breaks is reported, not warned about
-        sides: tuple[Callable[[], Tensor], ...] = (
-            lambda: composite_cross_entropy(a, target, form=form, **options),
-            lambda: cross_entropy(a, target, **options),
-        )
         composite, fused = (_swept(a, side()) for side in sides)
-        costs = _timed(a, sides, (composite.bytes, fused.bytes), seconds)
+        times = _times(a, sides, seconds)
         notes = tuple(_likely_mistakes(a.numpy(), target, task.axis))
-        return _judged(a.numpy(), task, form, composite, fused, costs, notes)
+        return _judged(a.numpy(), task, form, composite, fused, times, notes)
 
 
 class _Swept(NamedTuple):
@@ -94,6 +84,9 @@ class _Swept(NamedTuple):
     grad: np.ndarray
     trace: BackwardTrace
     bytes: int
+
+    def cost(self, times: list[float]) -> Cost:
+        return Cost(self.bytes, float(np.median(times)) if times else None, len(times))
 
 
 def _swept(a: Tensor, loss: Tensor) -> _Swept:
@@ -105,14 +98,9 @@ def _swept(a: Tensor, loss: Tensor) -> _Swept:
     return _Swept(loss.numpy(), grad, trace, kept)
 
 
-def _timed(
-    a: Tensor,
-    sides: tuple[Callable[[], Tensor], ...],
-    kept: tuple[int, int],
-    seconds: float,
-) -> list[Cost]:
-    """The medians of forward and backward, in turns, so that both meet the same machine."""
-    times: tuple[list[float], list[float]] = ([], [])
+def _times(a: Tensor, sides: list[Callable[[], Tensor]], seconds: float) -> list[list[float]]:
+    """How long forward and backward take, in turns, so that both meet the same machine."""
+    times: list[list[float]] = [[] for _ in sides]
     end = perf_counter() + seconds
     while seconds and (not times[0] or perf_counter() < end):
         for side, found in zip(sides, times, strict=True):
@@ -121,10 +109,7 @@ def _timed(
             loss.backward(np.ones(loss.shape))
             found.append(perf_counter() - start)
             a.zero_grad()
-    return [
-        Cost(size, float(np.median(found)) if found else None, len(found))
-        for size, found in zip(kept, times, strict=True)
-    ]
+    return times
 
 
 def _likely_mistakes(logits: np.ndarray, target: np.ndarray, axis: int) -> Iterator[str]:
@@ -145,11 +130,11 @@ def _likely_mistakes(logits: np.ndarray, target: np.ndarray, axis: int) -> Itera
     if not soft:
         return
     if target.min(initial=0) < 0:
-        at = tuple(map(int, np.unravel_index(int(np.argmin(target)), target.shape)))
+        at = first_index(target == target.min())
         yield f"the target has negative elements, e.g. {target[at]:.6g} at {at}"
     off = np.abs(target.sum(axis=axis, dtype=np.float64) - 1) * np.any(target, axis=axis)
     if off.max(initial=0) > _UNIT:  # a row of zeros does not count, on purpose
-        row = tuple(map(int, np.unravel_index(int(np.argmax(off)), off.shape)))
+        row = first_index(off == off.max())
         where = f"row {row[0] if len(row) == 1 else row} of the target" if row else "the target"
         total = float(np.moveaxis(target, axis, -1)[row].sum(dtype=np.float64))
         yield f"{where} is no distribution: it sums to {total:.6g}"
@@ -168,88 +153,83 @@ def _judged(
     form: str,
     composite: _Swept,
     fused: _Swept,
-    costs: list[Cost],
+    times: list[list[float]],
     notes: tuple[str, ...],
 ) -> Comparison:
     y = np.asarray(task.dense(logits.dtype))
     p = softmax(logits / task.temperature, axis=task.axis)
-    s = y.sum(axis=task.axis, keepdims=True)
+    row_sums = y.sum(axis=task.axis, keepdims=True)
     scale = 1.0 / (task.divisor * task.temperature)
     textbook = ((p - y) * scale).astype(logits.dtype)
-    difference = np.abs(composite.grad.astype(np.float64) - fused.grad.astype(np.float64))
+    rounding = _rounding(logits, task, form)
+    terms = (np.abs(y) + np.abs(row_sums) * p).astype(np.float64) * scale
+    difference = np.abs(composite.grad.astype(np.float64) - fused.grad)
     ulps = ulp_distance(composite.grad, fused.grad)
-    max_abs = float(difference.max(initial=0.0))
-    max_ulp = float(ulps.max(initial=0.0))
-    terms = (np.abs(y) + np.abs(s) * p).astype(np.float64) * scale
-    allowed = terms * _rounding(logits, task, form)
-    numerator, denominator = _terms(composite.trace, task, form, logits.dtype)
-    both = numerator.astype(np.float64) + denominator.astype(np.float64)
-    add_up = bool((np.abs(both - composite.grad) <= allowed).all())
-    same_loss = _losses_agree(composite.loss, fused.loss, logits, y, p, task, form)
-    same_grad = bool((difference <= allowed).all())
-    agree = same_grad and same_loss
+    max_abs, max_ulp = (float(off.max(initial=0.0)) for off in (difference, ulps))
+    same_grad = bool((difference <= terms * rounding).all())
+    same_loss = _losses_agree(composite, fused, _loss_terms(logits, y, p, task) * rounding, task)
     breakdown = first_breakdown(composite.trace)
-    reason = (
-        _reason_for_agreement(max_ulp, ulps, terms, fused.grad)
-        if agree
-        else _reason_for_difference(breakdown, composite.trace, same_loss)
-    )
+    if agree := same_grad and same_loss:
+        reason = _reason_for_agreement(ulps, terms, fused.grad)
+    else:
+        reason = _reason_for_difference(breakdown, composite.trace, same_loss)
     return Comparison(
-        logits=logits,
-        target=y,
-        probabilities=p,
         form=form,
         reduction=task.reduction,
         axis=task.axis,
         composite_loss=_number_or_array(composite.loss),
         fused_loss=_number_or_array(fused.loss),
+        logits=logits,
+        target=y,
+        probabilities=p,
         composite_grad=composite.grad,
         fused_grad=fused.grad,
         textbook_grad=textbook,
+        contributions=_contributions(composite, task, form, terms * rounding),
         max_abs_error=max_abs,
         max_ulp_error=max_ulp,
         agree=agree,
         verdict=_verdict(agree, same_grad, max_abs, max_ulp),
-        reason=reason + _about_the_textbook(task, s, textbook, fused.grad),
+        reason=reason + _about_the_textbook(task, row_sums, textbook, fused.grad),
         notes=notes,
-        contributions=Contributions(numerator, denominator, add_up),
-        composite_cost=costs[0],
-        fused_cost=costs[1],
+        composite_cost=composite.cost(times[0]),
+        fused_cost=fused.cost(times[1]),
         breakdown=breakdown,
         composite_trace=composite.trace,
         fused_trace=fused.trace,
     )
 
 
-def _terms(
-    trace: BackwardTrace, task: Task, form: str, dtype: Any
-) -> tuple[np.ndarray, np.ndarray]:
+def _contributions(side: _Swept, task: Task, form: str, allowed: np.ndarray) -> Contributions:
     """The contributions at e = exp(a), times e (its local rule), on to the logits."""
-    nodes = trace.graph.nodes
-    node = next(n for n in nodes if n.name == "e")
-    assert node.tensor is not None
-    at_e = {edge.consumer.op: edge.value for edge in trace.contributions(node.tensor)}
-    denominator = at_e["sum"] * node.value
+    nodes = side.trace.graph.nodes
+    e = next(node for node in nodes if node.name == "e")
+
+    def arrived(node: Node) -> dict[str, np.ndarray]:
+        assert node.tensor is not None
+        edges = side.trace.contributions(node.tensor)
+        return {edge.consumer.name or edge.consumer.op: edge.value for edge in edges}
+
+    denominator = arrived(e)["s"] * e.value
     if form == "logsumexp":  # the numerator's logarithm is the logit itself, in lse − a
-        z = nodes[node.inputs[0]].inputs[0]  # e = exp(z − m)
-        tensor = nodes[z].tensor
-        assert tensor is not None
-        numerator = next(
-            edge.value for edge in trace.contributions(tensor) if edge.consumer.name != "d"
-        )
+        z = nodes[nodes[e.inputs[0]].inputs[0]]  # e = exp(z − m)
+        numerator = arrived(z)["sub"]
     else:
-        numerator = at_e["div"] * node.value
-    return (
-        (numerator / task.temperature).astype(dtype),
-        (denominator / task.temperature).astype(dtype),
+        numerator = arrived(e)["p"] * e.value
+    dtype = side.grad.dtype
+    numerator, denominator = (
+        (term / task.temperature).astype(dtype) for term in (numerator, denominator)
     )
+    both = numerator.astype(np.float64) + denominator
+    add_up = bool((np.abs(both - side.grad) <= allowed).all())
+    return Contributions(numerator, denominator, add_up)
 
 
 def _rounding(logits: np.ndarray, task: Task, form: str) -> Any:
-    """How many relative units each term of the composite's gradient may be off, times epsilon."""
-    work = np.float32 if logits.dtype == np.float16 else logits.dtype
-    epsilon = float(np.finfo(work).eps) + (float(np.finfo(np.float16).eps) if work != logits.dtype
-                                           else 0.0)  # fmt: skip
+    """How far each term of the composite's gradient may be off, relative to its size."""
+    epsilon = float(np.finfo(logits.dtype).eps)
+    if logits.dtype == np.float16:  # computed in float32, rounded to float16
+        epsilon += float(np.finfo(np.float32).eps)
     units: Any = _ROUNDINGS + math.log2(task.classes)
     if form != "naive" or task.temperature != 1:
         z = logits.astype(np.float64) / task.temperature
@@ -261,24 +241,20 @@ def _rounding(logits: np.ndarray, task: Task, form: str) -> Any:
     return epsilon * units
 
 
-def _losses_agree(
-    composite: np.ndarray,
-    fused: np.ndarray,
-    logits: np.ndarray,
-    y: np.ndarray,
-    p: np.ndarray,
-    task: Task,
-    form: str,
-) -> bool:
-    """Whether the losses differ by no more than the rounding of log p, or are both +inf."""
+def _loss_terms(logits: np.ndarray, y: np.ndarray, p: np.ndarray, task: Task) -> np.ndarray:
+    """The sizes of the loss's terms y·(lse − z), whose rounding is that of log p and of z."""
     z = logits.astype(np.float64) / task.temperature
     log_p = np.maximum(-np.log(np.maximum(p, np.finfo(np.float64).tiny)), 1.0)
-    size = np.where(y == 0, 0.0, np.abs(y) * (log_p + np.where(np.isfinite(z), np.abs(z), 0.0)))
-    per_row = (size * _rounding(logits, task, form)).sum(axis=task.axis)
-    allowed = per_row if task.reduction == "none" else per_row.sum() / task.divisor
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(composite.astype(np.float64) - fused.astype(np.float64))
-    return bool(((difference <= allowed) | (composite == fused)).all())
+    size = np.abs(y) * (log_p + np.where(np.isfinite(z), np.abs(z), 0.0))
+    return np.where(y == 0, 0.0, size)
+
+
+def _losses_agree(composite: _Swept, fused: _Swept, allowed: np.ndarray, task: Task) -> bool:
+    """Whether the losses differ by no more than is allowed of their terms, or are both +inf."""
+    of_rows = allowed.sum(axis=task.axis)
+    of_loss = of_rows if task.reduction == "none" else of_rows.sum() / task.divisor
+    difference = np.abs(composite.loss.astype(np.float64) - fused.loss)
+    return bool(((difference <= of_loss) | (composite.loss == fused.loss)).all())
 
 
 def _verdict(agree: bool, same_grad: bool, max_abs: float, max_ulp: float) -> str:
@@ -295,13 +271,11 @@ def _verdict(agree: bool, same_grad: bool, max_abs: float, max_ulp: float) -> st
     return f"differ: by up to {measure}, more than rounding explains"
 
 
-def _reason_for_agreement(
-    max_ulp: float, ulps: np.ndarray, terms: np.ndarray, fused_grad: np.ndarray
-) -> str:
+def _reason_for_agreement(ulps: np.ndarray, terms: np.ndarray, fused_grad: np.ndarray) -> str:
     paths = "both are Σy·p − y, on two paths through the chain rule"
-    if max_ulp == 0:
+    if not ulps.any():
         return f"{paths}; every rounding came out alike"
-    at = np.unravel_index(int(np.argmax(ulps)), ulps.shape)
+    at = first_index(ulps == ulps.max())
     text = (
         f"{paths}; the composite rounds each of exp, sum, div, log and their vjps, "
         "the fused node only a few times"
@@ -340,15 +314,15 @@ def _reason_for_difference(
 
 
 def _about_the_textbook(
-    task: Task, s: np.ndarray, textbook: np.ndarray, fused_grad: np.ndarray
+    task: Task, row_sums: np.ndarray, textbook: np.ndarray, fused_grad: np.ndarray
 ) -> str:
     """Say what the textbook's p − y would have got wrong here, if anything."""
-    if task.soft is None or np.allclose(s, 1, rtol=1e-6, atol=0):
+    if task.soft is None or np.allclose(row_sums, 1, rtol=1e-6, atol=0):
         return ""
-    row = np.unravel_index(int(np.argmax(np.abs(s - 1))), s.shape)
+    worst = row_sums.flat[np.argmax(np.abs(row_sums - 1))]
     off = float(np.abs(textbook - fused_grad).max(initial=0.0))
     return (
-        f". Σy is {float(s[row]):.6g} and not 1, so the gradient is Σy·p − y; the "
+        f". Σy is {worst:.6g} and not 1, so the gradient is Σy·p − y; the "
         f"textbook's p − y would be off by up to {off:.3g}"
     )
 

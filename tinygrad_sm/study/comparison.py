@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +16,28 @@ from tinygrad_sm.study.ulp import ulp_distance
 
 _SHOWN_CLASSES = 12
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
-_ARRAYS = (
-    "logits", "target", "probabilities", "composite_grad", "fused_grad", "textbook_grad",
-)  # fmt: skip
+
+
+class Table(NamedTuple):
+    """A table of text; `header` names the columns of `rows`."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+    def to_text(self) -> str:
+        """Return its lines, every column as wide as it needs to be."""
+        lines = [self.header, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(map(str.rjust, line, widths)) for line in lines)
+
+    def to_html(self) -> str:
+        """Return it as an HTML table."""
+        head, *body = (
+            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)
+            for tag, line in [("th", self.header), *(("td", row) for row in self.rows)]
+        )
+        rows = "".join(f"<tr>{cells}</tr>" for cells in body)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,55 +77,53 @@ class Comparison:
     Arrays have the logits' shape unless said otherwise.
 
     Attributes:
-        logits: the logits a.
-        target: the effective target y, as a distribution.
-        probabilities: p = softmax(a / T), from the shifted logits.
         form: of the composite: "naive", "shifted" or "logsumexp".
         reduction: "mean", "sum" or "none".
         axis: the class axis, not negative.
         composite_loss, fused_loss: float, or an array with one loss per row under "none".
+        logits: the logits a.
+        target: the effective target y, as a distribution.
+        probabilities: p = softmax(a / T), from the shifted logits.
         composite_grad, fused_grad: the gradients with respect to the logits.
         textbook_grad: p − y, scaled like the loss: the closed form that holds when Σy = 1.
+        contributions: the terms −y and +p·Σy, from the composite's backward.
         max_abs_error: largest |composite_grad − fused_grad|; NaN if one of them has a NaN.
         max_ulp_error: the same in units in the last place of the logits' dtype; inf for NaN.
         agree: whether the difference is within rounding.
         verdict: one sentence that begins with "agree" or "differ".
         reason: one sentence or more on why.
         notes: what is likely a mistake in the input, one sentence each.
-        contributions: the terms −y and +p·Σy, from the composite's backward.
         composite_cost, fused_cost: time and memory.
         breakdown: the first node of the composite that left the finite numbers, or None.
         composite_trace, fused_trace: the records of the two backward sweeps.
     """
 
-    logits: np.ndarray
-    target: np.ndarray
-    probabilities: np.ndarray
     form: str
     reduction: str
     axis: int
     composite_loss: Any
     fused_loss: Any
+    logits: np.ndarray
+    target: np.ndarray
+    probabilities: np.ndarray
     composite_grad: np.ndarray
     fused_grad: np.ndarray
     textbook_grad: np.ndarray
+    contributions: Contributions
     max_abs_error: float
     max_ulp_error: float
     agree: bool
     verdict: str
     reason: str
     notes: tuple[str, ...]
-    contributions: Contributions
     composite_cost: Cost
     fused_cost: Cost
     breakdown: Breakdown | None
     composite_trace: BackwardTrace
     fused_trace: BackwardTrace
 
-    def tables(self) -> list[tuple[list[str], list[list[str]]]]:
-        """Return the row with the largest difference as two tables: (header, rows of text) each.
-
-        Without any row there is no table.
+    def tables(self) -> list[Table]:
+        """Return the row with the largest difference as two tables; without any row, none.
 
         The first leads from the logits to the two terms, the second holds the two gradients to
         the last bit. Of many classes those with the largest gradients are shown.
@@ -113,28 +131,31 @@ class Comparison:
         row, classes = self._shown()
         if not classes:
             return []
-        rows = {
-            name: np.moveaxis(x, self.axis, -1).reshape(-1, x.shape[self.axis])[row]
-            for name, x in {
-                "a": self.logits,
-                "p": self.probabilities,
-                "y": self.target,
-                "num": self.contributions.numerator,
-                "den": self.contributions.denominator,
-                "composite": self.composite_grad,
-                "fused": self.fused_grad,
-            }.items()
-        }
-        ulps = ulp_distance(rows["composite"], rows["fused"])
         digits = {2: 5, 4: 9, 8: 17}[self.logits.dtype.itemsize]  # enough to tell any two apart
-        terms, gradients = [], []
-        for j in classes:
-            terms.append([str(j), *(_short(rows[k][j]) for k in ("a", "p", "y", "num", "den"))])
-            exact = [f"{rows[k][j]:.{digits}g}" for k in ("composite", "fused")]
-            gradients.append([str(j), *exact, ulp_text(ulps[j])])
+        number = [str(j) for j in classes]
+        ulps = ulp_distance(self.composite_grad, self.fused_grad)
+
+        def column(x: np.ndarray, text: Callable[[Any], str] = _short) -> list[str]:
+            by_row = np.moveaxis(x, self.axis, -1).reshape(-1, x.shape[self.axis])
+            return [text(value) for value in by_row[row, classes]]
+
+        terms = {
+            "class": number,
+            "logit a": column(self.logits),
+            "p": column(self.probabilities),
+            "y": column(self.target),
+            "numerator −y": column(self.contributions.numerator),
+            "denominator +p·Σy": column(self.contributions.denominator),
+        }
+        gradients = {
+            "class": number,
+            "composite": column(self.composite_grad, f"{{:.{digits}g}}".format),
+            "fused": column(self.fused_grad, f"{{:.{digits}g}}".format),
+            "ULP apart": column(ulps, ulp_text),
+        }
         return [
-            (["class", "logit a", "p", "y", "numerator −y", "denominator +p·Σy"], terms),
-            (["class", "composite", "fused", "ULP apart"], gradients),
+            Table(list(columns), [list(line) for line in zip(*columns.values(), strict=True)])
+            for columns in (terms, gradients)
         ]
 
     def headline(self) -> str:
@@ -153,10 +174,7 @@ class Comparison:
             ("loss, fused", _loss(self.fused_loss)),
             ("largest difference of the gradients", f"{self.max_abs_error:.3g}"),
             ("the same in units in the last place", f"{ulp_text(self.max_ulp_error)} ULP"),
-            (
-                "−y and +p·Σy add up to the gradient",
-                "yes" if self.contributions.add_up else "no",
-            ),
+            ("−y and +p·Σy add up to the gradient", "yes" if self.contributions.add_up else "no"),
             *((f"kept for backward, {side}", f"{cost.bytes:,} B") for side, cost in costs.items()),
             *(
                 (f"forward and backward, {side}", f"{_time(cost.seconds)}, median of {cost.runs}")
@@ -173,12 +191,12 @@ class Comparison:
     def caption(self) -> str:
         """Return which part of the input the tables show; empty if it is all of it."""
         row, classes = self._shown()
-        rows = self.logits.size // self.logits.shape[self.axis]
+        n = self.logits.shape[self.axis]
+        rows = self.logits.size // n
         parts = []
         if rows > 1:
             parts.append(f"row {row} of {rows}, where the gradients differ most")
-        if len(classes) < self.logits.shape[self.axis]:
-            n = self.logits.shape[self.axis]
+        if len(classes) < n:
             parts.append(f"{len(classes)} of {n} classes, those with the largest gradients")
         return "; ".join(parts)
 
@@ -198,19 +216,19 @@ class Comparison:
         return row, sorted(map(int, np.argsort(-size, kind="stable")[:_SHOWN_CLASSES]))
 
     def __str__(self) -> str:
-        parts = [self.headline(), self.caption()]
-        parts += ["\n" + _as_text(header, rows) for header, rows in self.tables() if rows]
         width = max(len(what) for what, _ in self.summary())
-        parts.append("\n" + "\n".join(f"{what:<{width}}  {v}" for what, v in self.summary()))
-        parts += ["\n" + "\n".join(self.sentences())]
-        return "\n".join(part for part in parts if part)
+        figures = "\n".join(f"{what:<{width}}  {value}" for what, value in self.summary())
+        head = [line for line in (self.headline(), self.caption()) if line]
+        tables = (table.to_text() for table in self.tables())
+        blocks = ["\n".join(head), *tables, figures, "\n".join(self.sentences())]
+        return "\n\n".join(blocks)
 
     def __repr__(self) -> str:
         return f"<Comparison: {self.verdict}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Show the tables in a notebook, as HTML with the plain text beside it."""
-        tables = "".join(_as_html(header, rows) for header, rows in self.tables() if rows)
+        tables = "".join(table.to_html() for table in self.tables())
         said = "".join(
             f"<p>{html.escape(line)}</p>"
             for line in (self.verdict, self.reason, *self.notes, self.caption())
@@ -230,34 +248,22 @@ class Comparison:
 
     def figures(self, *, arrays: bool = True) -> dict[str, Any]:
         """Return what `to_dict` does, with the arrays and numbers as they are."""
-        found: dict[str, Any] = {
-            "form": self.form,
-            "reduction": self.reduction,
-            "axis": self.axis,
-            "dtype": str(self.logits.dtype),
-            "shape": list(self.logits.shape),
-        }
-        for name in ("composite_loss", "fused_loss"):
-            if arrays or np.ndim(getattr(self, name)) == 0:
-                found[name] = getattr(self, name)
-        if arrays:
-            found |= {name: getattr(self, name) for name in _ARRAYS}
-        terms = ("numerator", "denominator") if arrays else ()
-        return found | {
-            "contributions": {
-                **{name: getattr(self.contributions, name) for name in terms},
-                "add_up": self.contributions.add_up,
-            },
-            "max_abs_error": self.max_abs_error,
-            "max_ulp_error": self.max_ulp_error,
-            "agree": self.agree,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "notes": list(self.notes),
-            "composite_cost": asdict(self.composite_cost),
-            "fused_cost": asdict(self.fused_cost),
-            "breakdown": None if self.breakdown is None else str(self.breakdown),
-        }
+        logits = {"dtype": str(self.logits.dtype), "shape": self.logits.shape}
+        return logits | _figures(self, arrays)
+
+
+def _figures(record: Any, arrays: bool) -> dict[str, Any]:
+    """The fields of a dataclass of ours, without the traces and, unless asked for, the arrays."""
+    found: dict[str, Any] = {}
+    for name in (field.name for field in fields(record)):
+        value = getattr(record, name)
+        if isinstance(value, Contributions | Cost):
+            found[name] = _figures(value, arrays)
+        elif isinstance(value, Breakdown):
+            found[name] = str(value)
+        elif not isinstance(value, BackwardTrace) and (arrays or not isinstance(value, np.ndarray)):
+            found[name] = value
+    return found
 
 
 def _loss(value: Any) -> str:
@@ -282,30 +288,14 @@ def ulp_text(ulps: float) -> str:
     return f"{ulps:.0f}" if ulps < 1e6 else f"{ulps:.2g}"
 
 
-def _as_text(header: list[str], rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, *rows]
-    return "\n".join(
-        "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
-    )
-
-
-def _as_html(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
 def jsonable(value: Any) -> Any:
     """Return a value in types that JSON has: arrays as lists, numbers that are not finite as text.
 
-    Takes dicts and lists of them too; numbers of arrays become floats.
+    Takes dicts, lists and tuples of them too; numbers of arrays become floats.
     """
     if isinstance(value, dict):
         return {key: jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [jsonable(inner) for inner in value]
     if isinstance(value, np.ndarray | np.generic):
         numbers = value.astype(np.float64).tolist()

@@ -59,26 +59,31 @@ def first_breakdown(record: Tensor | Graph | BackwardTrace) -> Breakdown | None:
             arguments = [graph.nodes[i].value for i in node.inputs]
             broken = _newly_broken(node, arguments)
             if broken.any():
-                at = _first(broken)
+                at = first_index(broken)
                 return Breakdown(node, "forward", at, _cause(node, arguments, at))
     if isinstance(record, BackwardTrace):
         for step in record.steps:
             for edge in step.passed_on:
                 if not np.isfinite(edge.value).all():
-                    at = _first(~np.isfinite(edge.value))
+                    at = first_index(~np.isfinite(edge.value))
                     return Breakdown(step.node, "backward", at, _backward_cause(edge, at))
     return None
+
+
+def first_index(mask: np.ndarray) -> tuple[int, ...]:
+    """Return the position of the first True."""
+    return tuple(int(i) for i in np.argwhere(mask)[0])
 
 
 def underflowed(graph: Graph) -> Node | None:
     """Return the first elementwise node with a 0 that on paper is none, such as exp(-800)."""
     for node in graph.nodes:
         zeros = node.value == 0
-        if node.primitive is None or node.primitive.kind != "elementwise" or not zeros.any():
+        if not (_is_elementwise(node) and zeros.any()):
             continue
         arguments = [np.broadcast_to(graph.nodes[i].value, node.shape) for i in node.inputs]
         at_zeros = [x[zeros] for x in arguments]
-        by_infinity = node.primitive.forward is np.true_divide and at_zeros[0].any()
+        by_infinity = _divides(node) and at_zeros[0].any()
         if by_infinity or "underflow" in _flags(node, at_zeros):
             return node
     return None
@@ -86,6 +91,10 @@ def underflowed(graph: Graph) -> Node | None:
 
 def _is_elementwise(node: Node) -> bool:
     return node.primitive is not None and node.primitive.kind == "elementwise"
+
+
+def _divides(node: Node) -> bool:
+    return node.primitive is not None and node.primitive.forward is np.true_divide
 
 
 def _flags(node: Node, arguments: list[Any]) -> set[str]:
@@ -105,21 +114,16 @@ def _newly_broken(node: Node, arguments: list[np.ndarray]) -> np.ndarray:
     return broken
 
 
-def _first(mask: np.ndarray) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.argwhere(mask)[0])
-
-
 def _cause(node: Node, arguments: list[np.ndarray], at: tuple[int, ...]) -> str:
     result = float(node.value[at])
-    primitive = node.primitive
-    if primitive is None or primitive.kind != "elementwise":  # no one element is to blame
+    if not _is_elementwise(node):  # no one element is to blame
         if np.isinf(result):
             return f"{node.op} overflowed to {result:g}"
         return f"{node.op} gave {result:g} from finite arguments"
     values = [np.broadcast_to(x, node.shape)[at] for x in arguments]
     call = f"{node.op}({', '.join(f'{float(v) + 0.0:.6g}' for v in values)})"
     if "overflow" not in _flags(node, values):
-        if primitive.forward is np.true_divide and values[1] == 0:
+        if _divides(node) and values[1] == 0:
             return f"{values[0]:.6g} was divided by 0"
         return f"{call} is {result:g}"
     if len(values) > 1:

@@ -31,7 +31,11 @@ def _version() -> str:
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
     invoke_without_command=True,
 )
 @click.version_option(_version())
@@ -43,10 +47,8 @@ def commands(context: click.Context) -> int:
     return BAD_INPUT  # unless there is a command, whose own status counts
 
 
-commands.add_command(compare_command)
-commands.add_command(draw_command)
-commands.add_command(fuse_command)
-commands.add_command(stability_command)
+for _command in (compare_command, draw_command, fuse_command, stability_command):
+    commands.add_command(_command)
 
 
 def main() -> None:
