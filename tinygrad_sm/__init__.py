@@ -13,10 +13,9 @@ from tinygrad_sm.engine.view import Graph, graph
 from tinygrad_sm.errors import GradientWarning, LossWarning, TinygradError
 from tinygrad_sm.fusion import FuseResult, fuse, fusing
 from tinygrad_sm.loss.composite import composite_cross_entropy
-from tinygrad_sm.loss.fused import SoftmaxWithLoss, cross_entropy
+from tinygrad_sm.loss.fused import SoftmaxWithLoss, cross_entropy, cross_entropy_with_gradient
 from tinygrad_sm.loss.linear import linear_cross_entropy
 from tinygrad_sm.loss.probabilities import log_softmax, logsumexp, softmax
-from tinygrad_sm.loss.with_gradient import cross_entropy_with_gradient
 from tinygrad_sm.study.check import GradcheckReport, gradcheck
 from tinygrad_sm.study.comparing import compare
 from tinygrad_sm.study.comparison import Comparison

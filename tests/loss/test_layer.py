@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad_sm as tg
+from tinygrad_sm.loss import fused
 
 A, P = np.array([2.0, 1.0, 0.1]), np.exp([2.0, 1.0, 0.1]) / np.exp([2.0, 1.0, 0.1]).sum()
 
@@ -128,3 +129,32 @@ def test_longdouble_logits_are_computed_in_float64():
     tg.cross_entropy(double, [0, 1, 2]).backward()
     assert loss.dtype == wide.grad.dtype == np.longdouble
     assert (wide.grad == double.grad).all()
+
+
+def test_the_probabilities_are_found_only_if_they_are_asked_for(monkeypatch):
+    found = []
+
+    def counted(*args, **options):
+        found.append(1)
+        return tg.softmax(*args, **options)
+
+    monkeypatch.setattr(fused, "softmax", counted)
+    layer = tg.SoftmaxWithLoss()
+    layer.forward(A, 0)
+    layer.backward()
+    assert not found
+    assert layer.y == pytest.approx(P)
+    assert layer.y is layer.y
+    assert len(found) == 1
+
+
+def test_the_probabilities_are_those_of_the_call_whatever_becomes_of_the_logits():
+    a = tg.Tensor(A)
+    layer = tg.SoftmaxWithLoss()
+    layer(a, 0)
+    a.data[...] = 0.0
+    assert layer.y == pytest.approx(P)
+    x = A.copy()
+    layer.forward(x, 0)
+    x[...] = 0.0
+    assert layer.y == pytest.approx(P)

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from tinygrad_sm.cli.inputs import SEED_LOGITS, read_logits, read_target, read_weight
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.composite import FORMS
-from tinygrad_sm.loss.options import REDUCTIONS
+from tinygrad_sm.loss.options import DEFAULTS, REDUCTIONS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,17 +32,18 @@ _LOSS_OPTIONS = (
         "--form", type=click.Choice(FORMS), default="naive", help="How the composite is built."
     ),
     click.option("--dtype", type=click.Choice(DTYPES), help="Convert the logits first."),
-    click.option("--reduction", type=click.Choice(REDUCTIONS), default="mean"),
+    click.option("--reduction", type=click.Choice(REDUCTIONS), default=DEFAULTS["reduction"]),
     click.option(
         "--weight", metavar="W", help="One weight per class, such as 1,2,0.5.",
         callback=lambda _, __, value: read_weight(value),
     ),
     click.option(
-        "--ignore-index", default=-100, help="Class index of rows that do not count."
+        "--ignore-index", default=DEFAULTS["ignore_index"],
+        help="Class index of rows that do not count.",
     ),
-    click.option("--label-smoothing", default=0.0, help="ε in [0, 1]."),
-    click.option("--temperature", default=1.0, help="Divides the logits."),
-    click.option("--axis", default=-1, help="The class axis."),
+    click.option("--label-smoothing", default=DEFAULTS["label_smoothing"], help="ε in [0, 1]."),
+    click.option("--temperature", default=DEFAULTS["temperature"], help="Divides the logits."),
+    click.option("--axis", default=DEFAULTS["axis"], help="The class axis."),
 )  # fmt: skip
 
 

@@ -62,27 +62,3 @@ class Said(TypedDict, total=False):
     linear: bool
     analytic: bool
     notation: str | None
-
-class _Options(TypedDict, total=False):
-    ignore_index: int
-    reduction: str
-    label_smoothing: float
-    temperature: float
-
-class LossOptions(_Options, total=False):
-    """The options of `cross_entropy`."""
-
-    weight: Any
-    axis: int
-
-class CompositeOptions(LossOptions, total=False):
-    """The options of `composite_cross_entropy`."""
-
-    form: str
-
-class LinearOptions(_Options, total=False):
-    """The options of `linear_cross_entropy`."""
-
-    bias: Any
-    class_weight: Any
-    chunk_rows: int | None

@@ -1,24 +1,79 @@
-"""Softmax-cross-entropy as one fused node, with the closed form Σy·p − y for its gradient."""
+"""Softmax-cross-entropy as one node, whose gradient is the closed form Σy·p − y.
+
+With s = Σ_k exp(a_k) and p_i = exp(a_i)/s the loss is L = −Σ_j y_j log p_j, and softmax has the
+derivatives
+
+    ∂p_i/∂a_i = p_i (1 − p_i)        ∂p_j/∂a_i = −p_j p_i   for j ≠ i
+
+so that by the chain rule, in which the p_j cancel,
+
+    ∂L/∂a_i = −Σ_j y_j (1/p_j) ∂p_j/∂a_i
+            = −y_i (1 − p_i) + Σ_{j≠i} y_j p_i
+            = −y_i + p_i Σ_j y_j             = Σy·p_i − y_i
+
+which is p − y where Σy = 1. The two terms are what the composite's graph adds up at exp(a), whose
+result is used twice: −y comes through the quotient's numerator, +Σy·p through its denominator.
+
+With y go the options (see `options`): weights and smoothing make q of it, a temperature T divides
+the logits and thus the gradient, and a mean divides it again. `closed_form` says it by operations
+that can be differentiated once more; on plain arrays the kernel computes it, to more digits.
+"""
 
 from __future__ import annotations
 
-import inspect
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 
-from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine import rules
 from tinygrad_sm.engine.primitive import def_primitive
-from tinygrad_sm.engine.tensor import Tensor, is_recording, record
-from tinygrad_sm.errors import InvalidTypeError
-from tinygrad_sm.loss.kernel.in_numpy import NonFiniteRow, softmax_cross_entropy
-from tinygrad_sm.loss.options import FEW, Task, non_finite, task_of, warn
-from tinygrad_sm.loss.probabilities import logsumexp, softmax
+from tinygrad_sm.engine.tensor import Tensor, _float_array, is_recording, record
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.loss.kernel.calling import reduced, run_kernel
+from tinygrad_sm.loss.options import (
+    DEFAULTS,
+    LossOptions,
+    Task,
+    as_given,
+    as_tensor,
+    refuse_non_finite,
+    refuse_others,
+    takes,
+    task_of,
+    warn,
+)
+from tinygrad_sm.loss.probabilities import log_softmax, softmax
 
-if TYPE_CHECKING:
-    from tinygrad_sm.engine.signatures import LossOptions
+
+def closed_form(p: Any, y: Any, axis: int) -> Any:
+    """Σy·p − y, the gradient of −Σ_j y_j log p_j by the logits of p; shapes (…, classes, …)."""
+    return rules.sum(y, axis=axis, keepdims=True) * p - y
+
+
+def logits_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
+    """g·∂L/∂a = g·(Σq·p − q)/T, p = softmax(a/T), by differentiable operations."""
+    q = target if task.index is None else task.dense(logits.dtype)
+    p = softmax(logits / task.temperature, axis=task.axis)
+    return _by_class(g, task) * closed_form(p, q, task.axis) / task.temperature
+
+
+def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
+    """g·∂L/∂q_j = −g·log p_j; 0 where the class is masked and q_j = 0."""
+    terms = -log_softmax(logits / task.temperature, axis=task.axis)
+    masked = np.isneginf(logits.numpy() if isinstance(logits, Tensor) else logits)
+    if masked.any():
+        q = target.numpy() if isinstance(target, Tensor) else target
+        terms = rules.where(masked & (q == 0), 0.0, terms)
+    return _by_class(g, task) * terms
+
+
+def _by_class(g: Any, task: Task) -> Any:
+    """The cotangent of each row's loss, with a class axis of length 1."""
+    return rules.expand_dims(g, task.axis) if task.reduction == "none" else g / task.divisor
+
+
+# --- the node --------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -29,144 +84,28 @@ class _Saved:
     gradient: np.ndarray | None = None
 
 
-def _as_rows(x: np.ndarray, axis: int) -> np.ndarray:
-    """The array as (rows, classes): a view if the class axis is the last."""
-    if x.ndim == 2 and axis == 1:
-        return x
-    return np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
-
-
-def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
-    """Undo `_as_rows`."""
-    if len(task.shape) == 2 and task.axis == 1:
-        return rows
-    return np.moveaxis(rows.reshape(*task.rows, task.classes), -1, task.axis)
-
-
-ONES = np.ones(FEW)
-INFINITE = {np.dtype(np.float16): 65520.0, np.dtype(np.float32): 2.0**128 - 2.0**103}
-"""What is rounded to inf."""
-KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-def kernel_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
-    """What the kernel computes in: float16 in float32, longdouble in float64."""
-    return np.float32 if dtype.itemsize <= 4 else np.float64
-
-
-def kernel_target(target: Any, task: Task, rows: slice = slice(None)) -> dict[str, Any]:
-    """The target of some rows in the kernel's terms; all of them by default."""
-    if task.index is None:
-        return {"soft": _as_rows(target, task.axis)[rows]}
-    if task.coefficient is None:
-        return {"index": task.index.reshape(-1)[rows]}
-    return {
-        "index": task.index.reshape(-1)[rows],
-        "coefficient": task.coefficient.reshape(-1)[rows],
-        "active": None if task.active is None else task.active.reshape(-1)[rows],
-        "smooth": task.smooth,
-    }
-
-
-def run_kernel(
-    logits: np.ndarray,
-    target: Any,
-    task: Task,
-    scale: Any,
-    want_grad: bool,
-    out: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the row losses in float64 and, if wanted, the gradient in the logits' shape and dtype.
-
-    `out` receives the gradient; without a copy on the way if its rows can be seen as such.
-    """
-    dtype = logits.dtype
-    rows = _as_rows(logits, task.axis)
-    if dtype not in KERNEL_DTYPES:
-        rows = rows.astype(kernel_dtype(dtype))
-    out_rows = None if out is None else _as_rows(out, task.axis)
-    direct = out_rows is not None and rows.dtype == dtype and np.may_share_memory(out_rows, out)
-    try:
-        losses, gradient = softmax_cross_entropy(
-            rows,
-            temperature=task.temperature,
-            scale=scale,
-            want_grad=want_grad,
-            out=out_rows if direct else None,
-            **kernel_target(target, task),
-        )
-    except NonFiniteRow as error:
-        raise non_finite(error.row, task.shape, task.axis) from None
-    if gradient is not None:
-        gradient = _as_before(gradient, task)
-        if gradient.dtype != dtype:
-            gradient = gradient.astype(dtype)
-    if out is not None and not direct:
-        out[...] = gradient
-    return losses, gradient if out is None else out
-
-
-def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
-    """The loss in the shape that `reduction` asks for; warns of a masked right class."""
-    infinite = INFINITE.get(dtype, math.inf)
-    if task.reduction == "none":
-        shaped = losses.reshape(task.rows)
-        if np.maximum.reduce(losses, initial=0.0) < infinite:
-            return shaped.astype(dtype, copy=False)
-        _warn_of_infinity()
-        with np.errstate(over="ignore"):
-            return shaped.astype(dtype, copy=False)
-    total: Any
-    if losses.size == 1:
-        total = losses.item()
-    elif losses.size <= FEW and dtype == np.float32:  # the quickest sum has digits enough
-        total = losses.dot(ONES[: losses.size])
-    else:  # in extended precision the sum costs no digits of its own
-        total = np.add.reduce(losses, dtype=np.longdouble)
-    mean = total / task.divisor
-    if abs(mean) >= infinite:
-        mean = math.copysign(math.inf, mean)
-        _warn_of_infinity()
-    return np.array(mean, dtype)
-
-
-def _warn_of_infinity() -> None:
-    warn(
-        "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
-        "the others; its gradient is finite"
-    )
-
-
 def _forward(logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
     """Softmax-cross-entropy of logits and target, as `cross_entropy` describes it."""
-    losses, saved.gradient = run_kernel(
-        logits, target, task, 1.0 / task.divisor, want_grad=saved.wanted
-    )
+    losses, saved.gradient = run_kernel(logits, target, task, 1.0 / task.divisor, saved.wanted)
     return reduced(losses, task, logits.dtype)
 
 
-def _spread(g: Any, task: Task) -> Any:
-    """The cotangent of each row's loss, with a class axis of length 1."""
-    return p.expand_dims(g, task.axis) if task.reduction == "none" else g / task.divisor
-
-
-def closed_form(g: Any, logits: Any, target: Any, task: Task) -> Any:
-    """g·(Σq·p − q)/T by differentiable operations, for second derivatives."""
-    q = target if task.index is None else task.dense(logits.dtype)
-    mass = p.sum(q, axis=task.axis, keepdims=True)
-    probabilities = softmax(logits / task.temperature, axis=task.axis)
-    return _spread(g, task) * (mass * probabilities - q) / task.temperature
-
-
-def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
-    """g·∂L/∂q_j = g·(lse(a/T) − a_j/T); 0 where the class is masked and q_j = 0."""
-    z = logits / task.temperature
-    terms = logsumexp(z, axis=task.axis, keepdims=True) - z
-    masked = np.isneginf(logits.numpy() if isinstance(logits, Tensor) else logits)
-    if masked.any():
-        q = target.numpy() if isinstance(target, Tensor) else target
-        terms = p.where(masked & (q == 0), 0.0, terms)
-    return _spread(g, task) * terms
+def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
+    """g·(Σq·p − q)/T: what the forward pass left, or the kernel once more."""
+    if isinstance(g, Tensor):
+        return logits_cotangent(g, logits, target, task)
+    per_row = task.reduction == "none"
+    one = np.count_nonzero(g == 1.0) == g.size if per_row else float(g) == 1.0
+    gradient, saved.gradient = saved.gradient, None  # given away: the receiver may change it
+    if not one and not scales_last(g):
+        scale = g.reshape(-1).astype(np.float64) if per_row else float(g) / task.divisor
+        _, gradient = run_kernel(logits, target, task, scale)
+        return gradient
+    if gradient is None:
+        _, gradient = run_kernel(logits, target, task, 1.0 / task.divisor)
+    if not one:
+        gradient *= np.expand_dims(g, task.axis) if per_row else g
+    return gradient
 
 
 def scales_last(g: Any) -> bool:
@@ -178,23 +117,6 @@ def scales_last(g: Any) -> bool:
     return bool(np.all((mantissa == 0.0) | (np.abs(mantissa) == 0.5) & (exponent <= 1)))
 
 
-def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
-    """g·(Σq·p − q)/T: what the forward pass left, or the kernel once more."""
-    if isinstance(g, Tensor):
-        return closed_form(g, logits, target, task)
-    per_row = task.reduction == "none"
-    one = np.count_nonzero(g == 1.0) == g.size if per_row else float(g) == 1.0
-    gradient, saved.gradient = saved.gradient, None  # given away: the receiver may change it
-    if not one and not scales_last(g):
-        scale = g.reshape(-1).astype(np.float64) if per_row else float(g) / task.divisor
-        return run_kernel(logits, target, task, scale, want_grad=True)[1]
-    if gradient is None:
-        gradient = run_kernel(logits, target, task, 1.0 / task.divisor, want_grad=True)[1]
-    if not one:
-        gradient *= np.expand_dims(g, task.axis) if per_row else g
-    return gradient
-
-
 def _target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
     return target_cotangent(g, logits, target, task)
 
@@ -204,21 +126,23 @@ softmax_with_loss = def_primitive(
 )
 
 
+def loss_node(logits: Tensor, task: Task) -> Tensor:
+    """Return the fused node of logits and a task that was checked against them."""
+    saved = _Saved(wanted=logits.requires_grad and is_recording())
+    loss = record(softmax_with_loss, (logits, task.target), {"task": task, "saved": saved})
+    loss.name = "L"
+    return loss
+
+
+# --- the loss --------------------------------------------------------------------------------
+
+
 @overload
 def cross_entropy(logits: Tensor, target: Any, **options: Unpack[LossOptions]) -> Tensor: ...
 @overload
 def cross_entropy(logits: Any, target: Any, **options: Unpack[LossOptions]) -> np.ndarray: ...
-def cross_entropy(
-    logits: Any,
-    target: Any,
-    *,
-    weight: Any = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-    temperature: float = 1.0,
-    axis: int = -1,
-) -> Any:
+@takes(LossOptions)
+def cross_entropy(logits: Any, target: Any, **options: Unpack[LossOptions]) -> Any:
     """Softmax-cross-entropy as one fused node: L = Σ_j y_j (lse(a) − a_j), ∂L/∂a = Σy·p − y.
 
     The same function as `composite_cross_entropy`, computed in one visit to the logits.
@@ -229,13 +153,6 @@ def cross_entropy(
         target: its shape alone decides. The logits' shape: a distribution over the classes
             (one-hot or soft, any row sum, integers allowed). The logits' shape without `axis`:
             class indices (integers).
-        weight: one number per class that multiplies its target; shape (classes,), not negative.
-        ignore_index: a class index that marks rows that do not count; with class indices only.
-        reduction: "mean" over the rows that count (weighted by `weight` with class indices, as
-            PyTorch does), "sum", or "none" for one loss per row.
-        label_smoothing: ε in [0, 1]: the target becomes (1 − ε)·y + ε/n.
-        temperature: T > 0: the logits are divided by it.
-        axis: the class axis.
 
     Returns:
         A Tensor of shape () or, with "none", of the logits' shape without `axis`; of the logits'
@@ -255,36 +172,24 @@ def cross_entropy(
     Source: Blanchard, Higham & Higham, "Accurately computing the log-sum-exp and softmax
     functions", IMA J. Numer. Anal. 2021.
     """
-    plain = not isinstance(logits, Tensor)
-    a = Tensor(logits, requires_grad=False) if plain else logits
-    task = task_of(
-        a.shape,
-        a.dtype,
-        target,
-        weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-        temperature=temperature,
-        axis=axis,
-    )
+    a = as_tensor(logits)
+    task = task_of(cross_entropy, a.shape, a.dtype, target, **options)
     if a._op is not None and _ends_in_softmax(a, task.axis):
         warn(
             "the logits of a cross-entropy are what softmax returned: then softmax is applied "
             "twice; give what went into softmax"
         )
-    loss = loss_node(a, task)
-    return loss.numpy() if plain and not loss.requires_grad else loss
+    return as_given(loss_node(a, task), logits)
 
 
 def _ends_in_softmax(a: Tensor, axis: int) -> bool:
     """Whether a computed Tensor is softmax(x) or exp(x) / Σ exp(x) over `axis`, and that alone."""
     total = a
-    if a._op is p.div:
+    if a._op is rules.div:
         e, total = a._operands
-        if not (isinstance(total, Tensor) and total._op is p.sum and total._operands[0] is e):
+        if not (isinstance(total, Tensor) and total._op is rules.sum and total._operands[0] is e):
             return False
-        if not (isinstance(e, Tensor) and e._op is p.exp):
+        if not (isinstance(e, Tensor) and e._op is rules.exp):
             return False
     elif a._op is not softmax:
         return False
@@ -293,13 +198,75 @@ def _ends_in_softmax(a: Tensor, axis: int) -> bool:
     return {i % a.ndim for i in axes} == {axis}
 
 
-def loss_node(logits: Tensor, task: Task) -> Tensor:
-    """Return the fused node of logits and a task that was checked against them."""
-    saved = _Saved(wanted=logits.requires_grad and is_recording())
-    target = task.soft if task.index is None else task.index
-    loss = record(softmax_with_loss, (logits, target), {"task": task, "saved": saved})
-    loss.name = "L"
-    return loss
+# --- loops written by hand -------------------------------------------------------------------
+
+
+@takes(LossOptions)
+def cross_entropy_with_gradient(
+    logits: Any, target: Any, *, out: np.ndarray | None = None, **options: Unpack[LossOptions]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loss of plain arrays and its gradient Σy·p − y, with no graph: for loops written by hand.
+
+    Args:
+        logits: an array; the gradient is taken by it.
+        target: as in `cross_entropy`; it is not differentiated.
+        out: an array of the logits' shape and dtype that receives the gradient. It may be `logits`
+            itself, which is then overwritten: so nothing of the logits' size is allocated, if the
+            classes are the last axis of a C-contiguous float32 or float64 array.
+
+    Returns:
+        The loss, as `cross_entropy` returns it, and the gradient of its sum: `out`, or a new array
+        of the logits' shape and dtype.
+
+    Raises:
+        InvalidTypeError, InvalidValueError, LabelError: an argument does not fit; `out` is then
+            unchanged. (A warning that you turned into an error comes when it is written.)
+
+    Example:
+        >>> a = np.array([[2.0, 1.0, 0.1]])
+        >>> loss, gradient = cross_entropy_with_gradient(a, [0], out=a)
+        >>> gradient is a, gradient.round(3)
+        (True, array([[-0.341,  0.242,  0.099]]))
+    """
+    for name, value in (("logits", logits), ("target", target)):
+        if isinstance(value, Tensor):
+            raise InvalidTypeError(
+                f"{name} must be a plain array, since nothing is recorded; got a Tensor: "
+                "use cross_entropy(...).backward(), or t.numpy()"
+            )
+    a = _float_array(logits, None, copy=False, what="logits")
+    task = task_of(cross_entropy_with_gradient, a.shape, a.dtype, target, **options)
+    if out is not None:
+        _check_out(out, a, task)
+        refuse_non_finite(a, task.axis)  # before `out` is written
+    losses, gradient = run_kernel(a, task.soft, task, 1.0 / task.divisor, out=out)
+    return reduced(losses, task, a.dtype), gradient
+
+
+def _check_out(out: Any, logits: np.ndarray, task: Task) -> None:
+    """Raise before anything is written if `out` cannot receive the gradient."""
+    if not isinstance(out, np.ndarray):
+        raise InvalidTypeError(f"out must be an array; got {type(out).__name__}")
+    if out.shape != logits.shape or out.dtype != logits.dtype:
+        raise InvalidValueError(
+            f"out must have the logits' shape {logits.shape} and dtype {logits.dtype}; "
+            f"got {out.shape} and {out.dtype}"
+        )
+    if not out.flags.writeable:
+        raise InvalidValueError("out must be writeable; this array is read-only")
+    same = (out.ctypes.data, out.strides) == (logits.ctypes.data, logits.strides)
+    if not same and np.shares_memory(out, logits):
+        raise InvalidValueError("out must be the logits' own array or share no memory with it")
+    if task.soft is not None and np.shares_memory(out, task.soft):
+        raise InvalidValueError("out must not share memory with target")
+    reach = out.itemsize  # of the axes so far, from the one with the smallest steps on
+    for step, n in sorted((abs(step), n) for step, n in zip(out.strides, out.shape, strict=True)):
+        if n > 1 and step < reach:
+            raise InvalidValueError("out must not overlap with itself; this view does")
+        reach += step * (n - 1)
+
+
+# --- the textbook's layer --------------------------------------------------------------------
 
 
 class SoftmaxWithLoss:
@@ -321,29 +288,35 @@ class SoftmaxWithLoss:
         array([-0.341,  0.242,  0.099])
     """
 
-    def __init__(self, **options: Any) -> None:
-        known = inspect.signature(cross_entropy).parameters
-        for name in options:
-            if name not in known or name in ("logits", "target"):
-                raise InvalidTypeError(
-                    f"SoftmaxWithLoss takes the options of cross_entropy; {name!r} is none of them"
-                )
+    @takes(LossOptions)
+    def __init__(self, **options: Unpack[LossOptions]) -> None:
+        """Take any options of `cross_entropy`."""
+        refuse_others(cross_entropy, options.keys() - DEFAULTS.keys())
         self.options = options
         self.loss: Any = None
-        self.y: Any = None
         self.t: Any = None
+        self._y: np.ndarray | None = None
+        self._logits: np.ndarray | None = None  # whose softmax `y` is, until it is known
         self._x: Tensor | None = None
         self._out: Tensor | None = None
+
+    @property
+    def y(self) -> np.ndarray | None:
+        """The probabilities, found when first asked for: neither loss nor gradient needs them."""
+        if self._logits is not None:
+            scaled = self._logits / self.options.get("temperature", 1.0)
+            found = softmax(scaled, axis=self.options.get("axis", -1))
+            self._y, self._logits = found.astype(self.loss.dtype, copy=False), None
+        return self._y
 
     def forward(self, x: Any, t: Any) -> Any:
         """Return the loss of logits `x` and target `t` as a plain array."""
         x = Tensor(x)
-        half = x.dtype == np.float16  # which has not the range of a scaled loss's `dout`
-        self._out = self(x.astype(np.float32) if half else x, t)
-        self._x = x
-        if half:
-            with np.errstate(over="ignore"):
-                self.loss, self.y = self.loss.astype(x.dtype), self.y.astype(x.dtype)
+        # float16 has not the range of a scaled loss's `dout`
+        out = self(x.astype(np.float32) if x.dtype == np.float16 else x, t)
+        self._x, self._out = x, out
+        with np.errstate(over="ignore"):
+            self.loss = self.loss.astype(x.dtype, copy=False)
         return self.loss
 
     def backward(self, dout: Any = 1) -> np.ndarray:
@@ -369,9 +342,7 @@ class SoftmaxWithLoss:
         """Return the loss of a Tensor `a` and target `t` as a Tensor of the graph."""
         out = cross_entropy(a, t, **self.options)
         self._x = self._out = None  # `backward` belongs to the last `forward`
-        logits = a.numpy() if isinstance(a, Tensor) else np.asarray(a)
-        scaled = logits / self.options.get("temperature", 1.0)
-        self.y = softmax(scaled, axis=self.options.get("axis", -1))
+        self._logits = np.array(as_tensor(a).numpy())  # a copy: its owner may change it
         self.t = t
         self.loss = out.numpy() if isinstance(out, Tensor) else out
         return out

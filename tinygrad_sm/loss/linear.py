@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 
@@ -21,19 +21,17 @@ from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.tensor import Tensor, is_recording
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.loss.fused import (
-    closed_form,
-    kernel_dtype,
-    kernel_target,
-    reduced,
-    scales_last,
-    target_cotangent,
+from tinygrad_sm.loss.fused import logits_cotangent, scales_last, target_cotangent
+from tinygrad_sm.loss.kernel.calling import kernel_dtype, reduced, run_on_rows
+from tinygrad_sm.loss.options import (
+    RowOptions,
+    Task,
+    as_given,
+    as_tensor,
+    refuse_others,
+    takes,
+    task_of,
 )
-from tinygrad_sm.loss.kernel.in_numpy import NonFiniteRow, softmax_cross_entropy
-from tinygrad_sm.loss.options import Task, non_finite, task_of
-
-if TYPE_CHECKING:
-    from tinygrad_sm.engine.signatures import LinearOptions
 
 ROWS_FOR_SPEED = 64  # fewer rows at once, and the matrix products read W more than they compute
 SHARE_OF_LOGITS = 13  # a chunk holds at most one row in so many: with the rest, below a tenth
@@ -41,14 +39,14 @@ PRODUCT_BYTES = 1 << 20  # of a part of Gᵀ x, on its way to ∂L/∂W: it stay
 
 
 @dataclass(slots=True)
-class _Saved:
+class _Gradients:
     """Which gradients are wanted, and those that were found but not yet taken by a backward.
 
     Those found hold for one `cotangent` only; None is any that may be multiplied in afterwards.
     """
 
     wanted: frozenset[str]
-    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    found: dict[str, np.ndarray] = field(default_factory=dict)
     cotangent: Any = None
 
 
@@ -57,34 +55,31 @@ def _chunks(rows: int, size: int) -> Iterator[slice]:
 
 
 def _run_chunks(
-    arrays: tuple[Any, Any, Any, Any],
+    x: Any,
+    weight: Any,
+    bias: Any,
+    target: Any,
     task: Task,
     scale: Any,
     wanted: frozenset[str],
     chunk_rows: int,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the row losses and the wanted gradients by name, in the shapes of 2-D inputs."""
-    x, weight, bias, target = arrays
+    dtype = kernel_dtype(np.result_type(x, weight, bias))
+    x, weight, bias = (np.asarray(each, dtype) for each in (x, weight, bias))
     x = x.reshape(-1, x.shape[-1])
     rows, classes = len(x), len(weight)
     losses = np.empty(rows)
-    logits = np.empty((min(chunk_rows, rows), classes), x.dtype)
+    logits = np.empty((min(chunk_rows, rows), classes), dtype)
     found = _zeros(wanted, x, weight)
     for chunk in _chunks(rows, chunk_rows):
         a = np.matmul(x[chunk], weight.T, out=logits[: chunk.stop - chunk.start])
-        if np.ndim(bias):
+        if bias.ndim:
             a += bias
-        try:
-            losses[chunk], g = softmax_cross_entropy(
-                a,
-                temperature=task.temperature,
-                scale=scale[chunk] if np.ndim(scale) else scale,
-                want_grad=bool(wanted),
-                out=a if wanted else None,
-                **kernel_target(target, task, chunk),
-            )
-        except NonFiniteRow as error:
-            raise non_finite(chunk.start + error.row, task.shape, task.axis) from None
+        own = scale[chunk] if np.ndim(scale) else scale
+        losses[chunk], g = run_on_rows(
+            a, target, task, own, bool(wanted), out=a if wanted else None, chunk=chunk
+        )
         if g is not None:
             _use(g, x[chunk], weight, found, chunk)
     return losses, found
@@ -116,22 +111,15 @@ def _use(
 
 
 def _forward(
-    x: Any, weight: Any, bias: Any, target: Any, task: Task, saved: _Saved, chunk_rows: int
+    x: Any, weight: Any, bias: Any, target: Any, task: Task, saved: _Gradients, chunk_rows: int
 ) -> Any:
     """Softmax-cross-entropy of x Wᵀ + b, as `linear_cross_entropy` describes it."""
-    arrays = _computable(x, weight, bias, target)
     # one number multiplies all of a mean's gradients; with "none" each row's is known only later
     wanted = frozenset() if task.reduction == "none" else saved.wanted
-    losses, found = _run_chunks(arrays, task, 1.0 / task.divisor, wanted, chunk_rows)
-    saved.gradients = found
+    losses, saved.found = _run_chunks(
+        x, weight, bias, target, task, 1.0 / task.divisor, wanted, chunk_rows
+    )
     return reduced(losses, task, np.result_type(x, weight, bias))
-
-
-def _computable(x: Any, weight: Any, bias: Any, target: Any) -> tuple[Any, Any, Any, Any]:
-    """The arrays in one dtype that the kernel computes in."""
-    dtype = kernel_dtype(np.result_type(x, weight, bias))
-    x, weight = (np.asarray(each, dtype) for each in (x, weight))
-    return x, weight, np.asarray(bias, dtype), target
 
 
 def _vjp(name: str) -> Any:
@@ -145,20 +133,19 @@ def _vjp(name: str) -> Any:
         bias: Any,
         target: Any,
         task: Task,
-        saved: _Saved,
+        saved: _Gradients,
         chunk_rows: int,
     ) -> Any:
         if isinstance(g, Tensor):
             return _on_tensors(name, g, x, weight, bias, target, task)
         # float16 is computed in float32, which has digits for any cotangent
         last = task.reduction != "none" and (g == 1 or g.dtype == np.float16 or scales_last(g))
-        if name not in saved.gradients or saved.cotangent is not (None if last else g):
+        if name not in saved.found or saved.cotangent is not (None if last else g):
             scale = np.float64(1.0) if last else g.reshape(-1 if g.ndim else ()).astype(np.float64)
-            arrays = _computable(x, weight, bias, target)
-            wanted = saved.wanted | {name}
-            saved.gradients = _run_chunks(arrays, task, scale / task.divisor, wanted, chunk_rows)[1]
+            wanted, scale = saved.wanted | {name}, scale / task.divisor
+            _, saved.found = _run_chunks(x, weight, bias, target, task, scale, wanted, chunk_rows)
             saved.cotangent = None if last else g
-        gradient = saved.gradients.pop(name)  # given away: the receiver may change it
+        gradient = saved.found.pop(name)  # given away: the receiver may change it
         if last and g != 1:
             gradient *= g
         return gradient.reshape(np.shape({"x": x, "weight": weight, "bias": bias}[name]))
@@ -172,7 +159,7 @@ def _logits(x: Any, weight: Any, bias: Any) -> Any:
 
 def _on_tensors(name: str, g: Any, x: Any, weight: Any, bias: Any, target: Any, task: Task) -> Any:
     """The same gradients by differentiable operations, for second derivatives."""
-    at_logits = closed_form(g, _logits(x, weight, bias), target, task)
+    at_logits = logits_cotangent(g, _logits(x, weight, bias), target, task)
     if name == "x":
         return p.matmul(at_logits, weight)
     by_row = p.reshape(at_logits, shape=(-1, task.classes))
@@ -199,6 +186,14 @@ linear_softmax_with_loss = def_primitive(
 )
 
 
+class LinearOptions(RowOptions, total=False):
+    """The options of `linear_cross_entropy`."""
+
+    bias: Any
+    class_weight: Any
+    chunk_rows: int | None
+
+
 @overload
 def linear_cross_entropy(
     x: Tensor, weight: Any, target: Any, **options: Unpack[LinearOptions]
@@ -211,6 +206,7 @@ def linear_cross_entropy(
 def linear_cross_entropy(
     x: Any, weight: Any, target: Any, **options: Unpack[LinearOptions]
 ) -> np.ndarray: ...
+@takes(RowOptions)
 def linear_cross_entropy(
     x: Any,
     weight: Any,
@@ -218,11 +214,8 @@ def linear_cross_entropy(
     *,
     bias: Any = None,
     class_weight: Any = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-    temperature: float = 1.0,
     chunk_rows: int | None = None,
+    **options: Unpack[RowOptions],
 ) -> Any:
     """Softmax-cross-entropy of the logits x Wᵀ + b, without ever holding all of them.
 
@@ -235,7 +228,6 @@ def linear_cross_entropy(
         target: class indices of shape (...), or a distribution of shape (..., V).
         bias: of shape (V,), or None.
         class_weight: what `cross_entropy` calls `weight`: one number per class, shape (V,).
-        ignore_index, reduction, label_smoothing, temperature: as in `cross_entropy`.
         chunk_rows: how many rows of logits to hold at once; None chooses by the shapes, so that
             a chunk is a small share of the logits and still large enough for matrix products.
 
@@ -245,25 +237,18 @@ def linear_cross_entropy(
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
     """
-    plain = not any(isinstance(each, Tensor) for each in (x, weight, bias, target))
-    x = _as_tensor(x)
-    weight = _as_tensor(weight)
-    bias = None if bias is None else _as_tensor(bias)
+    refuse_others(linear_cross_entropy, options.keys() - RowOptions.__optional_keys__)
+    given = (x, weight, bias, target)
+    x, weight = as_tensor(x), as_tensor(weight)
+    bias = None if bias is None else as_tensor(bias)
     _check_shapes(x, weight, bias)
     shape = (*x.shape[:-1], len(weight))
     dtype = np.result_type(*(t.dtype for t in (x, weight, bias) if t is not None))
-    task = task_of(
-        shape,
-        dtype,
-        target,
-        weight=class_weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-        temperature=temperature,
+    task = task_of(linear_cross_entropy, shape, dtype, target, weight=class_weight, **options)
+    bias = 0.0 if bias is None else bias
+    return as_given(
+        linear_loss_node(x, weight, bias, task, chunk_rows=chunk_rows).named("L"), *given
     )
-    loss = linear_loss_node(x, weight, 0.0 if bias is None else bias, task, chunk_rows=chunk_rows)
-    return loss.numpy() if plain and not loss.requires_grad else loss.named("L")
 
 
 def linear_loss_node(
@@ -281,20 +266,15 @@ def linear_loss_node(
     """
     named = {"x": x, "weight": weight, "bias": bias}
     wanted = {n for n, t in named.items() if isinstance(t, Tensor) and t.requires_grad}
-    own = task.soft if task.index is None else task.index
     return linear_softmax_with_loss(
         x,
         weight,
         bias,
-        own if target is None else target,
+        task.target if target is None else target,
         task=task,
-        saved=_Saved(frozenset(wanted) if is_recording() else frozenset()),
+        saved=_Gradients(frozenset(wanted) if is_recording() else frozenset()),
         chunk_rows=_checked_chunk(chunk_rows, task.shape),
     )
-
-
-def _as_tensor(x: Any) -> Tensor:
-    return x if isinstance(x, Tensor) else Tensor(x, requires_grad=False)
 
 
 def _check_shapes(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:

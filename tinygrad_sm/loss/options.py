@@ -1,4 +1,4 @@
-"""What the options of softmax-cross-entropy ask for, checked once for every form of the loss.
+"""The options of softmax-cross-entropy: declared, documented and checked here, for every form.
 
 A row of logits a with class weights w, smoothing ε and n classes has the effective target
 
@@ -11,12 +11,14 @@ torch.nn.functional.cross_entropy; what differs is said in `cross_entropy`.
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import warnings
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -24,8 +26,65 @@ from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, LossWarning
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 REDUCTIONS = ("mean", "sum", "none")
 FEW = 4096  # elements, for which a call costs more than they do
+
+
+class RowOptions(TypedDict, total=False):
+    """The options, as in `cross_entropy`, of a loss whose classes are the last axis."""
+
+    ignore_index: int
+    reduction: str
+    label_smoothing: float
+    temperature: float
+
+
+class LossOptions(RowOptions, total=False):
+    """What every form of the loss can be asked for.
+
+    Options:
+        weight: one number per class that multiplies its target; shape (classes,), not negative.
+        ignore_index: a class index that marks rows that do not count; with class indices only.
+        reduction: "mean" over the rows that count (weighted by `weight` with class indices, as
+            PyTorch does), "sum", or "none" for one loss per row.
+        label_smoothing: ε in [0, 1]: the target becomes (1 − ε)·y + ε/n.
+        temperature: T > 0: the logits are divided by it.
+        axis: the class axis.
+    """
+
+    weight: Any
+    axis: int
+
+
+def takes(declared: Any) -> Callable[[F], F]:
+    """Show a function's ``**options`` one by one, with defaults and meaning, to `help`."""
+
+    def shown(function: F) -> F:
+        signature = inspect.signature(function)
+        *own, _ = signature.parameters.values()
+        options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in DEFAULTS.items()
+            if name in declared.__optional_keys__
+        ]
+        shown_as = signature.replace(parameters=[*own, *options])
+        function.__signature__ = shown_as  # type: ignore[attr-defined]
+        function.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(declared)}"
+        return function
+
+    return shown
+
+
+def refuse_others(function: Callable[..., Any], names: Collection[str]) -> None:
+    """Raise InvalidTypeError about options that the function does not take, if there are any."""
+    if names:
+        parameters = inspect.signature(function).parameters.values()
+        known = ", ".join(x.name for x in parameters if x.kind is x.KEYWORD_ONLY)
+        raise InvalidTypeError(
+            f"{function.__name__} takes the options {known}; {min(names)!r} is none of them"
+        )
 
 
 @dataclass(slots=True)
@@ -37,26 +96,26 @@ class Task:
     Attributes:
         shape: the logits' shape.
         axis: the class axis, not negative.
+        reduction: "mean", "sum" or "none".
+        temperature: T, between 1e-300 and 1e300.
+        divisor: what "mean" divides the sum by; 1 for the others.
         index: (rows) the right classes, a valid one also where a row is ignored; or None.
         soft: (shape) the effective target q, an array or a Tensor; or None.
         coefficient: (rows) w_t (1 − ε), 0 where a row is ignored; None for ones.
         smooth: (classes,) what every active row's target gets on top, ε/n · w; None for zeros.
         active: (rows) False where a row is ignored; None for all True.
-        reduction: "mean", "sum" or "none".
-        divisor: what "mean" divides the sum by; 1 for the others.
-        temperature: T, between 1e-300 and 1e300.
     """
 
     shape: tuple[int, ...]
     axis: int
-    index: np.ndarray | None
-    soft: Any
-    coefficient: np.ndarray | None
-    smooth: np.ndarray | None
-    active: np.ndarray | None
     reduction: str
-    divisor: float
     temperature: float
+    divisor: float = 1.0
+    index: np.ndarray | None = None
+    soft: Any = None
+    coefficient: np.ndarray | None = None
+    smooth: np.ndarray | None = None
+    active: np.ndarray | None = None
 
     @property
     def classes(self) -> int:
@@ -68,6 +127,11 @@ class Task:
         """The logits' shape without the class axis."""
         return without_axis(self.shape, self.axis)
 
+    @property
+    def target(self) -> Any:
+        """The operand that stands for the target: class indices, or the effective distribution."""
+        return self.soft if self.index is None else self.index
+
     def dense(self, dtype: Any) -> Any:
         """Return the effective target q in the logits' shape, also where indices were given."""
         if self.index is None:
@@ -76,7 +140,7 @@ class Task:
         coefficient = 1.0 if self.coefficient is None else self.by_class(self.coefficient)
         np.put_along_axis(q, self.by_class(self.index), coefficient, self.axis)
         if self.smooth is not None:
-            smooth = self.smooth.reshape([-1 if i == self.axis else 1 for i in range(q.ndim)])
+            smooth = _along(self.smooth, self.axis, q.ndim)
             q += smooth if self.active is None else smooth * self.by_class(self.active)
         return q
 
@@ -90,10 +154,17 @@ def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
 
 
+def _along(per_class: np.ndarray, axis: int, ndim: int) -> np.ndarray:
+    """One number per class, in a shape that broadcasts along the class axis."""
+    return per_class.reshape([-1 if i == axis else 1 for i in range(ndim)])
+
+
 def task_of(
+    function: Callable[..., Any],
     shape: tuple[int, ...],
     dtype: Any,
     target: Any,
+    /,
     *,
     weight: Any = None,
     ignore_index: int = -100,
@@ -101,8 +172,9 @@ def task_of(
     label_smoothing: float = 0.0,
     temperature: float = 1.0,
     axis: int = -1,
+    **others: Any,
 ) -> Task:
-    """Check the options of a loss and put them in the terms of a `Task`.
+    """Check the options that a function was given, and put them in the terms of a `Task`.
 
     `shape` and `dtype` are the logits'.
 
@@ -110,84 +182,83 @@ def task_of(
     logits' shape without `axis` is class indices.
 
     Raises:
-        InvalidTypeError: an argument has the wrong type.
+        InvalidTypeError: an argument has the wrong type, or an option is unknown.
         InvalidValueError: a shape or value is not allowed.
         LabelError: a class index is out of range.
     """
+    refuse_others(function, others)
     axis = _checked_axis(axis, shape)
-    rows = without_axis(shape, axis)
+    rows, classes = without_axis(shape, axis), shape[axis]
     _check_choices(reduction, label_smoothing, temperature)
-    weight = _checked_weight(weight, shape[axis])
+    weight = _checked_weight(weight, classes)
+    task = Task(shape, axis, reduction, float(temperature))
     if isinstance(target, Tensor):
         given: Any = target if target.requires_grad else target.numpy()
     else:
-        given = target if type(target) is np.ndarray else _array_of("target", target)
+        given = rectangular(target, "target")
     if given.shape == shape:
         if ignore_index != -100:
             raise InvalidValueError(
                 "ignore_index goes with class indices only; the target is a distribution, "
                 f"since it has the logits' shape {shape}"
             )
-        soft = _checked_distribution(given, dtype, weight, label_smoothing, axis)
-        count = float(math.prod(rows))
-        divisor = _checked_divisor(count) if reduction == "mean" else 1.0
-        return Task(
-            shape, axis, None, soft, None, None, None, reduction, divisor, float(temperature)
-        )
-    if given.shape != rows:
+        task.soft = _checked_distribution(given, dtype, weight, label_smoothing, axis)
+        counted = float(math.prod(rows))
+    elif given.shape == rows:
+        task.index, task.active = _checked_index(given, classes, ignore_index)
+        counted = _aim_at_classes(task, task.index, weight, label_smoothing)
+    else:
         swapped = given.ndim == len(shape) + 1 and given.shape[:-1] == shape
         raise InvalidValueError(
             f"target must have the logits' shape {shape} (a distribution) or "
             f"{rows} (class indices); got {given.shape}"
             + ("; are logits and target swapped?" if swapped else "")
         )
-    index, active = _checked_index(given, shape[axis], ignore_index)
-    divisor = 1.0
-    if reduction == "mean" and weight is None:
-        divisor = _checked_divisor(
-            float(index.size if active is None else np.count_nonzero(active))
+    if task.reduction == "mean" and counted:
+        task.divisor = counted
+    elif task.reduction == "mean":
+        warn(
+            "no row counts towards the mean (none is there, all are ignored, or all weights are "
+            "0): the loss and its gradient are 0"
         )
-    elif reduction == "mean":
-        counted = weight[index] if active is None else weight[index] * active
+    return task
+
+
+DEFAULTS: dict[str, Any] = {
+    x.name: x.default
+    for x in inspect.signature(task_of).parameters.values()
+    if x.kind is x.KEYWORD_ONLY
+}
+"""Every option by name, and what it is if it is not given."""
+
+
+def _aim_at_classes(
+    task: Task, index: np.ndarray, weight: np.ndarray | None, smoothing: float
+) -> float:
+    """Set `coefficient` and `smooth`; return how much the rows count towards a mean."""
+    if weight is None:
+        task.coefficient = None if task.active is None else task.active.astype(np.float64)
+        counted = float(index.size if task.active is None else np.count_nonzero(task.active))
+    else:
+        factor = weight[index] if task.active is None else weight[index] * task.active
         with np.errstate(over="ignore"):
-            divisor = float(np.add.reduce(counted, axis=None))
-            if divisor and not 1e-150 < divisor < 1e150:  # a power of two cancels in a mean
-                power = -math.frexp(counted.max())[1]
-                weight, counted = np.ldexp(weight, power), np.ldexp(counted, power)
-                divisor = float(np.add.reduce(counted, axis=None))
-        divisor = _checked_divisor(divisor)
-    coefficient, smooth = _coefficients(index, active, weight, label_smoothing, shape[axis])
-    return Task(
-        shape,
-        axis,
-        index,
-        None,
-        coefficient,
-        smooth,
-        active,
-        reduction,
-        divisor,
-        float(temperature),
-    )
-
-
-def warn(sentence: str) -> None:
-    """Warn at the line of the user's own code, from however deep in this package."""
-    level = 1
-    while sys._getframe(level).f_globals.get("__name__", "").startswith("tinygrad_sm."):
-        level += 1
-    warnings.warn(sentence, LossWarning, stacklevel=level + 1)
-
-
-def non_finite(row: int, shape: tuple[int, ...], axis: int) -> InvalidValueError:
-    """The error for logits of `shape` with a NaN or +inf in a row, counted without the class axis.
-
-    −inf is allowed: it masks a class.
-    """
-    rows = without_axis(shape, axis)
-    at = tuple(int(i) for i in np.unravel_index(row, rows)) if rows else ()
-    where = f"row {at[0] if len(at) == 1 else at} of the logits holds" if at else "they hold"
-    return InvalidValueError(f"logits must be finite, or -inf to mask a class; {where} NaN or +inf")
+            counted = float(np.add.reduce(factor, axis=None))
+            if task.reduction == "mean" and counted and not 1e-150 < counted < 1e150:
+                _, exponent = math.frexp(factor.max())  # a power of two cancels in a mean
+                weight, factor = np.ldexp(weight, -exponent), np.ldexp(factor, -exponent)
+                counted = float(np.add.reduce(factor, axis=None))
+        task.coefficient = factor
+    if smoothing:
+        weights = np.ones(task.classes) if weight is None else weight
+        task.smooth = smoothing / task.classes * weights
+        if weight is not None and not task.smooth.sum() < sys.float_info.max / 4:
+            raise InvalidValueError(
+                "weight must not be so large that the smoothed target's sum over the classes, "
+                f"beside the weights of the target's classes, overflows; got up to {weight.max()}"
+            )
+        ones = np.ones(index.shape) if task.coefficient is None else task.coefficient
+        task.coefficient = ones * (1.0 - smoothing)
+    return counted
 
 
 def _checked_axis(axis: Any, shape: tuple[int, ...]) -> int:
@@ -212,16 +283,12 @@ def _is_integer(value: Any) -> bool:
 
 
 def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> None:
-    if type(reduction) is str and type(label_smoothing) is type(temperature) is float:
-        usual = 0.0 <= label_smoothing <= 1.0 and 1e-300 <= temperature <= 1e300
-        if usual and reduction in REDUCTIONS:
-            return
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise InvalidValueError(
             f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}; got {reduction!r}"
         )
     for name, value in (("label_smoothing", label_smoothing), ("temperature", temperature)):
-        if not isinstance(value, Real):
+        if type(value) is not float and not isinstance(value, Real):
             raise InvalidTypeError(f"{name} must be a number; got {type(value).__name__}")
     if not 0 <= label_smoothing <= 1:
         raise InvalidValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
@@ -234,7 +301,11 @@ def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> No
 def _checked_weight(weight: Any, classes: int) -> np.ndarray | None:
     if weight is None:
         return None
-    array = _array_of("weight", weight)
+    if isinstance(weight, Tensor):
+        if weight.requires_grad:
+            raise InvalidTypeError("weight is not differentiated: pass weight.detach()")
+        weight = weight.numpy()
+    array = rectangular(weight, "weight")
     if array.dtype.kind not in "biuf":
         raise InvalidTypeError(f"weight must be real numbers; got dtype {array.dtype}")
     array = array.astype(np.float64)
@@ -242,23 +313,13 @@ def _checked_weight(weight: Any, classes: int) -> np.ndarray | None:
         raise InvalidValueError(
             f"weight must have shape ({classes},), one number per class; got {array.shape}"
         )
-    if not (array[array.argmin()] >= 0 and array[array.argmax()] < math.inf):  # NaN is both
-        wrong = ~((array >= 0) & np.isfinite(array))
-        if not wrong.any():
-            return array
-        at = int(np.argmax(wrong))
+    right = (array >= 0) & (array < math.inf)
+    if not right.all():
+        at = int(np.argmin(right))
         raise InvalidValueError(
             f"weight must be finite and not negative; got {array[at]} for class {at}"
         )
     return array
-
-
-def _array_of(name: str, value: Any) -> np.ndarray:
-    if isinstance(value, Tensor):
-        if value.requires_grad:
-            raise InvalidTypeError(f"{name} is not differentiated: pass {name}.detach()")
-        return value.numpy()
-    return rectangular(value, name)
 
 
 def _checked_distribution(
@@ -287,29 +348,11 @@ def _checked_distribution(
     return soft
 
 
-def surely_finite(values: np.ndarray, limit: float = math.inf) -> bool:
-    """Whether values are finite and add up to less than a limit, by the quickest tests there are.
-
-    The extremes of a few values tell, or the sum of many.
-    """
-    flat = values.ravel(order="K")
-    if flat.size < FEW:
-        if not flat.size:
-            return True
-        bound = limit / flat.size
-        # NaN is found as both
-        return -bound < float(flat[flat.argmin()]) and float(flat[flat.argmax()]) < bound
-    with np.errstate(all="ignore"):
-        return abs(float(np.einsum("i->", flat))) < limit
-
-
 def _effective(y: Any, weight: np.ndarray | None, smoothing: float, axis: int) -> Any:
     """The effective target of a distribution, by operators: y may be an array or a Tensor."""
     if smoothing:
         y = y * (1.0 - smoothing) + smoothing / y.shape[axis]
-    if weight is not None:
-        y = y * weight.reshape([-1 if i == axis else 1 for i in range(y.ndim)]).astype(y.dtype)
-    return y
+    return y if weight is None else y * _along(weight, axis, y.ndim).astype(y.dtype)
 
 
 def _checked_index(
@@ -350,36 +393,59 @@ def _all_below(classes: int, index: np.ndarray) -> bool:
     return bool(unsigned.item(unsigned.argmax()) < classes)
 
 
-def _coefficients(
-    index: np.ndarray,
-    active: np.ndarray | None,
-    weight: np.ndarray | None,
-    smoothing: float,
-    classes: int,
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return `Task.coefficient` and `Task.smooth`."""
-    smooth = None
-    if smoothing:
-        smooth = smoothing / classes * (np.ones(classes) if weight is None else weight)
-        if weight is not None and not smooth.sum() < sys.float_info.max / 4:
-            raise InvalidValueError(
-                "weight must not be so large that the smoothed target's sum over the classes, "
-                f"beside the weights of the target's classes, overflows; got up to {weight.max()}"
-            )
-    if weight is None and active is None and not smoothing:
-        return None, smooth
-    if weight is None:
-        coefficient = np.ones(index.shape) if active is None else active.astype(np.float64)
-    else:
-        coefficient = weight[index] if active is None else weight[index] * active
-    return (coefficient * (1.0 - smoothing) if smoothing else coefficient), smooth
+def refuse_non_finite(logits: np.ndarray, axis: int) -> bool:
+    """Raise InvalidValueError if a logit is NaN or +inf; return whether none is −inf for sure."""
+    if surely_finite(logits):
+        return True
+    top = np.max(logits, axis=axis, initial=-np.inf)  # NaN if there is one
+    wrong = ~(top < np.inf)
+    if wrong.any():
+        raise non_finite(int(np.argmax(wrong)), logits.shape, axis)
+    return False
 
 
-def _checked_divisor(total: float) -> float:
-    if total:
-        return total
-    warn(
-        "no row counts towards the mean (none is there, all are ignored, or all weights are 0): "
-        "the loss and its gradient are 0"
-    )
-    return 1.0
+def non_finite(row: int, shape: tuple[int, ...], axis: int) -> InvalidValueError:
+    """The error for logits of `shape` with a NaN or +inf in a row, counted without the class axis.
+
+    −inf is allowed: it masks a class.
+    """
+    rows = without_axis(shape, axis)
+    at = tuple(int(i) for i in np.unravel_index(row, rows)) if rows else ()
+    where = f"row {at[0] if len(at) == 1 else at} of the logits holds" if at else "they hold"
+    return InvalidValueError(f"logits must be finite, or -inf to mask a class; {where} NaN or +inf")
+
+
+def surely_finite(values: np.ndarray, limit: float = math.inf) -> bool:
+    """Whether values are finite and add up to less than a limit, by the quickest tests there are.
+
+    The extremes of a few values tell, or the sum of many.
+    """
+    flat = values.ravel(order="K")
+    if flat.size < FEW:
+        if not flat.size:
+            return True
+        bound = limit / flat.size
+        # NaN is found as both
+        return -bound < float(flat[flat.argmin()]) and float(flat[flat.argmax()]) < bound
+    with np.errstate(all="ignore"):
+        return abs(float(np.einsum("i->", flat))) < limit
+
+
+def warn(sentence: str) -> None:
+    """Warn at the line of the user's own code, from however deep in this package."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").startswith("tinygrad_sm."):
+        level += 1
+    warnings.warn(sentence, LossWarning, stacklevel=level + 1)
+
+
+def as_tensor(x: Any) -> Tensor:
+    """A Tensor as it is, anything else as a constant."""
+    return x if isinstance(x, Tensor) else Tensor(x, requires_grad=False)
+
+
+def as_given(loss: Tensor, *given: Any) -> Any:
+    """The loss as a plain array, if nothing that was given is a Tensor."""
+    if loss.requires_grad or any(isinstance(x, Tensor) for x in given):
+        return loss
+    return loss.numpy()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -20,22 +20,20 @@ from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import Node, graph, kept_for_backward
 from tinygrad_sm.errors import InvalidTypeError
-from tinygrad_sm.loss.composite import check_finite, composite_cross_entropy
+from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy
-from tinygrad_sm.loss.options import Task, task_of
+from tinygrad_sm.loss.options import LossOptions, Task, refuse_non_finite, takes, task_of
 from tinygrad_sm.loss.probabilities import row_maximum, softmax
 from tinygrad_sm.study.comparison import Comparison, Contributions, Cost, ulp_text
 from tinygrad_sm.study.diagnose import Breakdown, first_breakdown, first_index, label, underflowed
 from tinygrad_sm.study.ulp import ULP_SIZES, ulp_distance
-
-if TYPE_CHECKING:
-    from tinygrad_sm.engine.signatures import LossOptions
 
 _MANY_ULPS = 1000  # from here on the number asks for a word
 _UNIT = 1e-3  # how far the sum of a distribution may be from 1, printed with 3 digits
 _ROUNDINGS = 16  # of each term in the composite, each at most half a unit
 
 
+@takes(LossOptions)
 def compare(
     logits: Any,
     target: Any,
@@ -53,7 +51,6 @@ def compare(
         form: of the composite: "naive", "shifted" or "logsumexp".
         dtype: convert the logits to this floating-point type first.
         seconds: how long to measure the time that each side takes; 0 for not at all.
-        options: as in `cross_entropy`.
 
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
@@ -64,8 +61,8 @@ def compare(
         raise InvalidTypeError(
             f"compare: logits must be float16, float32 or float64; got {a.dtype}: give a dtype"
         )
-    task = task_of(a.shape, a.dtype, target, **options)
-    check_finite(a.numpy(), task.axis)
+    task = task_of(compare, a.shape, a.dtype, target, **options)
+    refuse_non_finite(a.numpy(), task.axis)
     sides: list[Callable[[], Tensor]] = [
         lambda: composite_cross_entropy(a, target, form=form, **options),
         lambda: cross_entropy(a, target, **options),

@@ -1,0 +1,128 @@
+"""From a task and logits of any shape and dtype to the kernel's rows, and back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.loss.kernel.in_numpy import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.options import FEW, Task, non_finite, warn
+
+ONES = np.ones(FEW)
+INFINITE = {np.dtype(np.float16): 65520.0, np.dtype(np.float32): 2.0**128 - 2.0**103}
+"""What is rounded to inf."""
+KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def kernel_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    """What the kernel computes in: float16 in float32, longdouble in float64."""
+    return np.float32 if dtype.itemsize <= 4 else np.float64
+
+
+def run_on_rows(
+    logits: np.ndarray,
+    target: Any,
+    task: Task,
+    scale: Any,
+    want_grad: bool,
+    out: np.ndarray | None = None,
+    chunk: slice = slice(None),
+) -> tuple[np.ndarray, Any]:
+    """Run the kernel on logits (rows, classes), which are those of a chunk of the task's rows."""
+    asked: dict[str, Any]
+    if task.index is None:
+        asked = {"soft": _as_rows(target, task.axis)[chunk]}
+    else:
+        asked = {"index": task.index.reshape(-1)[chunk]}
+        if task.coefficient is not None:
+            asked["coefficient"] = task.coefficient.reshape(-1)[chunk]
+            asked["active"] = None if task.active is None else task.active.reshape(-1)[chunk]
+            asked["smooth"] = task.smooth
+    try:
+        return softmax_cross_entropy(
+            logits,
+            temperature=task.temperature,
+            scale=scale,
+            want_grad=want_grad,
+            out=out,
+            **asked,
+        )
+    except NonFiniteRow as error:
+        raise non_finite((chunk.start or 0) + error.row, task.shape, task.axis) from None
+
+
+def run_kernel(
+    logits: np.ndarray,
+    target: Any,
+    task: Task,
+    scale: Any,
+    want_grad: bool = True,
+    out: np.ndarray | None = None,
+) -> tuple[np.ndarray, Any]:
+    """Return the row losses and, if wanted, the gradient in the logits' shape and dtype.
+
+    `out` receives the gradient; without a copy on the way if its rows can be seen as such.
+    """
+    dtype = logits.dtype
+    rows = _as_rows(logits, task.axis)
+    if dtype not in KERNEL_DTYPES:
+        rows = rows.astype(kernel_dtype(dtype))
+    out_rows = None if out is None else _as_rows(out, task.axis)
+    direct = out_rows is not None and rows.dtype == dtype and np.may_share_memory(out_rows, out)
+    losses, gradient = run_on_rows(
+        rows, target, task, scale, want_grad, out_rows if direct else None
+    )
+    if gradient is not None:
+        gradient = _as_before(gradient, task)
+        if gradient.dtype != dtype:
+            gradient = gradient.astype(dtype)
+    if out is None:
+        return losses, gradient
+    if not direct:
+        out[...] = gradient
+    return losses, out
+
+
+def _as_rows(x: np.ndarray, axis: int) -> np.ndarray:
+    """The array as (rows, classes): a view if the class axis is the last."""
+    if x.ndim == 2 and axis == 1:
+        return x
+    return np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
+
+
+def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
+    """Undo `_as_rows`."""
+    if len(task.shape) == 2 and task.axis == 1:
+        return rows
+    return np.moveaxis(rows.reshape(*task.rows, task.classes), -1, task.axis)
+
+
+def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
+    """The loss in the shape that `reduction` asks for; warns of a masked right class."""
+    infinite = INFINITE.get(dtype, math.inf)
+    if task.reduction == "none":
+        if not np.maximum.reduce(losses, initial=0.0) < infinite:
+            _warn_of_infinity()
+        with np.errstate(over="ignore"):
+            return losses.reshape(task.rows).astype(dtype, copy=False)
+    total: Any
+    if losses.size == 1:
+        total = losses.item()
+    elif losses.size <= FEW and dtype == np.float32:  # the quickest sum has digits enough
+        total = losses.dot(ONES[: losses.size])
+    else:  # in extended precision the sum costs no digits of its own
+        total = np.add.reduce(losses, dtype=np.longdouble)
+    mean = total / task.divisor
+    if abs(mean) >= infinite:
+        mean = math.copysign(math.inf, mean)
+        _warn_of_infinity()
+    return np.array(mean, dtype)
+
+
+def _warn_of_infinity() -> None:
+    warn(
+        "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
+        "the others; its gradient is finite"
+    )
