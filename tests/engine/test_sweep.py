@@ -539,11 +539,16 @@ def test_an_input_that_is_asked_for_twice_has_two_gradients():
 # What is likely a mistake -------------------------------------------------------------------------
 
 
-def test_parameters_that_are_rebound_for_ever_are_told():
+def gradient_by_backward(loss, w):
+    loss.backward()
+    return w.grad
+
+
+@pytest.mark.parametrize("gradient", [gradient_by_backward, tg.grad])
+def test_parameters_that_are_rebound_for_ever_are_told(gradient):
     def steps(count, w):
         for _ in range(count):
-            (w * w).sum().backward()
-            w = w - 0.01 * w.grad
+            w = w - 0.01 * gradient((w * w).sum(), w)
         return w
 
     w = steps(10, tg.Tensor([1.0, 2.0]))  # a few are nobody's business
@@ -561,6 +566,9 @@ def test_passes_that_are_no_mistake_are_not_told():
     y = (h * 2.0).sum()
     for _ in range(60):  # one loss again and again
         y.backward()
+    w = x
+    for _ in range(60):  # steps that are to be differentiated themselves
+        w = w - 0.01 * tg.grad((w * w).sum(), w, create_graph=True)
     for n in range(1, 60):  # graphs of growing size, each twice
         z = x
         for _ in range(n):

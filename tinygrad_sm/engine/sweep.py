@@ -128,16 +128,16 @@ def backward(
                 again += t._first is not None
                 t._grad = _total(t._grad, g)
                 t._grad_shared = False
-    _check_growth(again)
+    _check_growth(again, stacklevel=4)
     return record
 
 
-def _check_growth(again: int) -> None:
+def _check_growth(again: int, stacklevel: int) -> None:
     """Warn if each of many passes went on through all that the ones before had gone through.
 
-    `again` counts the computed Tensors of a pass that had a gradient before: none in a usual
-    training loop, as many in each pass through a graph that several losses share, and always more
-    if parameters are rebound to what was computed of them.
+    `again` counts the computed Tensors of a pass that had a gradient before, or that are older than
+    all that is asked for: none in a usual training loop, as many in each pass through a graph that
+    several losses share, and always more if parameters are rebound to what was computed of them.
     """
     global _grown
     last, times = _grown
@@ -148,7 +148,7 @@ def _check_growth(again: int) -> None:
             "w = w - step records all steps for ever; write `with tg.no_grad(): w -= step`, "
             "or detach() what is kept from one step to the next",
             GradientWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 
@@ -193,6 +193,9 @@ def grad(
     order = _recorded(output)
     seed = _seed(output, gradient, create_graph)
     cotangents, shared = _sweep(order, output, seed, create_graph, None)
+    if not create_graph and wanted:  # else the steps so far may be meant to be differentiated
+        oldest = min(x._id for x in wanted)
+        _check_growth(sum(t._id < oldest and t._first is not None for t in order), stacklevel=3)
     found: list[Any] = []
     for i, x in enumerate(wanted, 1):
         g = cotangents.get(x._id)
