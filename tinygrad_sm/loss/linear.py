@@ -28,6 +28,7 @@ from tinygrad_sm.loss.options import (
     Task,
     as_given,
     as_tensor,
+    is_integer,
     refuse_others,
     takes,
     task_of,
@@ -55,23 +56,18 @@ def _chunks(rows: int, size: int) -> Iterator[slice]:
 
 
 def _run_chunks(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    target: Any,
-    task: Task,
-    scale: Any,
-    wanted: frozenset[str],
-    chunk_rows: int,
+    arrays: tuple[Any, ...], task: Task, scale: Any, wanted: frozenset[str], chunk_rows: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the row losses and the wanted gradients by name, in the shapes of 2-D inputs."""
-    dtype = kernel_dtype(np.result_type(x, weight, bias))
-    x, weight, bias = (np.asarray(each, dtype) for each in (x, weight, bias))
+    *numbers, target = arrays
+    dtype = kernel_dtype(np.result_type(*numbers))
+    x, weight, bias = (np.asarray(each, dtype) for each in numbers)
     x = x.reshape(-1, x.shape[-1])
     rows, classes = len(x), len(weight)
     losses = np.empty(rows)
     logits = np.empty((min(chunk_rows, rows), classes), dtype)
-    found = _zeros(wanted, x, weight)
+    shapes = {"x": x.shape, "weight": weight.shape, "bias": (classes,)}
+    found = {name: np.zeros(shapes[name], dtype) for name in wanted}
     for chunk in _chunks(rows, chunk_rows):
         a = np.matmul(x[chunk], weight.T, out=logits[: chunk.stop - chunk.start])
         if bias.ndim:
@@ -80,34 +76,21 @@ def _run_chunks(
         losses[chunk], g = run_on_rows(
             a, target, task, own, bool(wanted), out=a if wanted else None, chunk=chunk
         )
-        if g is not None:
-            _use(g, x[chunk], weight, found, chunk)
+        if "x" in wanted:
+            np.matmul(g, weight, out=found["x"][chunk])
+        if "weight" in wanted:
+            _add_product(found["weight"], g, x[chunk])
+        if "bias" in wanted:
+            found["bias"] += g.sum(axis=0)
     return losses, found
 
 
-def _zeros(wanted: frozenset[str], x: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
-    shapes = {"x": x.shape, "weight": weight.shape, "bias": weight.shape[:1]}
-    return {name: np.zeros(shapes[name], x.dtype) for name in sorted(wanted)}
-
-
-def _use(
-    g: np.ndarray, x: np.ndarray, weight: np.ndarray, found: dict[str, np.ndarray], chunk: slice
-) -> None:
-    """Add what the gradient of one chunk's logits means for x, weight and bias."""
-    if "x" in found:
-        np.matmul(g, weight, out=found["x"][chunk])
-    if "weight" in found:
-        # a product as large as W itself would be memory that the chunks were to save
-        height = min(len(weight), max(1, PRODUCT_BYTES // max(1, x[:1].nbytes)))
-        product = np.empty((height, x.shape[1]), x.dtype)
-        for some in _chunks(len(weight), height):
-            total = found["weight"][some]
-            if chunk.start == 0:
-                np.matmul(g[:, some].T, x, out=total)
-            else:
-                total += np.matmul(g[:, some].T, x, out=product[: len(total)])
-    if "bias" in found:
-        found["bias"] += g.sum(axis=0)
+def _add_product(total: np.ndarray, g: np.ndarray, x: np.ndarray) -> None:
+    """Add Gᵀ x in parts: a product as large as W itself would be memory that chunks are to save."""
+    height = min(len(total), max(1, PRODUCT_BYTES // max(1, x[:1].nbytes)))
+    product = np.empty((height, x.shape[1]), x.dtype)
+    for some in _chunks(len(total), height):
+        total[some] += np.matmul(g[:, some].T, x, out=product[: some.stop - some.start])
 
 
 def _forward(
@@ -116,39 +99,28 @@ def _forward(
     """Softmax-cross-entropy of x Wᵀ + b, as `linear_cross_entropy` describes it."""
     # one number multiplies all of a mean's gradients; with "none" each row's is known only later
     wanted = frozenset() if task.reduction == "none" else saved.wanted
-    losses, saved.found = _run_chunks(
-        x, weight, bias, target, task, 1.0 / task.divisor, wanted, chunk_rows
-    )
+    arrays = (x, weight, bias, target)
+    losses, saved.found = _run_chunks(arrays, task, 1.0 / task.divisor, wanted, chunk_rows)
     return reduced(losses, task, np.result_type(x, weight, bias))
 
 
-def _vjp(name: str) -> Any:
+def _vjp(name: str, position: int) -> Any:
     """The vjp for the argument `name`: take the gradient that is there, or find all anew."""
 
-    def vjp(
-        g: Any,
-        loss: Any,
-        x: Any,
-        weight: Any,
-        bias: Any,
-        target: Any,
-        task: Task,
-        saved: _Gradients,
-        chunk_rows: int,
-    ) -> Any:
+    def vjp(g: Any, loss: Any, *arrays: Any, task: Task, saved: _Gradients, chunk_rows: int) -> Any:
         if isinstance(g, Tensor):
-            return _on_tensors(name, g, x, weight, bias, target, task)
+            return _on_tensors(name, task, g, *arrays)
         # float16 is computed in float32, which has digits for any cotangent
         last = task.reduction != "none" and (g == 1 or g.dtype == np.float16 or scales_last(g))
         if name not in saved.found or saved.cotangent is not (None if last else g):
             scale = np.float64(1.0) if last else g.reshape(-1 if g.ndim else ()).astype(np.float64)
             wanted, scale = saved.wanted | {name}, scale / task.divisor
-            _, saved.found = _run_chunks(x, weight, bias, target, task, scale, wanted, chunk_rows)
+            _, saved.found = _run_chunks(arrays, task, scale, wanted, chunk_rows)
             saved.cotangent = None if last else g
         gradient = saved.found.pop(name)  # given away: the receiver may change it
         if last and g != 1:
             gradient *= g
-        return gradient.reshape(np.shape({"x": x, "weight": weight, "bias": bias}[name]))
+        return gradient.reshape(np.shape(arrays[position]))
 
     return vjp
 
@@ -157,7 +129,7 @@ def _logits(x: Any, weight: Any, bias: Any) -> Any:
     return p.add(p.matmul(x, p.transpose(weight)), bias)
 
 
-def _on_tensors(name: str, g: Any, x: Any, weight: Any, bias: Any, target: Any, task: Task) -> Any:
+def _on_tensors(name: str, task: Task, g: Any, x: Any, weight: Any, bias: Any, target: Any) -> Any:
     """The same gradients by differentiable operations, for second derivatives."""
     at_logits = logits_cotangent(g, _logits(x, weight, bias), target, task)
     if name == "x":
@@ -168,18 +140,17 @@ def _on_tensors(name: str, g: Any, x: Any, weight: Any, bias: Any, target: Any, 
     return p.matmul(p.transpose(by_row), p.reshape(x, shape=(-1, x.shape[-1])))
 
 
-def _target_vjp(
-    g: Any, loss: Any, x: Any, weight: Any, bias: Any, target: Any, task: Task, **_: Any
-) -> Any:
-    return target_cotangent(g, _logits(x, weight, bias), target, task)
+def _target_vjp(g: Any, loss: Any, *arrays: Any, task: Task, **_: Any) -> Any:
+    *numbers, target = arrays
+    return target_cotangent(g, _logits(*numbers), target, task)
 
 
 linear_softmax_with_loss = def_primitive(
     "LinearSoftmaxWithLoss",
     _forward,
-    _vjp("x"),
-    _vjp("weight"),
-    _vjp("bias"),
+    _vjp("x", 0),
+    _vjp("weight", 1),
+    _vjp("bias", 2),
     _target_vjp,
     integers=True,
     kind="loss",
@@ -293,7 +264,7 @@ def _checked_chunk(chunk_rows: Any, shape: tuple[int, ...]) -> int:
     if chunk_rows is None:
         rows = int(np.prod(shape[:-1], dtype=np.intp))
         return max(ROWS_FOR_SPEED, -(-rows // SHARE_OF_LOGITS))
-    if not isinstance(chunk_rows, (int, np.integer)) or isinstance(chunk_rows, bool):
+    if not is_integer(chunk_rows):
         raise InvalidTypeError(f"chunk_rows must be an integer; got {chunk_rows!r}")
     if chunk_rows < 1:
         raise InvalidValueError(f"chunk_rows must be at least 1; got {chunk_rows}")

@@ -262,7 +262,7 @@ def _aim_at_classes(
 
 
 def _checked_axis(axis: Any, shape: tuple[int, ...]) -> int:
-    if not _is_integer(axis):
+    if not is_integer(axis):
         raise InvalidTypeError(f"axis must be an integer; got {type(axis).__name__}")
     if not shape:
         raise InvalidValueError("logits must have a class axis; got a single number")
@@ -278,7 +278,8 @@ def _checked_axis(axis: Any, shape: tuple[int, ...]) -> int:
     return number
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Whether a value is a whole number, and no truth value."""
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
@@ -359,7 +360,7 @@ def _checked_index(
     given: Any, classes: int, ignore_index: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return valid class indices, and which rows count (None: all of them)."""
-    if not _is_integer(ignore_index):
+    if not is_integer(ignore_index):
         raise InvalidTypeError(f"ignore_index must be an integer; got {ignore_index!r}")
     if given.size == 0:
         return np.zeros(given.shape, np.intp), None
@@ -370,21 +371,19 @@ def _checked_index(
             + (", which target.astype(int) makes of whole ones" if given.dtype.kind == "f" else "")
         )
     index = np.array(given, np.intp)  # our own: the owner may change it before backward
+    active = None
+    if ignore_index >= 0 or not _all_below(classes, index):
+        active = given != ignore_index
+        index[~active] = 0
+        if not _all_below(classes, index):
+            wrong = (index < 0) | (index >= classes)
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise LabelError(
+                f"target must be class indices from 0 to {classes - 1} (or ignore_index "
+                f"{ignore_index}); got {given[at]}" + (f" at {at}" if at else "")
+            )
     index.setflags(write=False)
-    if ignore_index < 0 and _all_below(classes, index):
-        return index, None
-    ignored = given == ignore_index
-    valid = index.copy()
-    valid[ignored] = 0
-    if not _all_below(classes, valid):
-        wrong = (valid < 0) | (valid >= classes)
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise LabelError(
-            f"target must be class indices from 0 to {classes - 1} (or ignore_index "
-            f"{ignore_index}); got {given[at]}" + (f" at {at}" if at else "")
-        )
-    valid.setflags(write=False)
-    return valid, ~ignored if np.count_nonzero(ignored) else None
+    return index, None if active is None or active.all() else active
 
 
 def _all_below(classes: int, index: np.ndarray) -> bool:
