@@ -5,6 +5,7 @@ It stands beside the package because whatever is in the package loads NumPy firs
 
 import os
 import signal
+import sys
 
 
 def main() -> None:
@@ -12,12 +13,19 @@ def main() -> None:
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored
     if ours:
         signal.signal(signal.SIGINT, _end)
-    from tinygrad_sm.cli import main as run  # noqa: PLC0415  the handler comes first
-
-    if ours:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        from tinygrad_sm.cli import main as run  # noqa: PLC0415  the handler comes first
+
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         run()
+    except ModuleNotFoundError as error:  # pictures load their packages when they are drawn
+        package = str(error.name).partition(".")[0]
+        sys.stderr.write(
+            f"tinygrad-sm: the command needs the package {package}, which is not installed: "
+            f"python -m pip install {package}\n"
+        )
+        sys.exit(2)
     finally:
         if ours:
             signal.signal(signal.SIGINT, _end)
