@@ -1,0 +1,101 @@
+"""What the README and the pages of `docs` show is what the project does."""
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tinygrad_sm.cli.entry import run
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [*ROOT.glob("*.md"), *sorted(ROOT.glob("docs/*.md")), ROOT / "examples/README.md"]
+}
+README = PAGES["README.md"]
+EXAMPLES = [name for name, text in PAGES.items() if ">>> " in text]
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_its_python_examples_give_what_they_show(page, tmp_path):
+    """In a Python of its own, since what one page defines is no business of another."""
+    done = subprocess.run(
+        [sys.executable, "-m", "doctest", str(ROOT / page)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_pages_that_show_python_are_many():
+    assert len(EXAMPLES) >= 7
+    assert len(doctest.DocTestParser().get_examples(PAGES["docs/from-scratch.md"])) > 40
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_every_block_of_python_is_one_that_runs(page):
+    assert not re.findall(r"^\s*```py(?:thon)?$\n(?!\s*>>> )", PAGES[page], re.M)
+    for block in re.findall(r"```pycon\n(.*?)```", PAGES[page], re.DOTALL):
+        assert block.strip().startswith(">>> ")
+        assert block.rstrip(" ").endswith("\n\n"), "doctest takes the fence for output"
+
+
+SHOWN = re.findall(r"<!-- shown: tinygrad-sm (.*?) -->\n```text\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize(("command", "text"), SHOWN, ids=[command for command, _ in SHOWN])
+def test_its_commands_print_what_it_shows(command, text, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(command.split()) == 0
+    assert capsys.readouterr().out.startswith(text)
+
+
+def test_a_command_is_shown():
+    assert SHOWN
+
+
+def test_the_readme_is_read_in_three_minutes():
+    text = re.sub(r"```.*?```|<!--.*?-->", "", README, flags=re.DOTALL)
+    assert 300 < len(re.findall(r"\w[^\s|]*", text)) <= 700
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_it_links_to_exists(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", PAGES[page])
+    for link in links:
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_links_are_found():
+    assert len(re.findall(r"\]\((?!http)([^)]+)\)", README)) > 10
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_that_it_names_exists(page):
+    named = re.findall(r"`((?:\w[\w.-]*/)+[\w.-]*)`", PAGES[page])
+    for path in named:
+        assert (ROOT / path).exists() or path.startswith("out/"), path
+
+
+@pytest.mark.parametrize("page", [name for name in PAGES if name.startswith("docs/")])
+def test_every_page_is_on_the_site(page):
+    name = page.removeprefix("docs/")
+    assert re.search(rf"\b{re.escape(name)}$", (ROOT / "mkdocs.yml").read_text(), re.M)
+
+
+def test_the_picture_of_the_proof_holds_todays_figures():
+    from docs.make import comparison
+
+    def words(svg: str) -> list[str]:
+        return re.findall(r"<text[^>]*>(.*?)</text>", svg)
+
+    kept = (ROOT / "docs" / "comparison.svg").read_text(encoding="utf-8")
+    assert words(kept) == words(comparison().render("svg").decode())
+    assert len(words(kept)) > 30
