@@ -1,4 +1,4 @@
-"""The results as tables on the terminal, as JSON and as Markdown for the README."""
+"""The results as tables on the terminal, as JSON and as Markdown for the documentation."""
 
 from __future__ import annotations
 

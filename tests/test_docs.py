@@ -39,12 +39,21 @@ def test_the_pages_that_show_python_are_many():
     assert len(doctest.DocTestParser().get_examples(PAGES["docs/from-scratch.md"])) > 40
 
 
-@pytest.mark.parametrize("page", EXAMPLES)
-def test_every_block_of_python_is_one_that_runs(page):
-    assert not re.findall(r"^\s*```py(?:thon)?$\n(?!\s*>>> )", PAGES[page], re.M)
-    for block in re.findall(r"```pycon\n(.*?)```", PAGES[page], re.DOTALL):
-        assert block.strip().startswith(">>> ")
-        assert block.rstrip(" ").endswith("\n\n"), "doctest takes the fence for output"
+SOURCE = "\n".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("tinygrad_sm", "viz", "examples")
+    for path in ROOT.glob(f"{folder}/**/*.py")
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_its_python_runs_or_is_quoted_from_a_file(page):
+    for kind, block in re.findall(r"```(py\w+)\n(.*?)```", PAGES[page], re.DOTALL):
+        if kind == "pycon":
+            assert block.strip().startswith(">>> ")
+            assert block.rstrip(" ").endswith("\n\n"), "doctest would take the fence for output"
+        else:
+            assert all(line in SOURCE for line in block.splitlines()), block
 
 
 SHOWN = re.findall(r"<!-- shown: tinygrad-sm (.*?) -->\n```text\n(.*?)```", README, re.DOTALL)
@@ -88,6 +97,28 @@ def test_every_path_that_it_names_exists(page):
 def test_every_page_is_on_the_site(page):
     name = page.removeprefix("docs/")
     assert re.search(rf"\b{re.escape(name)}$", (ROOT / "mkdocs.yml").read_text(), re.M)
+
+
+def test_every_public_name_is_on_the_api_page():
+    import tinygrad_sm as tg
+    import viz
+
+    page = PAGES["docs/api.md"]
+    pulled = set(re.findall(r"^::: (\S+)$", page, re.M))
+    for package in (tg, viz):
+        for name in package.__all__:
+            value = getattr(package, name)
+            if not isinstance(value, type(tg.exp)):  # the primitives are listed by an example there
+                assert {f"{package.__name__}.{name}", value.__module__} & pulled, name
+
+
+def test_the_hooks_are_the_checks_of_ci():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    commands = re.findall(r"entry: (.+)", hooks)
+    checks = (ROOT / ".ci/run").read_text(encoding="utf-8").replace("format --check", "format")
+    assert len(commands) == 3
+    for command in commands:
+        assert f"\n{command}" in checks
 
 
 def test_the_picture_of_the_proof_holds_todays_figures():

@@ -267,7 +267,7 @@ def def_primitive(
             no function.
         InvalidValueError: if the name is taken, or `kind` is none of these.
 
-    Example:
+    Examples:
         >>> import numpy as np, tinygrad_sm as tg
         >>> softplus = tg.def_primitive(
         ...     "softplus_example", lambda x: np.logaddexp(0, x), lambda g, y, x: g * tg.sigmoid(x)

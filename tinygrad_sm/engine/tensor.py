@@ -193,7 +193,7 @@ class Tensor:
         InvalidTypeError: the elements are not real numbers (text, objects, complex numbers).
         InvalidValueError: nested lists of unequal lengths.
 
-    Example:
+    Examples:
         >>> a = Tensor([2.0, 1.0, 0.1], name="a")
         >>> (a * a).sum().backward()
         >>> a.grad

@@ -48,8 +48,9 @@ def composite_cross_entropy(
     """Softmax-cross-entropy from `exp`, `sum`, `div` and `log`, one node per operation.
 
     Args:
-        logits, target: as in `cross_entropy`.
         form: "naive" (as on paper; overflows and underflows), "shifted" or "logsumexp".
+
+    The other arguments are those of `cross_entropy`.
 
     Returns:
         As `cross_entropy`. The nodes are named e, s, p, L (and z = a/T, d = a − m, lse), and

@@ -160,7 +160,7 @@ def cross_entropy(logits: Any, target: Any, **options: Unpack[LossOptions]) -> A
 
     Loss and gradient are within 5 ULP of the exact values, also times whatever cotangent comes from
     above. Where a smoothed or soft target makes s·p − y a difference that cancels, they are within
-    5 ULP of its larger term; the README, "Where each form breaks", says which.
+    5 ULP of its larger term; `docs/accuracy.md` says which.
 
     Where it departs from torch.nn.functional.cross_entropy: the class axis is the last by default;
     a mean over no rows is 0, with a warning, instead of NaN; distributions whose sum is not 1
@@ -281,7 +281,7 @@ class SoftmaxWithLoss:
         y: the probabilities softmax(x / temperature), of x's shape.
         t: the target as it was given.
 
-    Example:
+    Examples:
         >>> layer = SoftmaxWithLoss()
         >>> loss = layer.forward([2.0, 1.0, 0.1], [1, 0, 0])
         >>> layer.backward().round(3)

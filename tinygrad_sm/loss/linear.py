@@ -202,6 +202,8 @@ def linear_cross_entropy(
         chunk_rows: how many rows of logits to hold at once; None chooses by the shapes, so that
             a chunk is a small share of the logits and still large enough for matrix products.
 
+    The other options are those of `cross_entropy`.
+
     Returns:
         A Tensor of shape () or, with "none", (...); for plain arrays a plain array.
 

@@ -69,7 +69,7 @@ def gradcheck(
             depends on one, or it is no function.
         InvalidValueError: `order` is neither 1 nor 2, or `directions` is less than 1.
 
-    Example:
+    Examples:
         >>> import numpy as np, tinygrad_sm as tg
         >>> gradcheck(lambda x: tg.exp(x) * x, np.array([0.5, 2.0]), order=2).ok
         True
