@@ -10,7 +10,7 @@ import tinygrad_sm as tg
 from benchmarks.problems import Problem
 from benchmarks.timing import Run
 from tinygrad_sm.fusion import RULES
-from tinygrad_sm.fusion.fusing import Plans
+from tinygrad_sm.fusion.front import Plans
 from tinygrad_sm.fusion.plan import Plan
 from tinygrad_sm.fusion.snapshot import Snapshot
 

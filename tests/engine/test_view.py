@@ -174,3 +174,17 @@ def test_a_comparison_can_be_copied_and_sent(logits, reduction):
         assert str(again) == str(found)
         assert again.to_dict() == found.to_dict()
         assert len(again.composite_trace.steps) == len(found.composite_trace.steps)
+
+
+def test_a_leaf_shows_what_was_used_and_a_leaf_alone_what_it_holds():
+    a = tg.Tensor([1.0, 2.0])
+    used = a * 2
+    a.data[:] = 5.0
+    assert tg.graph(used).nodes[0].value.tolist() == [1.0, 2.0]
+    assert tg.graph(a).nodes[0].value.tolist() == [5.0, 5.0]
+
+
+def test_a_python_number_is_told_from_an_array_of_one():
+    a = tg.Tensor([1.0, 2.0], dtype="float32")
+    weak = [n.weak for n in tg.graph(a * 2.0 + np.float32(3)).nodes if n.op == "constant"]
+    assert weak == [True, False]

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import tinygrad_sm as tg
-from tinygrad_sm.engine.primitive import TABLE
 from tinygrad_sm.fusion import RULES, Number, Op, Rule, Var
-from tinygrad_sm.fusion.fusing import Plans
+from tinygrad_sm.fusion.front import Plans
 from tinygrad_sm.fusion.rules import ALMOST
 from tinygrad_sm.fusion.snapshot import Snapshot
 from tinygrad_sm.fusion.vocabulary import times, total
@@ -493,8 +492,7 @@ def test_a_masked_class_may_be_minus_inf():
     np.testing.assert_array_equal(a.grad[[0, 1], [2, 0]], 0.0)
 
 
-def test_primitives_with_the_names_of_the_search_stay_what_they_are(monkeypatch):
-    monkeypatch.setattr("tinygrad_sm.engine.primitive.TABLE", dict(TABLE))
+def test_primitives_with_the_names_of_the_search_stay_what_they_are(table_as_it_was):
     names = ("scale", "pick", "leaf", "number", "loss", "masked")
     own = [tg.def_primitive(name, lambda x: 2 * x, lambda g, y, x: 2 * g) for name in names]
     a = tg.Tensor(LOGITS)

@@ -202,8 +202,7 @@ def test_what_the_probability_of_a_class_is_worth():
     np.testing.assert_allclose(tg.grad(fused.sum(), a)[0, 1], 0.19661193324148185, rtol=1e-14)
 
 
-def test_primitives_with_parameters_of_any_kind(monkeypatch):
-    monkeypatch.setattr("tinygrad_sm.engine.primitive.TABLE", dict(TABLE))
+def test_primitives_with_parameters_of_any_kind(table_as_it_was):
     own = tg.def_primitive(
         "times a sum",
         lambda x, by, axis=None, temperature="hot": x * sum(by["all"]),

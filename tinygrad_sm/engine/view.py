@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache, cached_property
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,9 @@ CONSTANT = "constant"
 """The `op` of an array, a number or a Tensor that no gradient is wanted for."""
 
 
+_name_of = cache(str)  # of a dtype, which NumPy takes long for
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """One node of a graph.
@@ -38,9 +42,9 @@ class Node:
         inputs: ids of the arguments, in their order; one that is used twice stands twice.
         params: the primitive's keyword parameters, e.g. ``{"axis": -1}``, read-only.
         groups: names of the stages that it belongs to, outermost first.
-        value: the array, read-only.
         tensor: the Tensor behind it; None for a plain array or number, and in a copy of the node,
             which is pickled without what computed it.
+        weak: whether it was a Python number, which takes the dtype of what stands beside it.
     """
 
     id: int
@@ -51,17 +55,27 @@ class Node:
     inputs: tuple[int, ...]
     params: Mapping[str, Any] = field(repr=False)
     groups: tuple[str, ...] = field(repr=False)
-    value: np.ndarray = field(repr=False)
+    _value: np.ndarray | None = field(repr=False)  # None: what the Tensor has computed
     tensor: Tensor | None = field(repr=False)
+    weak: bool = field(default=False, repr=False)
 
     @property
     def primitive(self) -> Primitive | None:
         """What is known of the operation; None for a leaf or constant."""
         return TABLE[self.op] if self.inputs else None
 
+    @property
+    def value(self) -> np.ndarray:
+        """The array, read-only."""
+        if self._value is not None:
+            return self._value
+        assert self.tensor is not None
+        return self.tensor.numpy()
+
     def __reduce__(self) -> Any:
         facts = {one.name: getattr(self, one.name) for one in fields(self)}
-        return _copied, (facts | {"params": dict(self.params), "tensor": None},)
+        plain = {"params": dict(self.params), "_value": self.value, "tensor": None}
+        return _copied, (facts | plain,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +92,23 @@ class Graph:
 
     Attributes:
         nodes: all nodes, the inputs of each before it; ``nodes[i].id == i``.
-        edges: one per argument, by target and argument number.
         output: id of the node that the view was made from.
     """
 
     def __init__(self, nodes: tuple[Node, ...], output: int) -> None:
         self.nodes = nodes
         self.output = output
-        self.edges = tuple(
-            Edge(source, node.id, i) for node in nodes for i, source in enumerate(node.inputs)
+
+    @cached_property
+    def _by_tensor(self) -> dict[int, Node]:
+        return {n.tensor._id: n for n in self.nodes if n.tensor is not None}
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """One per argument, by target and argument number."""
+        return tuple(
+            Edge(source, node.id, i) for node in self.nodes for i, source in enumerate(node.inputs)
         )
-        self._by_tensor = {n.tensor._id: n for n in nodes if n.tensor is not None}
 
     def __reduce__(self) -> Any:
         return Graph, (self.nodes, self.output)
@@ -156,37 +176,38 @@ def graph(output: Tensor) -> Graph:
     tensors = [output]
     seen = {output._id}
     for t in tensors:  # grows while it is walked
-        for x in t._inputs:
-            if x is not None and x._id not in seen:
+        for x in t._operands:
+            if isinstance(x, Tensor) and x._id not in seen:
                 seen.add(x._id)
                 tensors.append(x)
     tensors.sort(key=attrgetter("_id"))
-    used = {output._id: output._now} | {  # what operations saw of leaves that may have changed
-        x._id: arg
-        for t in tensors
-        if t._snapshots is not None
-        for x, arg in zip(t._operands, t._snapshots, strict=True)
-        if isinstance(x, Tensor)
-    }
+    used = {output._id: output._now} if output._op is None else {}
+    for t in tensors:  # what operations saw of leaves that may have changed
+        if t._snapshots is not None:
+            used |= {
+                x._id: arg
+                for x, arg in zip(t._operands, t._snapshots, strict=True)
+                if isinstance(x, Tensor)
+            }
     nodes: list[Node] = []
     by_tensor: dict[int, int] = {}
     by_array: dict[int, int] = {}  # keyed by id(): only to see that two arguments are one array
     for t in tensors:
         inputs = []
-        for x, arg in zip(t._inputs, t._args, strict=True):
-            if x is not None:
+        for x in t._operands:
+            if isinstance(x, Tensor):
                 inputs.append(by_tensor[x._id])
                 continue
-            is_array = isinstance(arg, np.ndarray)
-            known = by_array.get(id(arg)) if is_array else None
+            is_array = isinstance(x, np.ndarray)
+            known = by_array.get(id(x)) if is_array else None
             if known is None:
                 known = len(nodes)
-                nodes.append(_constant(known, arg, t._groups))
+                nodes.append(_constant(known, x, t._groups))
                 if is_array:
-                    by_array[id(arg)] = known
+                    by_array[id(x)] = known
             inputs.append(known)
         by_tensor[t._id] = len(nodes)
-        nodes.append(_node(len(nodes), t, tuple(inputs), used.get(t._id, t._array)))
+        nodes.append(_node(len(nodes), t, tuple(inputs), used.get(t._id)))
     return Graph(tuple(nodes), by_tensor[output._id])
 
 
@@ -248,21 +269,28 @@ def _arrays_in(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
             yield from _arrays_in(getattr(value, one.name), one.name)
 
 
-def _node(id: int, t: Tensor, inputs: tuple[int, ...], value: np.ndarray) -> Node:
+def _node(id: int, t: Tensor, inputs: tuple[int, ...], value: np.ndarray | None) -> Node:
     op = t.op or (LEAF if t.requires_grad else CONSTANT)
     name = None if t.name is None else str(t.name)
     params = MappingProxyType(t._params)  # several Tensors may share the one dictionary
-    array = read_only(value, locked=value is not t._lent)
-    return Node(id, op, name, t.shape, str(t.dtype), inputs, params, t._groups, array, t)
+    if t._op is None:
+        value = t._array if value is None else value
+        value = read_only(value, locked=value is not t._lent)
+    else:
+        value = None  # as it is computed, once, whoever asks
+    return Node(id, op, name, t.shape, _name_of(t.dtype), inputs, params, t._groups, value, t)
 
 
 def _copied(facts: dict[str, Any]) -> Node:
     """A node that was pickled, read-only as ever."""
     params = MappingProxyType(facts["params"])
-    return Node(**facts | {"params": params, "value": read_only(facts["value"])})
+    return Node(**facts | {"params": params, "_value": read_only(facts["_value"])})
 
 
 def _constant(id: int, value: Any, groups: tuple[str, ...]) -> Node:
     array = read_only(np.asarray(value))
     params: Mapping[str, Any] = MappingProxyType({})
-    return Node(id, CONSTANT, None, array.shape, str(array.dtype), (), params, groups, array, None)
+    weak = isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
+    return Node(
+        id, CONSTANT, None, array.shape, str(array.dtype), (), params, groups, array, None, weak
+    )

@@ -10,14 +10,15 @@ Where to start reading: the rules, then what carries them out, in the order in w
     snapshot     a recorded graph, parted in structure and data
     terms        the structure as terms; equal terms are one object
     rewriting    the loop that applies rules until none fits
-    extraction   from the rewritten terms to instructions: what is kept, done again, made
+    extraction   from the rewritten terms to instructions: what stays, is done again, is made
     plan         what was found, and carrying the instructions out
+    near_misses  what stayed although a single thing kept a rule from fitting
     result       what `fuse` returns: the new output, the rewrites, the near misses
-    fusing       `fuse` and `fusing`, and the plans that are remembered from graph to graph
+    front        `fuse` and `fusing`, and the plans that are remembered from graph to graph
     deferred     why naive code inside `fusing` is not even computed where it was replaced
 """
 
-from tinygrad_sm.fusion.fusing import fuse, fusing
+from tinygrad_sm.fusion.front import fuse, fusing
 from tinygrad_sm.fusion.patterns import Const, Either, Number, Op, Rule, Var, maybe
 from tinygrad_sm.fusion.result import FuseResult, NearMiss, Rewrite
 from tinygrad_sm.fusion.rules import RULES

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from tinygrad_sm.engine.primitive import TABLE
-from tinygrad_sm.engine.tensor import Tensor, record, recording
+from tinygrad_sm.engine.tensor import Tensor, group, recording
+from tinygrad_sm.engine.view import Node
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.fusion.extraction import Extraction, Instruction, Keep, Make, Redo
+from tinygrad_sm.fusion.extraction import Extraction, Instruction
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.rewriting import Rewriting, Step
 from tinygrad_sm.fusion.snapshot import Row, Snapshot, terms_of
-from tinygrad_sm.fusion.terms import LOSS_NODE, Numbers, Slot, Term, Terms, walk
+from tinygrad_sm.fusion.terms import LOSS_NODE, Numbers, Slot, Term, Terms
 from tinygrad_sm.fusion.vocabulary import LINEAR_LOSS, LOSS, PRIMITIVE, build
 
 
@@ -41,21 +43,17 @@ class Found:
     operations_saved: int
     bytes_saved: int
 
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """A place that almost matched: the row, what was meant, and what is missing."""
-
-    row: int
-    meant: str
-    missing: str
+    @property
+    def pays(self) -> bool:
+        """Whether it is worth while: a rule that is there to save has to save something."""
+        return self.operations_saved > 0 or self.bytes_saved > 0 or not self.rule.saves
 
 
 class Plan:
     """How to make the new graph.
 
     Attributes:
-        instructions: in the order in which they are carried out; the last is the output.
+        extraction: with the instructions, in the order in which they are carried out.
         found: the replacements.
         reads: the numbers that the search looked at: other values need another search.
     """
@@ -63,7 +61,6 @@ class Plan:
     def __init__(self, snapshot: Snapshot, rules: Collection[Rule]) -> None:
         terms = Terms()
         numbers = Numbers(snapshot.slots)
-        rows = snapshot.key[0]
         originals = terms_of(snapshot.key, terms)
 
         def search(alone: Collection[int]) -> tuple[Extraction, tuple[Found, ...]]:
@@ -71,27 +68,24 @@ class Plan:
             normals = [rewriting.normal(term) for term in originals]
             useless: set[int] = set()
             while True:
-                extraction = Extraction(rows, normals, terms, rewriting.fused, useless)
+                extraction = Extraction(snapshot.key[0], normals, terms, rewriting.fused, useless)
                 found = _found(originals, rewriting, extraction)
-                more = {normals[each.matched[-1]].id for each in found if not _pays(each)}
+                more = {normals[each.matched[-1]].id for each in found if not each.pays}
                 if not more:
                     return extraction, found
                 useless |= more
 
-        extraction, found = search(alone=())
-        alone = _fits_alone(extraction, rules, numbers)
+        self.extraction, self.found = search(alone=())
+        alone = _fits_alone(self.extraction, rules, numbers)
         if alone:
-            extraction, found = search(alone)
-        self.instructions = extraction.instructions
-        self.found = found
-        self._extraction = extraction
+            self.extraction, self.found = search(alone)
         self.reads: Mapping[int, Any] = dict(numbers.read)
 
     def carry_out(self, snapshot: Snapshot) -> list[Tensor]:
-        """Return the Tensor of each instruction; those kept are the snapshot's own."""
+        """Return the Tensor of each instruction; those that stay are the snapshot's own."""
         results: list[Tensor] = []
         with recording():
-            for place, instruction in enumerate(self.instructions):
+            for place, instruction in enumerate(self.extraction.instructions):
                 try:
                     results.append(_carried_out(instruction, snapshot, results))
                 except InvalidValueError as error:
@@ -101,38 +95,14 @@ class Plan:
 
     def _in_words(self, place: int, snapshot: Snapshot, results: list[Tensor]) -> str:
         """What an instruction was to do, for a message."""
-        instruction = self.instructions[place]
-        if not isinstance(instruction, Make):
-            return f"{_called(snapshot.tensors[instruction.row])} cannot be computed again"
+        instruction = self.extraction.instructions[place]
+        if not isinstance(instruction.task, Term):
+            return f"{_called(snapshot.nodes[instruction.task])} cannot be computed again"
         row = next((found.matched[-1] for found in self.found if found.made == place), -1)
-        op = PRIMITIVE.get(instruction.term.op, instruction.term.op)
+        op = PRIMITIVE.get(instruction.task.op, instruction.task.op)
         sources = [results[x] for x in instruction.inputs if isinstance(x, int)]
         given = " and ".join(_called(x) for x in sources if isinstance(x, Tensor))
-        return f"{_called(snapshot.tensors[row])} cannot become {op} of {given}"
-
-    def misses(self, rules: Iterable[Rule], almost: Iterable[Rule], numbers: Numbers) -> list[Miss]:
-        """Return the places, among what stays, where one thing only keeps a rule from fitting."""
-        last: list[Rule] = [rule for rule in rules if rule.alone]
-        asked: list[Rule] = [*(r for r in rules if not r.helps), *almost]
-        kept, normals = self._extraction.rows_kept, self._extraction.normals
-        stands_alone = {term.id for term in normals}
-        seen: tuple[set[int], set[int]] = (set(), set())  # parts of several count for the first
-        found: dict[Miss, int] = {}
-        inside: set[int] = set()  # of a place that is told of whole
-        told: set[tuple[int | Slot, str]] = set()
-        for row in sorted({*kept, *self._extraction.rows_made}):
-            for term in _own_parts(normals[row], stands_alone, seen[row in kept]):
-                for rule in asked if row in kept else last:
-                    missing = rule.missing(term, numbers) if rule.pattern.takes(term.op) else None
-                    if missing:
-                        sentence, bound = missing
-                        if all(
-                            (x, sentence) not in told for x in self._extraction.rows[row].inputs
-                        ):
-                            found[Miss(row, rule.name, sentence)] = term.id
-                        told.add((row, sentence))
-                        inside |= {x.id for x in walk(term, rule.left_open(bound))} - {term.id}
-        return [miss for miss, term_id in found.items() if term_id not in inside]
+        return f"{_called(snapshot.nodes[row])} cannot become {op} of {given}"
 
 
 def _fits_alone(extraction: Extraction, rules: Iterable[Rule], numbers: Numbers) -> frozenset[int]:
@@ -146,17 +116,6 @@ def _fits_alone(extraction: Extraction, rules: Iterable[Rule], numbers: Numbers)
         and (inside := rule.inside(term, numbers)) is not None
         and all(extraction.uses[x.id] <= 1 for x in inside)
     )
-
-
-def _own_parts(root: Term, stands_alone: set[int], seen: set[int]) -> Iterator[Term]:
-    """The terms of a row's normal form that are no other row's, and were not seen before."""
-    pending = [root]
-    while pending:
-        term = pending.pop()
-        if term.id not in seen:
-            seen.add(term.id)
-            yield term
-            pending += [x for x in term.inputs if x.id not in stands_alone]
 
 
 # What was found -----------------------------------------------------------------------------------
@@ -176,16 +135,20 @@ def _found(
 def _found_at(
     row: int, originals: list[Term], rewriting: Rewriting, extraction: Extraction, counted: set[int]
 ) -> Found:
+    rows = extraction.rows
     made, starts = extraction.made_for(row)
-    ends = {term.id for term in starts}
-    matched = _matched(extraction.rows, extraction.normals, row, ends)
+    matched = _matched(extraction, row, starts)
     gone = [r for r in matched if r not in counted]
     counted.update(matched)
-    outside = {originals[r].id for end in ends for r in extraction.rows_of[end]}
-    steps = rewriting.history((originals[r] for r in matched), ends | outside)
+    outside = {originals[r].id for start in starts for r in extraction.rows_of[start]}
+    steps = rewriting.history((originals[r] for r in matched), starts | outside)
     fused = {at: term for at, term in made.items() if term.id in rewriting.fused}
     place = max(
         (at for at in fused if fused[at].op not in ("@scale", "reshape")), default=max(fused)
+    )
+    before = sum(
+        _bytes_kept(rows[r].op, rows[r], [rows[i] for i in rows[r].inputs if isinstance(i, int)])
+        for r in gone
     )
     return Found(
         matched=matched,
@@ -194,22 +157,11 @@ def _found_at(
         rule=rewriting.fused[made[place].id],
         steps=tuple(steps),
         operations_saved=len(gone) - len(made),
-        bytes_saved=sum(_bytes_of_row(extraction.rows, r) for r in gone)
-        - sum(_bytes_kept(t.op, t, t.inputs) for t in made.values()),
+        bytes_saved=before - sum(_bytes_kept(t.op, t, t.inputs) for t in made.values()),
     )
 
 
-def _pays(found: Found) -> bool:
-    return found.operations_saved > 0 or found.bytes_saved > 0 or not found.rule.saves
-
-
 _FOUND_FORWARD = {LOSS_NODE: 1, LOSS: 1, LINEAR_LOSS: 3}  # gradients of the first so many arguments
-
-
-def _bytes_of_row(rows: tuple[Row, ...], row: int) -> int:
-    x = rows[row]
-    assert x.op is not None
-    return _bytes_kept(x.op, x, [rows[i] for i in x.inputs if not isinstance(i, Slot)])
 
 
 def _bytes_kept(op: str, made: Row | Term, inputs: Sequence[Row | Term]) -> int:
@@ -220,14 +172,12 @@ def _bytes_kept(op: str, made: Row | Term, inputs: Sequence[Row | Term]) -> int:
     return sum(prod(x.shape) * x.dtype.itemsize for x in arrays if x.dtype is not None)
 
 
-def _matched(
-    rows: tuple[Row, ...], normals: list[Term], row: int, ends: set[int]
-) -> tuple[int, ...]:
+def _matched(extraction: Extraction, row: int, ends: set[int]) -> tuple[int, ...]:
     """The rows from which `row` was computed, down to those whose terms are `ends`."""
-    pending, seen = [row], set()
+    rows, pending, seen = extraction.rows, [row], set()
     while pending:
         at = pending.pop()
-        if at in seen or rows[at].op is None or normals[at].id in ends:
+        if at in seen or not rows[at].inputs or extraction.normals[at].id in ends:
             continue
         seen.add(at)
         pending += [x for x in rows[at].inputs if not isinstance(x, Slot)]
@@ -237,38 +187,42 @@ def _matched(
 # Carrying it out ----------------------------------------------------------------------------------
 
 
-def _carried_out(instruction: Instruction, snapshot: Snapshot, results: list[Tensor]) -> Tensor:
-    if isinstance(instruction, Keep):
-        return snapshot.tensors[instruction.row]
-    if isinstance(instruction, Redo):
-        old = snapshot.tensors[instruction.row]
-        args = tuple(
-            x if place is None else results[place]
-            for place, x in zip(instruction.inputs, old._operands, strict=True)
-        )
-        assert old._op is not None
-        params = dict(old._params)
-        if "saved" in params:  # what a node notes for its own backward
-            params["saved"] = copy(params["saved"])
-        new = record(old._op, args, params)
-        _take_over(new, old)
-        return new
-    inputs = [
-        results[x] if isinstance(x, int) else _value(x, snapshot.slots) for x in instruction.inputs
-    ]
-    made: Tensor = build(instruction.term, inputs, _with_data(instruction.term, snapshot.slots))
-    if instruction.stands_for is not None:
-        _take_over(made, snapshot.tensors[instruction.stands_for])
-    return made
+def _carried_out(instruction: Instruction, snapshot: Snapshot, results: list[Tensor]) -> Any:
+    task, slots = instruction.task, snapshot.slots
+    if isinstance(task, int) and not instruction.inputs:
+        return snapshot.operand(snapshot.nodes[task])
+    row = instruction.stands_for
+    old = None if row is None else snapshot.nodes[row]
+    with ExitStack() as stack:
+        for name in () if old is None else old.groups:
+            stack.enter_context(group(name))
+        if isinstance(task, Term):
+            inputs = [results[x] if isinstance(x, int) else _value(x, slots)
+                      for x in instruction.inputs]  # fmt: skip
+            new: Tensor = build(task, inputs, _with_data(task, slots))
+        else:
+            assert old is not None
+            new = _again(old, snapshot, [None if x is None else results[x]
+                                         for x in instruction.inputs])  # fmt: skip
+    if old is not None:
+        new.name = old.name
+    return new
 
 
-def _called(t: Tensor) -> str:
-    return " ".join([t.op or "leaf", *([repr(t.name)] if t.name else []), f"of shape {t.shape}"])
+def _again(old: Node, snapshot: Snapshot, inputs: list[Tensor | None]) -> Tensor:
+    """Do an operation once more; an input is None where it is what it was."""
+    given = [snapshot.before.nodes[i] for i in old.inputs]
+    args = [x if x is not None else snapshot.operand(y) for x, y in zip(inputs, given, strict=True)]
+    params = dict(old.params)
+    if "saved" in params:  # what a node notes for its own backward
+        params["saved"] = copy(params["saved"])
+    assert old.primitive is not None
+    new: Tensor = old.primitive(*args, **params)
+    return new
 
 
-def _take_over(new: Tensor, old: Tensor) -> None:
-    new.name = old.name
-    new._call = (*new._call[:-1], old._groups)
+def _called(x: Node | Tensor) -> str:
+    return " ".join([x.op or "leaf", *([repr(x.name)] if x.name else []), f"of shape {x.shape}"])
 
 
 def _value(constant: Term, slots: list[Any]) -> Any:

@@ -7,11 +7,11 @@ from functools import cached_property
 
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import Graph, Node, graph
-from tinygrad_sm.fusion.extraction import Make
+from tinygrad_sm.fusion.near_misses import near_misses
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.plan import Found, Plan
 from tinygrad_sm.fusion.snapshot import Snapshot
-from tinygrad_sm.fusion.terms import Numbers
+from tinygrad_sm.fusion.terms import Numbers, Term
 from tinygrad_sm.fusion.vocabulary import PRIMITIVE
 
 
@@ -91,10 +91,10 @@ class FuseResult:
     def __repr__(self) -> str:
         return f"<FuseResult of {_count(len(self.rewrites), 'rewrite')}>"
 
-    @cached_property
+    @property
     def before(self) -> Graph:
         """The view of the given graph."""
-        return graph(self._snapshot.tensors[-1])
+        return self._snapshot.before
 
     @cached_property
     def after(self) -> Graph:
@@ -105,9 +105,9 @@ class FuseResult:
     def unchanged(self) -> dict[int, int]:
         """The leaves and operations that stayed: ids in `before`, with those in `after`."""
         return {
-            self._node(instruction.row).id: self.after.node_of(tensor).id
-            for instruction, tensor in zip(self._plan.instructions, self._results, strict=True)
-            if not isinstance(instruction, Make)
+            self._snapshot.nodes[task].id: self.after.node_of(tensor).id
+            for task, tensor in zip(self._plan.extraction.tasks(), self._results, strict=True)
+            if not isinstance(task, Term)
         }
 
     @cached_property
@@ -119,10 +119,8 @@ class FuseResult:
     def near_misses(self) -> list[NearMiss]:
         """What stayed although a single condition kept a rule from fitting."""
         numbers = Numbers(self._snapshot.slots)
-        return [
-            NearMiss(miss.meant, self._node(miss.row), miss.missing)
-            for miss in self._plan.misses(self._rules, self._almost, numbers)
-        ]
+        found = near_misses(self._plan.extraction, self._rules, self._almost, numbers)
+        return [NearMiss(rule, self._snapshot.nodes[row], missing) for row, rule, missing in found]
 
     def __str__(self) -> str:
         lines = [str(rewrite) for rewrite in self.rewrites]
@@ -132,9 +130,6 @@ class FuseResult:
             before, after = (_operations(g) for g in (self.before, self.after))
             lines.insert(0, f"The graph had {_count(before, 'operation')} and now has {after}.")
         return "\n".join([*lines, *map(str, self.near_misses)])
-
-    def _node(self, row: int) -> Node:
-        return self.before.node_of(self._snapshot.tensors[row])
 
     def _node_with(self, op: str, node: Node) -> Node:
         """Return the node of an operation that may have been computed by way of several."""
@@ -147,7 +142,7 @@ class FuseResult:
             found.rule.name,
             found.rule.because,
             tuple(step.rule.name for step in found.steps),
-            tuple(self._node(row) for row in found.matched),
+            tuple(self._snapshot.nodes[row] for row in found.matched),
             self._node_with(found.op, self.after.node_of(self._results[found.made])),
             found.operations_saved,
             found.bytes_saved,

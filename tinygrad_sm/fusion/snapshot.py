@@ -1,9 +1,9 @@
 """What the search sees of a recorded graph: its structure, and apart from it the data.
 
-`Snapshot` reads recorded Tensors, as `backward` does, and parts them in two: `key`, a hashable
-description of the structure, and `slots`, the arrays and numbers that stand in it. All that the
-search finds depends on the key and on the few numbers that a rule has looked at, so what was found
-for one batch holds for the next one. `terms_of` turns the key into terms.
+`Snapshot` parts a graph in two: `key`, a hashable description of the structure, and `slots`, the
+arrays and numbers that stand in it. All that the search finds depends on the key and on the few
+numbers that a rule has looked at, so what was found for one batch holds for the next one.
+`terms_of` turns the key into terms.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_sm.engine import view
 from tinygrad_sm.engine.primitive import TABLE, Primitive
 from tinygrad_sm.engine.sweep import _recorded
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.view import Node, graph
 from tinygrad_sm.fusion.terms import (
     CONSTANT,
     HERE,
@@ -32,116 +34,103 @@ from tinygrad_sm.fusion.vocabulary import reshape, times, total
 
 
 class Row(NamedTuple):
-    """One recorded Tensor in the key; an input is a position among the rows, or a Slot."""
+    """A node in the key; an input is a position among the rows, or a Slot."""
 
-    op: str | None
+    op: str
     inputs: tuple[int | Slot, ...]
     params: tuple[tuple[str, Any], ...]
     shape: Shape
-    dtype: np.dtype[Any]
-
-
-class Fact(NamedTuple):
-    """What the key says of a slot. `content` is the first slot that holds the same elements."""
-
-    content: int
-    shape: Shape
     dtype: np.dtype[Any] | None
-    counts: tuple[int, ...]
-    """The axes, from the last as -1, along each of which alone an index array is 0, 1, 2, …"""
 
 
 class Snapshot:
     """The structure and the data of all that `output` was computed from.
 
     Attributes:
-        tensors: the recorded Tensors, the inputs of each before it; the output is the last.
+        before: the graph.
+        nodes: those of its nodes that are no constants; the output is the last.
         slots: the data that the key refers to.
-        key: rows and facts; equal keys are equal structures.
+        key: rows of the nodes, and of the slots; equal keys are equal structures.
 
     Raises:
         ChangedDataError: a leaf's data was changed in place after it was used.
     """
 
     def __init__(self, output: Tensor) -> None:
-        self.tensors = _recorded(output)[::-1] if output.requires_grad else [output]
+        if output.requires_grad:
+            _recorded(output)
+        self.before = graph(output)
+        self.nodes: list[Node] = []
         self.slots: list[Any] = []
-        self._facts: list[Fact] = []
-        self._same_object: dict[int, Slot] = {}
+        self._constants: list[Row] = []
         self._same_probe: dict[Any, list[int]] = {}
-        position: dict[int, int] = {}
+        places: list[int | Slot] = []
         rows: list[Row] = []
-        for t in self.tensors:
-            primitive = t._op
-            position[t._id] = len(rows)
-            if primitive is None:
-                rows.append(Row(None, (), (), t.shape, t.dtype))
+        for node in self.before.nodes:
+            if node.op == view.CONSTANT and node.id != self.before.output:
+                places.append(self._placed(self.operand(node)))
                 continue
-            inputs = tuple(
-                [
-                    position[x._id]
-                    if isinstance(x, Tensor) and x.requires_grad
-                    else self._constant(t, i, x)
-                    for i, x in enumerate(t._operands)
-                ]
-            )
-            params = self._params(primitive, t) if primitive.parameters else ()
-            rows.append(Row(_known_as(primitive, dict(params)), inputs, params, t.shape, t.dtype))
-        self.key = (tuple(rows), tuple(self._facts))
+            places.append(len(rows))
+            rows.append(self._row(node, tuple([places[i] for i in node.inputs])))
+            self.nodes.append(node)
+        self.key = (tuple(rows), tuple(self._constants))
+
+    def operand(self, node: Node) -> Any:
+        """Return what an operation was given: a Tensor, an array, or a Python number."""
+        if node.tensor is not None:
+            return node.tensor
+        return node.value.item() if node.weak else node.value
+
+    def _row(self, node: Node, inputs: tuple[int | Slot, ...]) -> Row:
+        primitive, dtype = node.primitive, node.tensor.dtype  # type: ignore[union-attr]
+        if primitive is None:
+            return Row(LEAF, (), (("row", len(self.nodes)),), node.shape, dtype)
+        if not primitive.parameters:
+            return Row(node.op, inputs, (), node.shape, dtype)
+        params = self._params(primitive, node)
+        return Row(_known_as(primitive, dict(params)), inputs, params, node.shape, dtype)
 
     # Data becomes slots ---------------------------------------------------------------------------
-
-    def _constant(self, t: Tensor, i: int, operand: Any) -> Slot:
-        value = t._args[i] if isinstance(operand, Tensor) else operand
-        known = self._same_object.get(id(value))
-        if known is None:
-            known = self._same_object[id(value)] = self._placed(value)
-        return known
 
     def _placed(self, value: Any, index: bool = False) -> Slot:
         """Give data a slot, and find out whether an earlier one holds the same elements."""
         if isinstance(value, (bool, int, float)):
-            return self._slot(value, (type(value), value), (), None, ())
-        array = np.asarray(value)
-        if array.size == 1:
-            probe: Any = (array.dtype, array.item())
-        elif array.size:
-            flat = array.reshape(-1)  # a probe, so that few pairs are compared in full
-            probe = (array.dtype, array.size, flat[0].item(), flat[-1].item())
-        else:
-            probe = (array.dtype, 0)
+            return self._slot(value, (type(value), value), (), None)
+        array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        flat = array.reshape(-1)  # a probe, so that few pairs are compared in full
+        ends = (flat[0].item(), flat[-1].item()) if flat.size else ()
         counts = _counted(array) if index else ()
+        probe = (array.dtype, array.size, *ends)
         return self._slot(array, probe, array.shape, array.dtype, counts)
 
     def _slot(
-        self, value: Any, probe: Any, shape: Shape, dtype: np.dtype[Any] | None, counts: Shape
+        self, value: Any, probe: Any, shape: Shape, dtype: np.dtype[Any] | None, counts: Shape = ()
     ) -> Slot:
-        place = len(self.slots)
-        content = place
+        """Note a slot. Its `content` is the first one with the same elements.
+
+        `counts` are the axes, from the last as -1, along each of which alone an index is 0, 1, 2, …
+        """
+        place = content = len(self.slots)
         alike = self._same_probe.setdefault(probe, [])
         for other in alike:
-            if dtype is None or np.array_equal(
-                np.reshape(self.slots[other], -1), value.reshape(-1)
-            ):
+            known = self.slots[other]
+            if dtype is None or np.array_equal(known.reshape(-1), value.reshape(-1)):
                 content = other
                 break
         else:
             alike.append(place)
         self.slots.append(value)
-        self._facts.append(Fact(content, shape, dtype, counts))
+        params: dict[str, Any] = {"content": Slot(content)}
+        if counts:
+            params["counts"] = counts
+        op = CONSTANT if shape else NUMBER
+        self._constants.append(Row(op, (), tuple(params.items()), shape, dtype))
         return Slot(place)
 
-    def _opaque(self, value: Any) -> Slot:
-        """Give a slot to an object that only its primitive understands; it equals itself alone."""
-        known = self._same_object.get(id(value))
-        if known is None:
-            known = self._same_object[id(value)] = Slot(len(self.slots))
-            self.slots.append(value)
-            self._facts.append(Fact(known.place, (), None, ()))
-        return known
-
-    def _params(self, op: Primitive, t: Tensor) -> tuple[tuple[str, Any], ...]:
-        params = t._params
+    def _params(self, op: Primitive, node: Node) -> tuple[tuple[str, Any], ...]:
+        params = node.params
+        if op.name in ("reshape", "astype"):  # said by shape and dtype
+            return ()
         if op.name == "getitem":
             index = params["index"]
             parts = index if isinstance(index, tuple) else (index,)
@@ -149,16 +138,15 @@ class Snapshot:
         if op.name == LOSS_NODE:  # of its task, what rules ask for; `saved` is the node's own
             task = params["task"]
             return (
-                ("axis", task.axis), ("reduction", task.reduction), ("task", self._opaque(task))
+                ("axis", task.axis), ("reduction", task.reduction), ("task", self._param(task))
             )  # fmt: skip
         if op.name == "transpose":
-            axes, ndim = params.get("axes"), t.ndim
+            axes, ndim = params.get("axes"), len(node.shape)
             given = range(ndim)[::-1] if axes is None else axes
             params = {"axes": tuple([int(i) % ndim for i in given])}
-        if op.name in ("reshape", "astype"):  # said by shape and dtype
-            return ()
         if "axis" in op.parameters:
-            params = _from_the_front(op, params, t._operands[0].shape)
+            shape = self.before.nodes[node.inputs[0]].shape
+            params = _from_the_front(op, params, shape)
         return tuple(sorted((name, self._param(value)) for name, value in params.items()))
 
     def _param(self, value: Any) -> Any:
@@ -168,7 +156,8 @@ class Snapshot:
             return int(value)
         if isinstance(value, (tuple, list)):  # such as axes
             return tuple([self._param(part) for part in value])
-        return self._opaque(value)
+        # an object that only its primitive understands; it equals itself alone
+        return self._slot(value, ("object", id(value)), (), None)
 
     def _index_part(self, part: Any) -> Any:
         if part is None or part is Ellipsis:
@@ -208,7 +197,6 @@ def _from_the_front(op: Primitive, given: Mapping[str, Any], shape: Shape) -> di
 
 
 def _counted(array: np.ndarray) -> tuple[int, ...]:
-    """The axes of an index array as `Fact.counts` has them."""
     if array.dtype.kind not in "iu" or not array.size:
         return ()
     return tuple(
@@ -220,25 +208,22 @@ def _counted(array: np.ndarray) -> tuple[int, ...]:
 
 
 def terms_of(key: Any, terms: Terms) -> list[Term]:
-    """Return the interned term of each row of a Snapshot's key."""
-    rows, facts = key
+    """Return the interned term of each row of a Snapshot's key.
+
+    Equal elements in equal shapes are one term.
+    """
+    rows, slots = key
+    constants = [terms.one(x.op, (), dict(x.params), x.shape, x.dtype) for x in slots]
     found: list[Term] = []
-    for place, row in enumerate(rows):
-        if row.op is None:
-            leaf = terms.one(LEAF, (), {"row": place}, row.shape, row.dtype)
-            found.append(leaf)
-            continue
-        inputs = [
-            constant(terms, facts, x) if isinstance(x, Slot) else found[x] for x in row.inputs
-        ]
+    for row in rows:
+        inputs = [constants[x.place] if isinstance(x, Slot) else found[x] for x in row.inputs]
         params = dict(row.params)
         if row.op == "getitem":  # the arrays of an index are arguments of the term
             index = params["index"]
-            inputs += [constant(terms, facts, x) for x in index if isinstance(x, Slot)]
+            inputs += [constants[x.place] for x in index if isinstance(x, Slot)]
             params["index"] = tuple(HERE if isinstance(x, Slot) else x for x in index)
-        found.append(
-            terms.intern(_in_terms(Term(row.op, tuple(inputs), params, row.shape, row.dtype)))
-        )
+        term = Term(row.op, tuple(inputs), params, row.shape, row.dtype)
+        found.append(terms.intern(_in_terms(term)))
     return found
 
 
@@ -253,13 +238,3 @@ def _in_terms(term: Term) -> Term:
         mean = times(Fraction(term.size, x.size), total(x, axis))
         return reshape(mean, term.shape)
     return reshape(Term.of(term.op, x, **params), term.shape)
-
-
-def constant(terms: Terms, facts: tuple[Fact, ...], slot: Slot) -> Term:
-    """Return the interned term of a slot; equal elements in equal shapes are one term."""
-    fact = facts[slot.place]
-    op = NUMBER if fact.shape == () else CONSTANT
-    params: dict[str, Any] = {"content": Slot(fact.content)}
-    if fact.counts:
-        params["counts"] = fact.counts
-    return terms.one(op, (), params, fact.shape, fact.dtype)
