@@ -556,6 +556,8 @@ def test_matplotlib_plots_a_parameter():
     with tg.no_grad():
         (line,) = figure.subplots().plot(w)
     np.testing.assert_array_equal(line.get_ydata(), [1, 3, 2])
+    with pytest.raises(tg.TinygradError, match=r"numpy\(\)"), pytest.warns(tg.GradientWarning):
+        figure.subplots().plot(w)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])

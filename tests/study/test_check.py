@@ -346,3 +346,11 @@ def test_an_only_input_of_integers_becomes_float64():
     assert tg.gradcheck(tg.cross_entropy, [np.array([1.0, 2.0, 3.0]), np.array(1)]).ok
     with pytest.raises(tg.TinygradError, match="no input can be differentiated"):
         tg.gradcheck(lambda x, y: x + y, [np.array([1, 2]), np.array([1, 2])])
+
+
+def test_many_elements_at_kinks_are_no_evidence_against_a_right_gradient():
+    x = np.random.default_rng(0).integers(-3, 4, 2000).astype(float)  # every seventh is 0
+    assert tg.gradcheck(lambda t: t.relu() * t, x, order=2).ok
+    assert tg.gradcheck(abs, x, order=2).ok
+    half = primitive(lambda x: np.maximum(x, 0), lambda g, y, x: g * (x > 0) / 2)
+    assert "wrong" in str(failed(half, x))
