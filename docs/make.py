@@ -9,7 +9,8 @@ import numpy as np
 import tinygrad_sm as tg
 import viz
 from tinygrad_sm.cli.examples import linear_levels
-from tinygrad_sm.study.stability import confidently_wrong, stability
+from tinygrad_sm.study.stability.report import survey
+from tinygrad_sm.study.stability.two_losses import confidently_wrong
 from viz import lab
 
 HERE = Path(__file__).parent
@@ -38,7 +39,7 @@ def main() -> None:
         "comparison": comparison(),
         "levels": viz.draw_levels(linear_levels()),
         "fusion": viz.draw_fusion(tg.fuse(two_layers())),
-        "stability": lab.draw_stability(stability()),
+        "stability": lab.draw_stability(survey()),
         "confidently-wrong": lab.draw_confidently_wrong(confidently_wrong()),
     }
     for name, picture in pictures.items():

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 import tinygrad_sm as tg
-from tinygrad_sm.study.stability import confidently_wrong
+from tinygrad_sm.study.stability.two_losses import confidently_wrong
 
 Y = np.array([1.0, 0.0, 0.0])
 MARGINS = (-4.0, 0.0, 2.0, 5.0, 10.0, 20.0, 40.0, 100.0, 700.0, 750.0)

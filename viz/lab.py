@@ -14,7 +14,8 @@ import numpy as np
 
 from tinygrad_sm.engine.view import LEAF
 from tinygrad_sm.errors import TinygradError
-from tinygrad_sm.study.stability import Band, ConfidentlyWrong, FormReport, Report, SweepReport
+from tinygrad_sm.study.stability.report import Band, FormReport, Report, SweepReport
+from tinygrad_sm.study.stability.two_losses import ConfidentlyWrong
 from viz.picture import Picture
 from viz.style import FAINT, INK
 

@@ -392,5 +392,5 @@ def test_a_failure_takes_away_the_folders_that_were_made(monkeypatch):
     Path("a").mkdir()
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(5, "broken")))
     with pytest.raises(InvalidValueError, match=r"--output a/b/c: cannot be written to \(broken\)"):
-        write_pictures([("x", Drawn())], Path("a/b/c"), ("svg",))
+        write_pictures(iter([("x", Drawn())]), Path("a/b/c"), ("svg",))
     assert contents() == {"a": "folder"}

@@ -13,7 +13,7 @@ import pytest
 
 from tinygrad_sm.cli import stability as stability_cli
 from tinygrad_sm.cli.entry import run
-from tinygrad_sm.study.stability import stability
+from tinygrad_sm.study.stability.report import survey
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = [
@@ -38,7 +38,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="POSIX's")
 
 @cache
 def report(dtype, tolerance):
-    return stability(dtype, tolerance=tolerance)
+    return survey(dtype, tolerance=tolerance)
 
 
 def words(text):
@@ -50,7 +50,7 @@ def words(text):
 @pytest.fixture
 def printed(capsys, monkeypatch):
     monkeypatch.setattr(
-        stability_cli, "stability", lambda dtype, *, tolerance: report(dtype, tolerance)
+        stability_cli, "survey", lambda dtype, *, tolerance: report(dtype, tolerance)
     )
 
     def at(width, *arguments):

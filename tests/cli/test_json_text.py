@@ -7,7 +7,7 @@ import pytest
 
 import tinygrad_sm as tg
 from tinygrad_sm.cli.json_text import _pieces, print_json
-from tinygrad_sm.study.comparison import jsonable
+from tinygrad_sm.study.plain import jsonable
 
 SHAPES = [
     (),

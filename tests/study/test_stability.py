@@ -15,27 +15,18 @@ import pytest
 
 from tinygrad_sm.cli.entry import run
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.study.stability import (
-    DTYPES,
-    FLOOR,
-    FORMS,
-    STATES,
-    SWEEPS,
-    Report,
-    confidently_wrong,
-    exact,
-    stability,
-)
-from tinygrad_sm.study.stability.forms import computed
-from tinygrad_sm.study.stability.report import _closed
-from tinygrad_sm.study.stability.truth import LOST, OK, ZERO, Judge
+from tinygrad_sm.study.stability.forms import FLOOR, FORMS, computed
+from tinygrad_sm.study.stability.report import Report, _closed, survey
+from tinygrad_sm.study.stability.sweeps import SWEEPS
+from tinygrad_sm.study.stability.truth import DTYPES, LOST, OK, STATES, ZERO, Judge, exact
+from tinygrad_sm.study.stability.two_losses import confidently_wrong
 
 FORM = {form.name: form for form in FORMS}
 SWEEP = {sweep.name: sweep for sweep in SWEEPS}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "confidently_wrong.py"
 
 
-lab = lru_cache(stability)  # a report is never changed
+lab = lru_cache(survey)  # a report is never changed
 
 
 @pytest.fixture(params=DTYPES)
@@ -311,10 +302,26 @@ def test_finite_precision_kills_the_naive_composite_and_not_the_fused_node(repor
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
-        (lambda: stability("float16"), InvalidValueError, "dtype must be one of float32, float64"),
-        (lambda: stability(tolerance=0), InvalidValueError, "tolerance must lie between 0 and 1"),
-        (lambda: stability(tolerance=math.nan), InvalidValueError, "tolerance must lie between"),
-        (lambda: stability(tolerance="1"), InvalidTypeError, "tolerance must be a number; got str"),
+        (
+            lambda: survey("float16"),
+            InvalidValueError,
+            "dtype must be one of float32, float64",
+        ),
+        (
+            lambda: survey(tolerance=0),
+            InvalidValueError,
+            "tolerance must lie between 0 and 1",
+        ),
+        (
+            lambda: survey(tolerance=math.nan),
+            InvalidValueError,
+            "tolerance must lie between",
+        ),
+        (
+            lambda: survey(tolerance="1"),
+            InvalidTypeError,
+            "tolerance must be a number; got str",
+        ),
         (lambda: confidently_wrong([math.inf]), InvalidValueError, "margins must be a flat list"),
         (lambda: confidently_wrong([[1.0]]), InvalidValueError, "margins must be a flat list"),
         (lambda: confidently_wrong([1.0], "int8"), InvalidValueError, "dtype must be one of"),
@@ -389,7 +396,7 @@ def test_compare_points_to_the_lab_when_the_gradients_differ(tmp_path, capsys):
 
 
 def test_the_numbers_do_without_matplotlib():
-    code = "import sys, tinygrad_sm.study.stability; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, tinygrad_sm.study.stability.report; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,12 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.study.stability import confidently_wrong, stability
+from tinygrad_sm.study.stability.report import survey
+from tinygrad_sm.study.stability.two_losses import confidently_wrong
 from viz import lab
 from viz.files import SaveError
 
 START = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
-report = lru_cache(stability)  # a report is never changed
+report = lru_cache(survey)  # a report is never changed
 DRAW = {
     "stability": lambda dtype: lab.draw_stability(report(dtype)),
     "accuracy": lambda dtype: lab.draw_accuracy(report(dtype)),

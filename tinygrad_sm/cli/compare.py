@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.table import Table
 
-from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, shipped_logits
+from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, read_input, shipped_logits
 from tinygrad_sm.cli.json_text import print_json
-from tinygrad_sm.cli.options import loss_options, read_input
-from tinygrad_sm.cli.pictures import OF_A_LOSS, picture_of, picture_options, write_pictures
+from tinygrad_sm.cli.options import loss_options
+from tinygrad_sm.cli.pictures import (
+    OF_A_LOSS,
+    NamedPictures,
+    picture_of,
+    picture_options,
+    write_pictures,
+)
 from tinygrad_sm.cli.printing import console, print_whole, print_written
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.study.comparing import compare
 from tinygrad_sm.study.comparison import Comparison
 from tinygrad_sm.study.comparison import Table as TextTable
-
-if TYPE_CHECKING:
-    from viz import Drawing
 
 AGREE, DIFFER = 0, 1
 
@@ -76,7 +78,7 @@ def compare_command(
     return AGREE if all(case.agree for case in cases.values()) else DIFFER
 
 
-def _pictures(cases: dict[str, Comparison]) -> Iterator[tuple[str, Drawing]]:
+def _pictures(cases: dict[str, Comparison]) -> NamedPictures:
     for name, case in cases.items():
         for which in sorted(OF_A_LOSS):
             yield f"{name}-{which}", picture_of(case, which)

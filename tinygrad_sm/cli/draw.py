@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from tinygrad_sm.cli.examples import linear_levels
-from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET
-from tinygrad_sm.cli.options import given_options, loss_options, read_input
+from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, read_input
+from tinygrad_sm.cli.options import loss_options
 from tinygrad_sm.cli.pictures import FORMATS, OF_A_LOSS, picture_of
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
 from tinygrad_sm.engine.tensor import Tensor
@@ -71,7 +72,7 @@ def draw_command(
             f"--output must end in one of {', '.join('.' + name for name in FORMATS)}; "
             f"got {output!r}"
         )
-    if which not in OF_A_LOSS and (unused := given_options(("source", "target", *loss))):
+    if which not in OF_A_LOSS and (unused := _given({"source", "target", *loss})):
         raise InvalidValueError(
             f"--logits and --target are for {', '.join(OF_A_LOSS)} only, as are the options of "
             f"the loss; got {unused[0]}"
@@ -94,6 +95,17 @@ def draw_command(
     else:
         drawing.save(output)
         click.echo(output, file=stdout)
+
+
+def _given(names: set[str]) -> list[str]:
+    """Which options the command line gives, of those that set these arguments."""
+    context = click.get_current_context()
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in names
+        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def _drawn(shown: Tensor | dict[str, Tensor]) -> Drawing:

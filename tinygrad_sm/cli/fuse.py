@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
 import numpy as np
 
 from tinygrad_sm.cli.examples import SPELLINGS, spelled
 from tinygrad_sm.cli.json_text import print_json
-from tinygrad_sm.cli.pictures import picture_options, write_pictures
+from tinygrad_sm.cli.pictures import NamedPictures, picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_written
 from tinygrad_sm.cli.user_code import guarded, output_of, traceback_option
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.engine.view import Node
 from tinygrad_sm.fusion import FuseResult, fuse
-
-if TYPE_CHECKING:
-    from viz import Drawing
 
 FUSED, NOTHING = 0, 1
 
@@ -62,14 +57,14 @@ def fuse_command(
         results = {name: fuse(given) for name, given in outputs.items()}
     written = write_pictures(_pictures(results), folder, formats)
     if as_json:
-        found = {name: _as_dict(result, outputs[name]) for name, result in results.items()}
+        found = {name: _figures(result, outputs[name]) for name, result in results.items()}
         print_json(found if place is None else found[place], stdout)
     else:
         _print(results, outputs, written, stdout)
     return FUSED if any(result.rewrites for result in results.values()) else NOTHING
 
 
-def _pictures(results: dict[str, FuseResult]) -> Iterator[tuple[str, Drawing]]:
+def _pictures(results: dict[str, FuseResult]) -> NamedPictures:
     import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
 
     for number, (name, result) in enumerate(results.items(), 1):
@@ -99,33 +94,15 @@ def _print(
     print_written(out, written)
 
 
-def _as_dict(result: FuseResult, given: Tensor) -> dict[str, Any]:
+def _figures(result: FuseResult, given: Tensor) -> dict[str, Any]:
     return {
-        "rewrites": [
-            {
-                "rule": rewrite.rule,
-                "because": rewrite.because,
-                "steps": list(rewrite.steps),
-                "matched": [_node(node) for node in rewrite.matched],
-                "made": _node(rewrite.made),
-                "operations_saved": rewrite.operations_saved,
-                "bytes_saved": rewrite.bytes_saved,
-            }
-            for rewrite in result.rewrites
-        ],
-        "near_misses": [
-            {"rule": miss.rule, "node": _node(miss.node), "missing": miss.missing}
-            for miss in result.near_misses
-        ],
+        "rewrites": result.rewrites,
+        "near_misses": result.near_misses,
         "before": result.before.to_dict(),
         "after": result.after.to_dict(),
         "output_before": _value(given),
         "output_after": _value(result.output),
     }
-
-
-def _node(node: Node) -> dict[str, Any]:
-    return {"id": node.id, "op": node.op, "name": node.name, "shape": list(node.shape)}
 
 
 def _value(output: Tensor) -> float | str | None:

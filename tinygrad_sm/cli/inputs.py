@@ -34,6 +34,30 @@ SUFFIXES = (".npy", ".npz", ".csv")
 SEED_LOGITS, SEED_TARGET = np.array([2.0, 1.0, 0.1]), np.array([1, 0, 0])  # the article's example
 
 
+def read_input(source: str | None, target: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits and the target that `--logits` and `--target` name.
+
+    Without the first, the logits are those of the article's example. The label of a single row
+    may be a number or a list of one.
+
+    Raises:
+        InvalidValueError: something cannot be read, or there is no target.
+    """
+    if source == "-" and target == "-":
+        raise InvalidValueError("--logits and --target cannot both be read from standard input")
+    if source is None:
+        logits, beside = SEED_LOGITS, None
+    else:
+        logits, beside = read_logits(source, with_target=target is None)
+    found = beside if target is None else read_target(target)
+    if found is None:
+        raise InvalidValueError("--logits needs --target: a class index, a list or a file")
+    one_row = logits.size == max(logits.shape, default=0)
+    if one_row and found.size == 1 and found.shape != logits.shape:
+        found = found.reshape((1,) * (logits.ndim - 1))
+    return logits, found
+
+
 def read_logits(source: str, with_target: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the logits that an argument gives, and the target if a file has one beside them.
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import click
 import numpy as np
 
-from tinygrad_sm.study.comparison import jsonable
+from tinygrad_sm.study.plain import jsonable
 
 _NUMBERS = 10_000  # of an array in a piece
 
@@ -35,13 +35,14 @@ def _pieces(value: Any) -> Iterator[str]:
             mark = ", "
         yield "}" if value else "{}"
     elif isinstance(value, np.ndarray) and value.size > _NUMBERS:
-        rows = _NUMBERS * len(value) // value.size  # in a piece; 0 if not even one fits
-        for start in range(0, len(value), max(rows, 1)):
-            yield ", " if start else "["
-            if rows:
-                yield _text(value[start : start + rows])[1:-1]
+        mark = "["
+        for rows in np.array_split(value, min(len(value), value.size // _NUMBERS + 1)):
+            yield mark
+            if len(rows) == 1:
+                yield from _pieces(rows[0])
             else:
-                yield from _pieces(value[start])
+                yield _text(rows)[1:-1]
+            mark = ", "
         yield "]"
     else:
         yield _text(value)

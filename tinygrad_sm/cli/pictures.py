@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
@@ -17,6 +17,7 @@ from tinygrad_sm.study.comparison import Comparison
 if TYPE_CHECKING:
     from viz import Drawing, Picture
 
+NamedPictures: TypeAlias = "Iterator[tuple[str, Picture]]"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 FORMATS = ("svg", "png", "pdf", "dot", "mmd")
@@ -92,7 +93,7 @@ def picture_of(comparison: Comparison, which: str) -> Drawing:
 
 
 def write_pictures(
-    pictures: Iterable[tuple[str, Picture]], folder: Path | None, formats: tuple[str, ...]
+    pictures: NamedPictures, folder: Path | None, formats: tuple[str, ...]
 ) -> list[Path]:
     """Render every picture in every format, and only then put the files in place.
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from tinygrad_sm.cli.json_text import print_json
-from tinygrad_sm.cli.pictures import picture_options, write_pictures
+from tinygrad_sm.cli.pictures import NamedPictures, picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_whole, print_written
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.study.stability import (
-    DTYPES,
+from tinygrad_sm.study.stability.report import (
     TOLERANCE,
     Band,
     Report,
     SweepReport,
-    confidently_wrong,
-    stability,
+    survey,
 )
-
-if TYPE_CHECKING:
-    from viz.lab import Plot
+from tinygrad_sm.study.stability.truth import DTYPES
+from tinygrad_sm.study.stability.two_losses import confidently_wrong
 
 FORMATS = ("svg", "png", "pdf")  # of matplotlib's pictures
 
@@ -62,7 +57,7 @@ def stability_command(
         from viz.lab import require_matplotlib  # noqa: PLC0415  only for pictures
 
         require_matplotlib()
-    report = stability(dtype, tolerance=tolerance)
+    report = survey(dtype, tolerance=tolerance)
     written = write_pictures(_pictures(report), folder, formats)
     if as_json:
         print_json(report.to_dict())
@@ -70,7 +65,7 @@ def stability_command(
         _print(report, written)
 
 
-def _pictures(report: Report) -> Iterator[tuple[str, Plot]]:
+def _pictures(report: Report) -> NamedPictures:
     from viz import lab  # noqa: PLC0415  only for pictures
 
     yield "stability", lab.draw_stability(report)

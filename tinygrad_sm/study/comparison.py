@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 
 from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.study.diagnose import Breakdown
+from tinygrad_sm.study.plain import jsonable
 from tinygrad_sm.study.ulp import ulp_distance
 
 _SHOWN_CLASSES = 12
@@ -257,7 +257,7 @@ def _figures(record: Any, arrays: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in (field.name for field in fields(record)):
         value = getattr(record, name)
-        if isinstance(value, Contributions | Cost):
+        if isinstance(value, Contributions):
             found[name] = _figures(value, arrays)
         elif isinstance(value, Breakdown):
             found[name] = str(value)
@@ -286,20 +286,3 @@ def _short(x: Any) -> str:
 def ulp_text(ulps: float) -> str:
     """A number of units in the last place, short."""
     return f"{ulps:.0f}" if ulps < 1e6 else f"{ulps:.2g}"
-
-
-def jsonable(value: Any) -> Any:
-    """Return a value in types that JSON has: arrays as lists, numbers that are not finite as text.
-
-    Takes dicts, lists and tuples of them too; numbers of arrays become floats.
-    """
-    if isinstance(value, dict):
-        return {key: jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(inner) for inner in value]
-    if isinstance(value, np.ndarray | np.generic):
-        numbers = value.astype(np.float64).tolist()
-        return numbers if np.isfinite(value).all() else jsonable(numbers)
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinygrad_sm.engine import view
 from tinygrad_sm.engine.sweep import BackwardTrace, Contribution
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.engine.view import Graph, Node
+from tinygrad_sm.engine.view import Graph, Node, graph
+
+Record: TypeAlias = Tensor | Graph | BackwardTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,14 @@ def label(node: Node) -> str:
     return f"node {node.id} {node.name!r} ({node.op})" if node.name else f"node {node.id} {node.op}"
 
 
-def first_breakdown(record: Tensor | Graph | BackwardTrace) -> Breakdown | None:
+def graph_of(record: Record) -> Graph:
+    """Return the graph of what may be one, or its Tensor, or a sweep of it."""
+    if isinstance(record, BackwardTrace):
+        return record.graph
+    return record if isinstance(record, Graph) else graph(record)
+
+
+def first_breakdown(record: Record) -> Breakdown | None:
     """Return the first node whose result is not finite although its arguments are, or None.
 
     An operation on single elements is judged element by element, so that a mask of −inf among the
@@ -51,12 +59,10 @@ def first_breakdown(record: Tensor | Graph | BackwardTrace) -> Breakdown | None:
     Raises:
         InvalidTypeError: it is none of these.
     """
-    if not isinstance(record, (Graph, BackwardTrace)):
-        record = view.graph(record)
-    graph = record.graph if isinstance(record, BackwardTrace) else record
-    for node in graph.nodes:
+    nodes = graph_of(record).nodes
+    for node in nodes:
         if node.inputs and not np.isfinite(node.value).all():
-            arguments = [graph.nodes[i].value for i in node.inputs]
+            arguments = [nodes[i].value for i in node.inputs]
             broken = _newly_broken(node, arguments)
             if broken.any():
                 at = first_index(broken)
@@ -75,13 +81,13 @@ def first_index(mask: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(mask)[0])
 
 
-def underflowed(graph: Graph) -> Node | None:
+def underflowed(view: Graph) -> Node | None:
     """Return the first elementwise node with a 0 that on paper is none, such as exp(-800)."""
-    for node in graph.nodes:
+    for node in view.nodes:
         zeros = node.value == 0
         if not (_is_elementwise(node) and zeros.any()):
             continue
-        arguments = [np.broadcast_to(graph.nodes[i].value, node.shape) for i in node.inputs]
+        arguments = [np.broadcast_to(view.nodes[i].value, node.shape) for i in node.inputs]
         at_zeros = [x[zeros] for x in arguments]
         by_infinity = _divides(node) and at_zeros[0].any()
         if by_infinity or "underflow" in _flags(node, at_zeros):

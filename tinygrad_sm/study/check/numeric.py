@@ -119,7 +119,7 @@ class Numeric:
                 self.analytic &= op.analytic
                 self.eps = max(self.eps, float(np.finfo(node.tensor.dtype).eps))
                 if op.linear and op.kind in ("elementwise", "reduction"):  # terms that may cancel
-                    self.size = max(self.size, _terms(node.tensor))
+                    self.size = max(self.size, *map(largest, node.tensor._args))
 
     def __call__(self, k: int, v: np.ndarray, t: float) -> float:
         """f with input k moved by t·v."""
@@ -225,15 +225,12 @@ class Numeric:
             )
             slopes = 2 * inner - outer
             error = 4 * noise + float(abs(slopes - inner).max())
-            return replace(found, error=error, slopes=(float(slopes.min()), float(slopes.max())))
+            sides = (float(slopes.min()), float(slopes.max()))
+            return replace(found, method="one-sided slopes", error=error, slopes=sides)
         return found
 
 
-def _terms(t: Tensor) -> float:
-    """The largest finite magnitude among the numbers that a Tensor was added up from."""
-    found = 0.0
-    for a in t._args:
-        array = np.asarray(a)
-        finite = np.abs(array[np.isfinite(array)])
-        found = max(found, float(np.max(finite, initial=0.0)))
-    return found
+def largest(x: Any) -> float:
+    """Return the largest finite magnitude among numbers; 0 if there is none."""
+    array = np.asarray(x)
+    return float(np.max(np.abs(array[np.isfinite(array)]), initial=0.0))

@@ -9,8 +9,14 @@ import numpy as np
 
 from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.view import Graph, Node
-from tinygrad_sm.study.diagnose import first_breakdown, underflowed
-from tinygrad_sm.study.stability.forms import FLOOR, Record
+from tinygrad_sm.study.diagnose import (
+    Record,
+    first_breakdown,
+    first_index,
+    graph_of,
+    underflowed,
+)
+from tinygrad_sm.study.stability.forms import FLOOR
 from tinygrad_sm.study.stability.truth import INF, NAN, Judge
 
 
@@ -45,7 +51,7 @@ def _at(node: Node, phase: str, text: str) -> Cause:
 
 def cause_of(record: Record, state: int, judge: Judge, target: int) -> Cause:
     """The first explanation that fits, from the plainest to the most roundabout."""
-    forward = record.graph if isinstance(record, BackwardTrace) else record
+    forward = graph_of(record)
     # infinities that did not reach the result are not to blame for lost digits
     found = (
         (_not_finite(record, target) if state in (INF, NAN) else None)
@@ -71,8 +77,7 @@ def _not_finite(record: Record, target: int) -> Cause | None:
 
 def _how_nan_came(record: Record) -> str:
     """The step from inf to NaN, which makes every entry useless."""
-    forward = record.graph if isinstance(record, BackwardTrace) else record
-    for node in forward.nodes:
+    for node in graph_of(record).nodes:
         if np.isnan(node.value).any():
             made = {"div": "inf/inf", "sub": "inf − inf", "mul": "0·inf"}.get(node.op, node.op)
             return f"; then {made} = NaN at node {node.id}"
@@ -138,7 +143,7 @@ def _cancelled(
     others = np.min([np.abs(part) for part in parts], axis=0)
     rounding = float(np.finfo(judge.dtype).eps) * largest
     bad = (others > 0) & (np.abs(total) * judge.tolerance <= 4 * rounding)
-    return tuple(int(i) for i in np.argwhere(bad)[0]) if bad.any() else None
+    return first_index(bad) if bad.any() else None
 
 
 def _rounded_to_one(forward: Graph, judge: Judge, target: int) -> Cause | None:

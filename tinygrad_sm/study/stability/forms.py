@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 
 from tinygrad_sm.engine import rules as p
-from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.tensor import Tensor, group
-from tinygrad_sm.engine.view import Graph, graph
+from tinygrad_sm.engine.view import graph
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy
 from tinygrad_sm.loss.probabilities import row_maximum
+from tinygrad_sm.study.diagnose import Record
 
 FLOOR = 1e-15
 """What the clipped form raises probabilities to, as DeZero does."""
-
-Record: TypeAlias = Graph | BackwardTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +35,11 @@ class Form:
     build: Callable[[Tensor, int], tuple[Tensor, Tensor | None]] = field(repr=False)
 
 
-def _composite(form: str) -> Callable[[Tensor, int], tuple[Tensor, None]]:
+def _of_ours(
+    loss: Callable[..., Tensor], **options: str
+) -> Callable[[Tensor, int], tuple[Tensor, None]]:
     def build(a: Tensor, target: int) -> tuple[Tensor, None]:
-        right = np.full(a.shape[0], target)
-        return composite_cross_entropy(a, right, form=form, reduction="none"), None
+        return loss(a, np.full(a.shape[0], target), reduction="none", **options), None
 
     return build
 
@@ -68,17 +66,13 @@ def _clipped(a: Tensor, target: int) -> tuple[Tensor, None]:
     return -clipped.log()[:, target], None
 
 
-def _fused(a: Tensor, target: int) -> tuple[Tensor, None]:
-    return cross_entropy(a, np.full(a.shape[0], target), reduction="none"), None
-
-
 FORMS = (
-    Form("naive", "naive composite", _composite("naive")),
+    Form("naive", "naive composite", _of_ours(composite_cross_entropy, form="naive")),
     Form("textbook", "p − y of Saito's textbook", _textbook),
-    Form("shifted", "shifted composite", _composite("shifted")),
+    Form("shifted", "shifted composite", _of_ours(composite_cross_entropy, form="shifted")),
     Form("clipped", "clipped p (1e-15)", _clipped),
-    Form("logsumexp", "log-sum-exp composite", _composite("logsumexp")),
-    Form("fused", "fused node", _fused),
+    Form("logsumexp", "log-sum-exp composite", _of_ours(composite_cross_entropy, form="logsumexp")),
+    Form("fused", "fused node", _of_ours(cross_entropy)),
 )
 
 

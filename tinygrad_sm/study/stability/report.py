@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.study.plain import jsonable
 from tinygrad_sm.study.stability.causes import Cause, cause_of
 from tinygrad_sm.study.stability.forms import FORMS, Form, computed, recorded
 from tinygrad_sm.study.stability.sweeps import SWEEPS, Sweep
@@ -95,31 +96,28 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the bands in types that JSON has."""
-        return {
-            "dtype": self.dtype,
-            "tolerance": self.tolerance,
-            "sweeps": {
-                s.sweep.name: {
-                    "title": s.sweep.title,
-                    "logits": s.sweep.formula,
-                    "symbol": s.sweep.symbol,
-                    "forms": {
-                        f.form.name: {
-                            "gradient": [asdict(band) for band in f.gradient],
-                            "loss": [asdict(band) for band in f.loss],
-                        }
-                        for f in s.forms
-                    },
-                }
-                for s in self.sweeps
-            },
+        sweeps = {
+            swept.sweep.name: {
+                "title": swept.sweep.title,
+                "logits": swept.sweep.formula,
+                "symbol": swept.sweep.symbol,
+                "forms": {
+                    one.form.name: {"gradient": one.gradient, "loss": one.loss}
+                    for one in swept.forms
+                },
+            }
+            for swept in self.sweeps
         }
+        found: dict[str, Any] = jsonable(
+            {"dtype": self.dtype, "tolerance": self.tolerance, "sweeps": sweeps}
+        )
+        return found
 
 
 # How it is found ----------------------------------------------------------------------------------
 
 
-def stability(dtype: str = "float64", *, tolerance: float = TOLERANCE) -> Report:
+def survey(dtype: str = "float64", *, tolerance: float = TOLERANCE) -> Report:
     """Sweep the logits' scale and the margin, and find where each form breaks, and why.
 
     Args:
