@@ -24,18 +24,11 @@ def dot_source(scene: Scene) -> graphviz.Digraph:
     """Write a Scene as a Digraph; the same Scene gives the same bytes."""
     digraph = graphviz.Digraph("tinygrad_sm")
     digraph.attr(
-        rankdir=scene.direction,
-        bgcolor="white",
-        pad="0.1",
-        nodesep="0.25",
-        ranksep="0.2" if scene.direction == "LR" else "0.35",
-        label=_html(_caption(scene)),
-        labelloc="b",
-        labeljust="l",
-        fontname=FONT,
-        fontcolor=FAINT,
-        fontsize=str(SMALL),
-    )
+        rankdir=scene.direction, ranksep="0.2" if scene.direction == "LR" else "0.35",
+        nodesep="0.25", pad="0.1", bgcolor="white",
+        label=_html(_caption(scene)), labelloc="b", labeljust="l",
+        fontname=FONT, fontcolor=FAINT, fontsize=str(SMALL),
+    )  # fmt: skip
     digraph.attr("node", fontname=FONT, fontsize=str(SIZE), fontcolor=INK, margin="0.05,0.04",
                  width="0", height="0")  # fmt: skip
     digraph.attr("edge", fontname=FONT, fontsize=str(SMALL), arrowsize="0.7")
@@ -202,8 +195,7 @@ def _lines(
 
 def _label(box: Box) -> str:
     """A box's content as one table: title, shape and dtype, the arrays, what to note."""
-    write = _columns if box.upright else _stacked if box.stacked else _rows
-    numbers = write(box.rows)
+    numbers = _columns(box.rows) if box.upright else _rows(box.rows, box.stacked)
     width = max((len(cells) for cells in numbers), default=1)
     title = _wrapped(box.title, _WIDEST_UPRIGHT if box.upright else _WIDEST_LINE)
     above = [_lines(title, "CENTER", bold=True)]
@@ -226,17 +218,25 @@ def _table(rows: Iterable[list[str]]) -> str:
     return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{inner}</TABLE>'
 
 
-def _rows(rows: tuple[Row, ...]) -> list[list[str]]:
-    """Each array from left to right, behind its label; over it what its numbers are called."""
+def _rows(rows: tuple[Row, ...], stacked: bool) -> list[list[str]]:
+    """Each array from left to right, behind its label or under it; over it what numbers are called.
+
+    A lone sentence among arrays whose numbers are called something takes the place of them all.
+    """
     headed = next((row for row in rows if row.heads), None)
+    width = max((len(row.cells[0]) for row in rows), default=0)
     table: list[list[str]] = []
     for row in rows:
+        beside = bool(row.label) and not stacked
         if row is headed:
-            table.append([*(["<TD></TD>"] if row.label else []), *map(_head, row.heads)])
+            table.append([*(["<TD></TD>"] if beside else []), *map(_head, row.heads)])
+        if stacked:
+            flat = replace(row, label=" ".join(row.label.split()))
+            table.append([_with(_name(flat, "LEFT"), f'ALIGN="LEFT" COLSPAN="{width}"')])
         lines = _numbers(row, row.cells)
-        if headed and not row.heads and len(lines[0]) == 1:
+        if headed and len(lines[0]) == 1 < len(headed.heads):
             lines[0][0] = _with(lines[0][0], f'COLSPAN="{len(headed.heads)}"')
-        if row.label:
+        if beside:
             place = f'ALIGN="LEFT" ROWSPAN="{len(row.cells)}"'
             lines[0].insert(0, _with(_name(row, "LEFT"), place))
         if row.port:  # arrows come from the right
@@ -245,22 +245,10 @@ def _rows(rows: tuple[Row, ...]) -> list[list[str]]:
     return table
 
 
-def _stacked(rows: tuple[Row, ...]) -> list[list[str]]:
-    """Each array from left to right, under its label."""
-    width = max(len(row.cells[0]) for row in rows)
-    heads = _heads(rows)
-    table = [[_head(name) for name in heads]] if heads else []
-    for row in rows:
-        flat = replace(row, label=" ".join(row.label.split()))
-        table.append([_with(_name(flat, "LEFT"), f'ALIGN="LEFT" COLSPAN="{width}"')])
-        table += _rows((replace(row, label="", heads=()),))
-    return table
-
-
 def _columns(rows: tuple[Row, ...]) -> list[list[str]]:
     """Each array from top to bottom, under its label; a vector is a column."""
     grids = [_turned(row.cells) for row in rows]
-    heads = [_head(name) for name in _heads(rows)]
+    heads = [_head(name) for name in next((row.heads for row in rows if row.heads), ())]
     table = [["<TD></TD>"] if heads else []]
     for row, cells in zip(rows, grids, strict=True):
         place = f'COLSPAN="{len(cells[0])}" ALIGN="RIGHT" VALIGN="BOTTOM" CELLPADDING="3"'
@@ -272,11 +260,6 @@ def _columns(rows: tuple[Row, ...]) -> list[list[str]]:
             line += _numbers(row, cells[i : i + 1] or (("",) * len(cells[0]),))[0]
         table.append(line)
     return table if rows else []
-
-
-def _heads(rows: tuple[Row, ...]) -> tuple[str, ...]:
-    """What the numbers of a box are called, if its rows say so."""
-    return next((row.heads for row in rows if row.heads), ())
 
 
 def _head(name: str) -> str:

@@ -38,7 +38,7 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     path = Path()
     moves: list[_Move] = []
     try:
-        with ExitStack() as rooms:
+        with ExitStack() as rooms, ExitStack() as undoing:
             for path in files:
                 target = _replaceable(path)
                 if any(target == move.target for move in moves):
@@ -47,17 +47,12 @@ def write_all(files: Mapping[Path, bytes]) -> None:
             for move in moves:
                 path = move.path
                 move.prepare(files[path])
-            try:
-                for move in moves:
-                    path = move.path
-                    os.replace(move.new, move.target)
-            except BaseException:
-                for move in moves:
-                    try:
-                        move.undo()
-                    except KeyboardInterrupt:  # a second one
-                        move.undo()
-                raise
+            for move in moves:
+                path = move.path
+                undoing.callback(move.undo)
+                undoing.callback(move.undo)  # twice, since an interrupt may end one of them
+                os.replace(move.new, move.target)
+            undoing.pop_all()
     except (OSError, ValueError) as error:  # a path with a null byte is the latter
         why = getattr(error, "strerror", None) or error
         raise SaveError(f"{path} cannot be written: {why}") from error

@@ -14,7 +14,7 @@ from tinygrad_sm.engine.view import CONSTANT, LEAF, Edge, Graph, Node
 from tinygrad_sm.study.diagnose import first_breakdown
 from viz.formula import MOST_CHARACTERS, Formulas, is_loss, is_number, legible
 from viz.scene import Arrow, Box, Kind
-from viz.values import alarm, in_full, shape_and_dtype
+from viz.values import alarm, in_full, shape_text
 
 MOST_NODES = 60
 """A larger graph is cut: nobody could read it, and long arrows make its layout take minutes."""
@@ -111,7 +111,7 @@ class Sketch:
         usual = {
             "title": self.formulas.title(node),
             "kind": kind_of(node),
-            "subtitle": shape_and_dtype(node.shape, node.dtype),
+            "subtitle": f"{shape_text(node.shape)} {node.dtype}",
             "remarks": (unreached,) if node.op == LEAF and grad is None else (),
             "warnings": (*marks, *(f"{what}: {found}" for what, found in alarms.items() if found)),
             "alarming": bool(marks),

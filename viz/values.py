@@ -93,11 +93,6 @@ def alarm(x: np.ndarray) -> str:
     return f"{', '.join(found)} of {x.size}" if found else ""
 
 
-def shape_and_dtype(shape: tuple[int, ...], dtype: str) -> str:
-    """E.g. ``"(2, 3) float64"``; a single number is a ``"scalar"``."""
-    return f"{shape_text(shape)} {dtype}"
-
-
 def shape_text(shape: tuple[int, ...]) -> str:
     """E.g. ``"(2, 3)"``; a single number is a ``"scalar"``."""
     return str(shape) if shape else "scalar"
