@@ -83,3 +83,18 @@ def test_a_function_and_its_module_never_share_a_name(path):
     named = {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body
              if isinstance(node, (ast.FunctionDef, ast.ClassDef))}  # fmt: skip
     assert path.stem not in named
+
+
+PICTURES = [
+    "scene", "style", "values", "formula", "files", "picture", "mermaid", "dot", "rendering",
+    "drawing", "lab", "sketch", "graphs", "comparisons", "levels", "fusion", "__init__",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("viz/*.py")), ids=module_of)
+def test_what_a_picture_says_knows_no_format_and_a_format_no_graph(path):
+    """From data to pictures: a module imports from those before it."""
+    before = PICTURES[: PICTURES.index(path.stem)]
+    assert {n.split(".")[1] for n in ours(path) if n.startswith("viz.")} <= {*before}
+    if path.stem in ("dot", "mermaid", "rendering"):
+        assert not any("engine" in name for name in ours(path))

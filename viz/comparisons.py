@@ -279,7 +279,8 @@ def _fork(composite: Sketch, at_logits: tuple[np.ndarray, np.ndarray] | None) ->
         sent = composite.sent.get((edge.target, edge.argument))
         if sent is not None:
             consumers.setdefault(edge.source, []).append((edge.target, sent))
-    meet = min((i for i, found in consumers.items() if len(found) == 2), default=None)
+    twice = (i for i, found in consumers.items() if len(dict(found)) == len(found) == 2)
+    meet = min(twice, default=None)
     if meet is None:
         return None
     (onward, around), (direct, straight) = consumers[meet]

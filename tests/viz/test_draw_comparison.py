@@ -149,6 +149,28 @@ def test_two_traces_will_do():
     assert "= ∂L/∂e" in text
 
 
+def reshaped(a):
+    e = tg.exp(a)
+    return e / e.sum().reshape(1)
+
+
+def squared(a):
+    e = tg.exp(a * a)
+    return e / e.sum()
+
+
+@pytest.mark.parametrize("p_of", [reshaped, squared])
+def test_every_arrow_leads_from_one_box_to_another(p_of):
+    """Where what stands in the next formula is on the way, and where a node goes one way twice."""
+    a, y = tg.Tensor([2.0, 1.0, 0.1], name="a"), np.array([1.0, 0.0, 0.0])
+    composite = -tg.sum(y * tg.log(p_of(a)))
+    drawing = viz.draw_comparison(traced(composite), traced(tg.cross_entropy(a, y)))
+    ends = {(arrow.source, arrow.target) for arrow in drawing.scene.arrows}
+    assert {key for pair in ends for key in pair} == {box.key for box in drawing.scene.boxes}
+    assert not any(source == target for source, target in ends)
+    assert sum(arrow.tone == "denominator" for arrow in drawing.scene.arrows) == 2
+
+
 def test_deterministic(comparison):
     again = tg.compare([2.0, 1.0, 0.1], [1, 0, 0])
     assert viz.draw_comparison(comparison).source == viz.draw_comparison(again).source
