@@ -47,7 +47,7 @@ class _Gradients:
     """
 
     wanted: frozenset[str]
-    found: dict[str, np.ndarray] = field(default_factory=dict)
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
     cotangent: Any = None
 
 
@@ -100,7 +100,7 @@ def _forward(
     # one number multiplies all of a mean's gradients; with "none" each row's is known only later
     wanted = frozenset() if task.reduction == "none" else saved.wanted
     arrays = (x, weight, bias, target)
-    losses, saved.found = _run_chunks(arrays, task, 1.0 / task.divisor, wanted, chunk_rows)
+    losses, saved.gradients = _run_chunks(arrays, task, 1.0 / task.divisor, wanted, chunk_rows)
     return reduced(losses, task, np.result_type(x, weight, bias))
 
 
@@ -112,12 +112,12 @@ def _vjp(name: str, position: int) -> Any:
             return _on_tensors(name, task, g, *arrays)
         # float16 is computed in float32, which has digits for any cotangent
         last = task.reduction != "none" and (g == 1 or g.dtype == np.float16 or scales_last(g))
-        if name not in saved.found or saved.cotangent is not (None if last else g):
+        if name not in saved.gradients or saved.cotangent is not (None if last else g):
             scale = np.float64(1.0) if last else g.reshape(-1 if g.ndim else ()).astype(np.float64)
             wanted, scale = saved.wanted | {name}, scale / task.divisor
-            _, saved.found = _run_chunks(arrays, task, scale, wanted, chunk_rows)
+            _, saved.gradients = _run_chunks(arrays, task, scale, wanted, chunk_rows)
             saved.cotangent = None if last else g
-        gradient = saved.found.pop(name)  # given away: the receiver may change it
+        gradient = saved.gradients.pop(name)  # given away: the receiver may change it
         if last and g != 1:
             gradient *= g
         return gradient.reshape(np.shape(arrays[position]))
