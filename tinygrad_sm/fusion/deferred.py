@@ -2,6 +2,10 @@
 
 A large result whose shape is known without computing it becomes a `Deferred`. Reading values
 computes them and what they are made of; what fusion replaces is not read, and so never computed.
+
+What that is worth, in parts of the composite's time for loss and gradient (float64, log p picked):
+1024 × 1000 logits take 0.1 with it and 0.6 without, 128 × 1000 0.9 and 1.4; smaller ones gain
+nothing, and do not wait.
 """
 
 from __future__ import annotations
@@ -20,29 +24,36 @@ WORTH_WAITING = 10_000
 
 
 class Deferred(Tensor):
-    """A Tensor whose `_array` is computed when it is first read."""
+    """A Tensor whose array is computed when it is first read, by what has been recorded of it."""
 
-    __slots__ = ("_like", "waits")
+    __slots__ = ("_found", "_like")
 
-    _like: np.ndarray  # of the same shape and dtype, at no cost; later `_array` itself
-    waits: bool
+    _like: np.ndarray  # of the same shape and dtype, at no cost
+    _found: np.ndarray | None  # the values, once they are there
     shape = property(lambda self: self._like.shape)
     dtype = property(lambda self: self._like.dtype)
     ndim = property(lambda self: self._like.ndim)
     size = property(lambda self: self._like.size)
 
-    def __getattr__(self, name: str) -> Any:  # asked only for what is not there
-        if name != "_array":
-            raise AttributeError(f"a Tensor has no attribute {name!r}")
+    @property
+    def waits(self) -> bool:
+        """Whether nobody has read the values yet."""
+        return self._found is None
+
+    @property
+    def _array(self) -> Any:
         for t in _in_order(self):
             assert t._op is not None
             t.settle(np.asarray(t._op.forward(*t._args, **t._params)))
-        return self._array
+        return self._found
+
+    @_array.setter
+    def _array(self, like: np.ndarray) -> None:
+        self._like, self._found = like, None
 
     def settle(self, values: np.ndarray) -> None:
         """End the waiting: these are the values."""
-        self._array = self._like = values
-        self.waits = False
+        self._like = self._found = values
 
 
 def _in_order(t: Deferred) -> Iterator[Deferred]:
@@ -85,8 +96,6 @@ def deferred(
         return None
     t: Deferred = object.__new__(Deferred)
     _fill_leaf(t, like, True)
-    del t._array
-    t._like, t.waits = like, True
     operands = tuple(
         x if isinstance(x, Tensor) else own for x, own in zip(args, likes, strict=True)
     )

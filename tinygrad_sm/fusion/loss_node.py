@@ -88,26 +88,15 @@ class _Asked:
             soft = soft * np.expand_dims(weight, self.axis).astype(soft.dtype)
         return make(self._task(part.by, soft=soft))
 
-    def _task(
-        self,
-        by: Fraction = ONE,
-        *,
-        index: np.ndarray | None = None,
-        soft: np.ndarray | None = None,
-        coefficient: np.ndarray | None = None,
-    ) -> Task:
+    def _task(self, by: Fraction = ONE, **target: Any) -> Task:
         """The task; a factor of the sum is the divisor of a mean."""
         return Task(
             shape=self.shape,
             axis=self.axis,
-            index=index,
-            soft=soft,
-            coefficient=coefficient,
-            smooth=None,
-            active=None,
             reduction=self.reduction if by == ONE else "mean",
-            divisor=by.denominator / by.numerator,
-            temperature=self.temperature.numerator / self.temperature.denominator,
+            temperature=float(self.temperature),
+            divisor=float(1 / by),
+            **target,
         )
 
     def _sum(self, targets: Sequence[Any]) -> np.ndarray:

@@ -37,6 +37,9 @@ class Look(NamedTuple):
 class Pattern(Expression):
     """What a term must look like; also a formula that becomes a term once its names are known."""
 
+    name: str | None = None
+    inner: tuple[Pattern, ...] = ()
+
     @staticmethod
     def of(op: str, *inputs: Any, **params: Any) -> Op:
         """Return the pattern of an operation."""
@@ -50,13 +53,11 @@ class Pattern(Expression):
         """Return what the formula is where its names stand for these terms."""
         raise NotImplementedError
 
-    def variables(self) -> set[str]:
-        """Return the names of the parts that may be anything."""
-        return set()
-
-    def names(self) -> set[str]:
-        """Return all names that may be bound."""
-        return self.variables()
+    def parts(self) -> Iterator[Pattern]:
+        """Yield this pattern and all that it is made of."""
+        yield self
+        for part in self.inner:
+            yield from part.parts()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +80,6 @@ class Var(Pattern):
     def term(self, bound: Bound) -> Any:
         """See `Pattern`."""
         return bound[self.name]
-
-    def variables(self) -> set[str]:
-        """See `Pattern`."""
-        return {self.name}
 
 
 class Const(Var):
@@ -111,14 +108,6 @@ class Number(Var):
         value = look.numbers(term) if isinstance(term, Term) else term
         if value is not None:
             yield from super().ways(value, bound, look)
-
-    def variables(self) -> set[str]:
-        """See `Pattern`."""
-        return set()
-
-    def names(self) -> set[str]:
-        """See `Pattern`."""
-        return {self.name}
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,13 +143,12 @@ class Op(Pattern):
         params: patterns of some parameters.
     """
 
-    name: str | None = None
-
     def __init__(self, ops: str, *inputs: Any, more: bool = False, **params: Any) -> None:
         self._ops = frozenset(ops.split())
         self.inputs = tuple(map(_pattern, inputs))
         self.more = more
         self.params = {name: _pattern(value) for name, value in params.items()}
+        self.inner = (*self.params.values(), *self.inputs)
         # (position, pattern): what can be seen at a glance; most terms fail there
         self._glance = [(i, x) for i, x in enumerate(self.inputs) if isinstance(x, Op)]
 
@@ -193,10 +181,9 @@ class Op(Pattern):
             return
         values = [term.params.get(name) for name in self.params]
         head = term.inputs[: len(self.inputs)]
-        patterns = (*self.params.values(), *self.inputs)
         start = bound if self.name is None else {**bound, self.name: term}
         for order in permutations(head) if term.op in COMMUTATIVE else [head]:
-            yield from _all_ways(patterns, (*values, *order), start, look)
+            yield from _all_ways(self.inner, (*values, *order), start, look)
 
     def term(self, bound: Bound) -> Term:
         """See `Pattern`."""
@@ -204,34 +191,17 @@ class Op(Pattern):
         params = {name: x.term(bound) for name, x in self.params.items()}
         return Term.of(op, *[x.term(bound) for x in self.inputs], **params)
 
-    def variables(self) -> set[str]:
-        """See `Pattern`."""
-        return set().union(*(x.variables() for x in self.inputs))
-
-    def names(self) -> set[str]:
-        """See `Pattern`."""
-        own = set() if self.name is None else {self.name}
-        return own.union(*(x.names() for x in (*self.inputs, *self.params.values())))
-
 
 class Either(Pattern):
     """What fits one of several patterns."""
 
     def __init__(self, *patterns: Pattern) -> None:
-        self._patterns = patterns
+        self.inner = patterns
 
     def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
         """See `Pattern`."""
-        for one in self._patterns:
+        for one in self.inner:
             yield from one.ways(term, bound, look)
-
-    def variables(self) -> set[str]:
-        """See `Pattern`."""
-        return set().union(*(x.variables() for x in self._patterns))
-
-    def names(self) -> set[str]:
-        """See `Pattern`."""
-        return set().union(*(x.names() for x in self._patterns))
 
 
 def maybe(op: str, inner: Pattern, name: str) -> Pattern:
@@ -295,7 +265,7 @@ class Rule:
         """A function whose parameters are names, as one of what all names stand for."""
         names = tuple(inspect.signature(function).parameters)
         for name in names:
-            if name not in {"whole", *self.pattern.names()}:
+            if name not in {"whole", *(part.name for part in self.pattern.parts())}:
                 raise InvalidValueError(
                     f"the pattern of the rule {self.name!r} has no name {name!r}"
                 )
@@ -312,7 +282,8 @@ class Rule:
 
     def left_open(self, bound: Bound) -> list[Term]:
         """Return the terms that the pattern says nothing about."""
-        return [bound[name] for name in self.pattern.variables() if name in bound]
+        names = {part.name for part in self.pattern.parts() if isinstance(part, Var)}
+        return [x for name, x in bound.items() if name in names and isinstance(x, Term)]
 
     def inside(self, term: Term, numbers: Numbers) -> list[Term] | None:
         """Return the terms below `term` that the rule would do without, or None if it fits not."""

@@ -184,30 +184,24 @@ def _multiplied(node: Term, by: Fraction) -> tuple[Part, ...]:
     return tuple(part._replace(by=part.by * by) for part in node.params["parts"])
 
 
-def _parts_of_both(
+def _sum_of_both(
     whole: Term, loss: Term, other: Term, c: Fraction | None, d: Fraction | None
-) -> tuple[Part, ...]:
-    by = (d or Fraction(1)) * (-1 if whole.op == "sub" else 1)
-    return _multiplied(loss, c or Fraction(1)) + _multiplied(other, by)
-
-
-def _merged(whole: Term, loss: Term, other: Term, c: Fraction | None, d: Fraction | None) -> Term:
-    parts = _parts_of_both(whole, loss, other, c, d)
-    sign = -1 if parts[0].by < 0 else 1
-    positive = tuple(part._replace(by=sign * part.by) for part in parts)
-    both = changed(loss, *loss.inputs, *other.inputs[1:], parts=positive)
-    return both if sign > 0 else times(-1, both)
+) -> Term | None:
+    """One loss of the targets of both; None if one is subtracted from the other."""
+    sign = -1 if whole.op == "sub" else 1
+    parts = _multiplied(loss, c or Fraction(1)) + _multiplied(other, (d or Fraction(1)) * sign)
+    first = -1 if parts[0].by < 0 else 1
+    parts = tuple(part._replace(by=first * part.by) for part in parts)
+    if any(part.by < 0 for part in parts):
+        return None
+    both = changed(loss, *loss.inputs, *other.inputs[1:], parts=parts)
+    negative: Term = times(-1, both)
+    return both if first > 0 else negative
 
 
 def _alike(loss: Term, other: Term) -> bool:
     same = all(loss.params[p] == other.params[p] for p in ("axis", "temperature", "reduction"))
     return same and _is_sum(loss)
-
-
-def _of_one_sign(
-    whole: Term, loss: Term, other: Term, c: Fraction | None, d: Fraction | None
-) -> bool:
-    return len({part.by > 0 for part in _parts_of_both(whole, loss, other, c, d)}) == 1
 
 
 _one, _other = (Op(LOSS, x, more=True).named(name) for name in ("loss", "other"))
@@ -277,10 +271,13 @@ LOSSES = [
     Rule(
         "two targets",
         "Two losses of the same logits are the loss of the sum of their targets, as in smoothing.",
-        Op("add sub", Either(_one, times(c, _one)), Either(_other, times(d, _other))), _merged,
+        Op("add sub", Either(_one, times(c, _one)), Either(_other, times(d, _other))), _sum_of_both,
         (
             (_alike, "the two losses differ in more than their targets"),
-            (_of_one_sign, "one loss is subtracted from the other"),
+            (
+                lambda whole, loss, other, c, d: _sum_of_both(whole, loss, other, c, d) is not None,
+                "one loss is subtracted from the other",
+            ),
         ),
     ),
     Rule(
