@@ -315,3 +315,32 @@ def test_numbers_of_threads_that_are_none(monkeypatch, text):
     with pytest.raises(InvalidValueError, match="must be a positive integer, not") as caught:
         pool.default_threads()
     assert len(str(caught.value)) < 200
+
+
+class SlowHand:
+    """Numbers from 0 on; until a helper has its first, the caller has found none left."""
+
+    def __init__(self, count):
+        self.count, self.numbers = count, iter(range(1000))
+        self.helper_has_one, self.caller_has_none = threading.Event(), threading.Event()
+
+    def __next__(self):
+        caller = threading.current_thread() is threading.main_thread()
+        if caller:
+            self.helper_has_one.wait(5)
+        number = next(self.numbers)
+        if caller and number >= self.count:
+            self.caller_has_none.set()
+        elif not caller and number < self.count:
+            self.helper_has_one.set()
+            self.caller_has_none.wait(5)
+            time.sleep(0.05)  # the caller goes on to wait for all
+        return number
+
+
+def test_a_task_that_is_taken_just_before_the_last_one_ends_is_done(monkeypatch):
+    """It had been taken for one that comes too late, and left undone."""
+    monkeypatch.setattr(pool, "itertools", SimpleNamespace(count=lambda: SlowHand(5)))
+    done = []
+    pool.run(done.append, 5, 2)
+    assert sorted(done) == [0, 1, 2, 3, 4]

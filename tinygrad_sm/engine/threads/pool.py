@@ -82,6 +82,9 @@ def run(task: Callable[[int], None], count: int, threads: int) -> None:
     try:
         _call(job.help, helpers)
         job.work()
+    except BaseException:
+        job.stop()
+        raise
     finally:
         job.close()
     for error in job.errors:
@@ -112,11 +115,14 @@ class _Job:
                 self.work()
             except BaseException as error:
                 self.errors.append(error)
-                self._count = 0
+                self.stop()
+
+    def stop(self) -> None:
+        """Start no other task, not even one that was just taken: something was raised."""
+        self._count = 0
 
     def close(self) -> None:
-        """Hand out no more tasks, and wait for all helpers, however often that is interrupted."""
-        self._count = 0  # a helper that comes too late has nothing left to do
+        """Wait for all helpers, however often that is interrupted; no task is left to take."""
         interrupt: BaseException | None = None
         while self._at_work:
             try:
