@@ -55,7 +55,7 @@ def logits_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
     """g·∂L/∂a = g·(Σq·p − q)/T, p = softmax(a/T), by differentiable operations."""
     q = target if task.index is None else task.dense(logits.dtype)
     p = softmax(logits / task.temperature, axis=task.axis)
-    return _by_class(g, task) * closed_form(p, q, task.axis) / task.temperature
+    return _spread(g, task) * closed_form(p, q, task.axis) / task.temperature
 
 
 def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
@@ -65,10 +65,10 @@ def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
     if masked.any():
         q = target.numpy() if isinstance(target, Tensor) else target
         terms = rules.where(masked & (q == 0), 0.0, terms)
-    return _by_class(g, task) * terms
+    return _spread(g, task) * terms
 
 
-def _by_class(g: Any, task: Task) -> Any:
+def _spread(g: Any, task: Task) -> Any:
     """The cotangent of each row's loss, with a class axis of length 1."""
     return rules.expand_dims(g, task.axis) if task.reduction == "none" else g / task.divisor
 
