@@ -366,11 +366,18 @@ def test_control_characters_become_visible():
 
 _PROGRAM = """
 import sys
+import tinygrad_sm as tg
 import viz
 from seed_graph import seed, traced
-_, loss = seed()
-drawing = viz.draw(traced(loss))
-sys.stdout.buffer.write(drawing.source.encode() + drawing.mermaid.encode() + drawing.render("svg"))
+from tinygrad_sm.cli.examples import linear_levels
+for drawing in (
+    viz.draw(traced(seed()[1])),
+    viz.draw_comparison(tg.compare([2.0, 1.0, 0.1], [1, 0, 0])),
+    viz.draw_fusion(tg.fuse(seed()[1])),
+    viz.draw_levels(linear_levels()),
+):
+    for format in ("dot", "mmd", "svg"):
+        sys.stdout.buffer.write(drawing.render(format))
 """
 
 

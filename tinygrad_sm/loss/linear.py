@@ -67,7 +67,7 @@ def _run_chunks(
     losses = np.empty(rows)
     logits = np.empty((min(chunk_rows, rows), classes), dtype)
     shapes = {"x": x.shape, "weight": weight.shape, "bias": (classes,)}
-    found = {name: np.zeros(shapes[name], dtype) for name in wanted}
+    found = {name: np.zeros(shapes[name], dtype) for name in sorted(wanted)}
     for chunk in _chunks(rows, chunk_rows):
         a = np.matmul(x[chunk], weight.T, out=logits[: chunk.stop - chunk.start])
         if bias.ndim:
