@@ -42,8 +42,8 @@ def draw_levels(levels: Mapping[str, Tensor]) -> Drawing:
     views = [graph(output) for output in levels.values()]
     if max(len(view.nodes) for view in views) > MOST_NODES:
         raise InvalidValueError(f"draw_levels draws graphs of at most {MOST_NODES} nodes")
-    shown = [_Level(i, title, view, views[0]) for i, (title, view) in
-             enumerate(zip(levels, views, strict=True))]  # fmt: skip
+    titles = zip(levels, views, strict=True)
+    shown = [_Level(i, title, view, views[0]) for i, (title, view) in enumerate(titles)]
     if not all(any(x.graph.nodes[i].op == LEAF for i in x.same) for x in shown):
         raise InvalidValueError("draw_levels needs graphs of the same leaves; one has none of them")
     text = "\n\n".join(f"{level.heading()}\n{level.graph}" for level in shown)
@@ -141,16 +141,17 @@ def _output_box(levels: list[_Level]) -> Box:
 def _caption(levels: list[_Level]) -> Iterator[str]:
     yield "keeps: what stays in memory for backward because of a node, its result or what it saved."
     yield "Inputs are not counted; a transpose or reshape is only a view, and has no box."
-    largest = max(levels[0].all_kept(), key=lambda kept: kept.bytes)
-    holds: list[str] = []
-    free: list[str] = []
-    for level in levels:
-        has = any(kept.shape == largest.shape for kept in level.all_kept())
-        (holds if has else free).append(str(level.number + 1))
+    largest = max(levels[0].all_kept(), key=lambda kept: kept.bytes, default=None)
+    if largest is None:
+        return
+    shape = largest.shape
+    holds = [level for level in levels if any(kept.shape == shape for kept in level.all_kept())]
+    free = [level for level in levels if level not in holds]
     if free:
-        shape = shape_text(largest.shape)
-        yield f"An array of shape {shape} is kept by {_listed(holds)}, never by {_listed(free)}."
+        where = f"kept by {_listed(holds)}, never by {_listed(free)}"
+        yield f"An array of shape {shape_text(shape)} is {where}."
 
 
-def _listed(words: list[str]) -> str:
+def _listed(levels: list[_Level]) -> str:
+    words = [str(level.number + 1) for level in levels]
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -71,6 +71,17 @@ def test_a_gradient_that_backward_took_is_kept_no_more():
     assert [k.what for k in kept_for_backward(tg.graph(loss))[-1]] == ["result"]
 
 
+def test_a_level_that_keeps_nothing_is_its_input():
+    x = tg.Tensor([1.0, 2.0], name="x")
+    drawing = viz.draw_levels({"nothing": x, "exp": tg.exp(x)})
+    assert drawing.scene.clusters["level0"].title == "1. nothing: 0 B kept"
+    ends = [(arrow.source, arrow.target) for arrow in drawing.scene.arrows]
+    keys = [box.key for box in drawing.scene.boxes]
+    assert keys == ["inputs", "l1n1", "output"]
+    assert ends == [("inputs", "l1n1"), ("inputs", "output"), ("l1n1", "output")]
+    drawing.render("svg")
+
+
 def test_deterministic(levels):
     assert viz.draw_levels(levels).source == viz.draw_levels(levels).source
 
