@@ -50,19 +50,14 @@ def _factor_out(whole: Term, x: Term, c: Any) -> Any:
 NUMBERS = [
     _rule("negation", "-x is -1 times x.", -x, times(-1, x)),
     _rule("number times", "A product with a number is a scaling.", c * x, times(c, x)),
-    _rule(
-        "over a number", "Division by n is multiplication by 1/n.",
-        x / c, lambda x, c: times(1 / c, x) if c else None,
-    ),
-    _rule(
-        "two factors", "Two factors are one, and two negations none.",
-        times(c, times(d, x)), lambda c, d, x: times(c * d, x),
-    ),
+    _rule("over a number", "Division by n is multiplication by 1/n.",
+          x / c, lambda x, c: times(1 / c, x) if c else None),
+    _rule("two factors", "Two factors are one, and two negations none.",
+          times(c, times(d, x)), lambda c, d, x: times(c * d, x)),
     _rule("factor 1", "1 times x is x.", times(1, x), x),
-    _rule(
-        "factor out of a linear operation", "Sums, picks and reshapes are linear: f(c·x) = c·f(x).",
-        Op("linear view move @pick @masked", times(c, x), more=True), _factor_out,
-    ),
+    _rule("factor out of a linear operation",
+          "Sums, picks and reshapes are linear: f(c·x) = c·f(x).",
+          Op("linear view move @pick @masked", times(c, x), more=True), _factor_out),
     _rule("factor out of a product", "(c·x)·y = c·(x·y).", times(c, x) * y, times(c, x * y)),
     _rule("factor out of a quotient", "(c·x)/y = c·(x/y).", times(c, x) / y, times(c, x / y)),
     _rule("adding the negative", "x + (-y) = x - y.", x + times(-1, y), x - y),
@@ -83,10 +78,8 @@ QUOTIENTS = [
     _rule("power of e", "e to the power of x is exp(x).", math.e**x, exp(x)),
     _rule("log of exp", "log(exp(x)) = x.", log(exp(x)), x),
     _rule("log of a reciprocal", "log(1/x) = -log(x).", log(1 / x), times(-1, log(x))),
-    _rule(
-        "log of a quotient", "log(x/y) = log(x) - log(y).",
-        log(x / y), lambda x, y: None if x.op == NUMBER or y.constant else log(x) - log(y),
-    ),
+    _rule("log of a quotient", "log(x/y) = log(x) - log(y).",
+          log(x / y), lambda x, y: None if x.op == NUMBER or y.constant else log(x) - log(y)),
 ]  # fmt: skip
 
 # Sums ---------------------------------------------------------------------------------------------
@@ -130,18 +123,13 @@ def _beside_constant(whole: Term, v: Term, x: Term, y: Term, each: Callable[[Ter
 
 
 SUMS = [
-    _rule(
-        "sum over nothing", "A sum over axes of length 1 leaves the elements as they are.",
-        Op("sum max", x, axis=()), x,
-    ),
-    _rule(
-        "sum of a sum", "Two sums in a row are one over the axes of both.",
-        total(total(x, j), k), lambda x, j, k: total(x, tuple(sorted({*axes_of(j), *axes_of(k)}))),
-    ),
-    _rule(
-        "sum of reshaped", "Axes of length 1 do not change what a sum adds up.",
-        total(Op("reshape", x).named("v"), k), _sum_of_reshaped,
-    ),
+    _rule("sum over nothing", "A sum over axes of length 1 leaves the elements as they are.",
+          Op("sum max", x, axis=()), x),
+    _rule("sum of a sum", "Two sums in a row are one over the axes of both.",
+          total(total(x, j), k),
+          lambda x, j, k: total(x, tuple(sorted({*axes_of(j), *axes_of(k)})))),
+    _rule("sum of reshaped", "Axes of length 1 do not change what a sum adds up.",
+          total(Op("reshape", x).named("v"), k), _sum_of_reshaped),
     _rule(
         "sum in a wider dtype", "Elements may be widened after they are added up.",
         total(Op("astype", x).named("v"), k),
@@ -153,11 +141,9 @@ SUMS = [
         lambda whole, x, y, k: None if x.constant or y.constant or x.shape != y.shape
         else total(Term.of(whole.op, x, y), k),
     ),
-    _rule(
-        "difference of totals",
-        "Σx ± Σy = Σ(x ± y), also where one of them has more axes of length 1.",
-        Op("add sub", Op("reshape", total(x, k)), Op("reshape", total(y, j))), _total_of_both,
-    ),
+    _rule("difference of totals",
+          "Σx ± Σy = Σ(x ± y), also where one of them has more axes of length 1.",
+          Op("add sub", Op("reshape", total(x, k)), Op("reshape", total(y, j))), _total_of_both),
     _rule(
         "product with a constant summand", "t·(k ± x) = t·k ± t·x, of which t·k is a constant.",
         t * _either.named("v"),
@@ -170,16 +156,12 @@ SUMS = [
         lambda v, x, y, k: None if x.constant == y.constant or x.shape != y.shape
         else Term.of(v.op, total(x, k), total(y, k)),
     ),
-    _rule(
-        "inner product", "The product of two vectors is the sum of their elements' products.",
-        x @ y,
-        lambda x, y: reshape(total(x * y, 0), ()) if x.ndim == y.ndim == 1 < x.size else None,
-    ),
-    _rule(
-        "choice by a mask", "x where a mask holds, else 0, is x times the mask.",
-        Op("where", t, x, 0),
-        lambda t, x: t * x if t.dtype == bool and t.shape == x.shape else None,
-    ),
+    _rule("inner product", "The product of two vectors is the sum of their elements' products.",
+          x @ y,
+          lambda x, y: reshape(total(x * y, 0), ()) if x.ndim == y.ndim == 1 < x.size else None),
+    _rule("choice by a mask", "x where a mask holds, else 0, is x times the mask.",
+          Op("where", t, x, 0),
+          lambda t, x: t * x if t.dtype == bool and t.shape == x.shape else None),
 ]  # fmt: skip
 
 # What only moves elements -------------------------------------------------------------------------
@@ -281,44 +263,27 @@ def _all_elements(whole: Term, x: Term) -> Term | None:
 
 _turn = Op("transpose", x).named("v")
 MOVES = [
-    _rule(
-        "same shape", "A reshape or cast to what is there already is none.",
-        Op("reshape broadcast_to astype", x), x,
-    ),
-    _rule(
-        "two reshapes", "Of two reshapes the last counts.",
-        Op("reshape", Op("reshape", x)), lambda whole, x: reshape(x, whole.shape),
-    ),
-    _rule(
-        "two transposes", "Two transposes in a row are one.",
-        Op("transpose", Op("transpose", x, axes=j), axes=k),
-        lambda x, j, k: transposed(x, tuple(j[i] for i in k)),
-    ),
-    _rule(
-        "transpose of 1s", "A transpose that moves only axes of length 1 is a reshape.",
-        Op("transpose", x),
-        lambda whole, x: reshape(x, whole.shape) if _keeps_order(whole) else None,
-    ),
-    _rule(
-        "along an axis of transposed", "A transpose can wait until after what runs along an axis.",
-        Op("softmax log_softmax logsumexp sum max", _turn, axis=k), _turned,
-    ),
-    _rule(
-        "class of transposed", "A class is picked as well before a transpose of the rest.",
-        pick(_turn, t, k), _pick_before,
-    ),
-    _rule(
-        "index of all elements", "An index that takes every element in order is a reshape.",
-        Op("getitem", x, more=True), _all_elements,
-    ),
-    _rule(
-        "aligned operand", "Broadcasting adds axes in front by itself.",
-        Op("elementwise", more=True), _broadcasts_itself,
-    ),
-    _rule(
-        "function of moved elements", "Picking and reshaping can wait until after a function.",
-        Op("elementwise", more=True), _after_moves,
-    ),
+    _rule("same shape", "A reshape or cast to what is there already is none.",
+          Op("reshape broadcast_to astype", x), x),
+    _rule("two reshapes", "Of two reshapes the last counts.",
+          Op("reshape", Op("reshape", x)), lambda whole, x: reshape(x, whole.shape)),
+    _rule("two transposes", "Two transposes in a row are one.",
+          Op("transpose", Op("transpose", x, axes=j), axes=k),
+          lambda x, j, k: transposed(x, tuple(j[i] for i in k))),
+    _rule("transpose of 1s", "A transpose that moves only axes of length 1 is a reshape.",
+          Op("transpose", x),
+          lambda whole, x: reshape(x, whole.shape) if _keeps_order(whole) else None),
+    _rule("along an axis of transposed",
+          "A transpose can wait until after what runs along an axis.",
+          Op("softmax log_softmax logsumexp sum max", _turn, axis=k), _turned),
+    _rule("class of transposed", "A class is picked as well before a transpose of the rest.",
+          pick(_turn, t, k), _pick_before),
+    _rule("index of all elements", "An index that takes every element in order is a reshape.",
+          Op("getitem", x, more=True), _all_elements),
+    _rule("aligned operand", "Broadcasting adds axes in front by itself.",
+          Op("elementwise", more=True), _broadcasts_itself),
+    _rule("function of moved elements", "Picking and reshaping can wait until after a function.",
+          Op("elementwise", more=True), _after_moves),
 ]  # fmt: skip
 
 # Picking one class per row ------------------------------------------------------------------------
@@ -371,19 +336,13 @@ def _masked(whole: Term, x: Term, t: Term) -> Term | None:
 
 
 PICKS = [
-    _rule(
-        "class of each row", "x[range(N), t] picks one class of each row.",
-        Op("getitem", x, more=True), _picked_class,
-    ),
+    _rule("class of each row", "x[range(N), t] picks one class of each row.",
+          Op("getitem", x, more=True), _picked_class),
     _rule("one class", "x[..., t] picks class t.", Op("getitem", x, t), _one_class),
-    _rule(
-        "taken along an axis", "take_along_axis with one index per row picks a class.",
-        Op("take_along_axis", x, t, axis=k), _taken,
-    ),
-    _rule(
-        "chosen by a mask", "x[mask] keeps what a mask of x's shape chooses.",
-        Op("getitem", x, t), _masked,
-    ),
+    _rule("taken along an axis", "take_along_axis with one index per row picks a class.",
+          Op("take_along_axis", x, t, axis=k), _taken),
+    _rule("chosen by a mask", "x[mask] keeps what a mask of x's shape chooses.",
+          Op("getitem", x, t), _masked),
 ]  # fmt: skip
 
 ALGEBRA = [*NUMBERS, *QUOTIENTS, *SUMS, *MOVES, *PICKS]

@@ -75,11 +75,7 @@ class FuseResult:
     """
 
     def __init__(
-        self,
-        snapshot: Snapshot,
-        plan: Plan,
-        rules: tuple[Rule, ...],
-        almost: tuple[Rule, ...],
+        self, snapshot: Snapshot, plan: Plan, rules: tuple[Rule, ...], almost: tuple[Rule, ...]
     ) -> None:
         self._snapshot = snapshot
         self._plan = plan

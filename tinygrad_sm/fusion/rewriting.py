@@ -38,11 +38,7 @@ class Rewriting:
     """
 
     def __init__(
-        self,
-        terms: Terms,
-        rules: Iterable[Rule],
-        numbers: Numbers,
-        alone: Collection[int] = (),
+        self, terms: Terms, rules: Iterable[Rule], numbers: Numbers, alone: Collection[int] = ()
     ) -> None:
         self._terms = terms
         self._rules = tuple(rules)

@@ -13,17 +13,7 @@ from typing import Any
 
 from tinygrad_sm.fusion.algebra import ALGEBRA
 from tinygrad_sm.fusion.loss_node import Part
-from tinygrad_sm.fusion.patterns import (
-    Const,
-    Either,
-    Number,
-    Op,
-    Rule,
-    Var,
-    Varying,
-    almost,
-    maybe,
-)
+from tinygrad_sm.fusion.patterns import Const, Either, Number, Op, Rule, Var, Varying, almost, maybe
 from tinygrad_sm.fusion.terms import LEAF, LOSS_NODE, Term, axes_of, kept, number, walk
 from tinygrad_sm.fusion.vocabulary import (
     LINEAR_LOSS,
@@ -68,48 +58,28 @@ SHIFT = (
 ONE_AXIS = ((lambda k: isinstance(k, int), "the sum runs over more than the one class axis"),)
 
 PARTS = [
-    Rule(
-        "softmax", "exp(x) over the sum of the same exp(x) along an axis is softmax(x).",
-        exp(x) / total(exp(x), k), softmax(x, k), ONE_AXIS,
-    ),
-    Rule(
-        "softmax of a shift",
-        "softmax(x - m) = softmax(x): exp(-m) stands above and below the fraction.",
-        softmax(shifted, k), softmax(x, k), SHIFT,
-    ),
-    Rule(
-        "exp of log_softmax", "exp(log p) = p.",
-        exp(log_softmax(x, k)), softmax(x, k), saves=True,
-    ),
-    Rule(
-        "log of softmax",
-        "log(softmax(x)) is log_softmax(x), which forms no probability that could underflow.",
-        log(softmax(x, k)), log_softmax(x, k),
-    ),
-    Rule(
-        "logsumexp", "log Σ exp(x) is logsumexp(x), which cannot overflow.",
-        log(total(exp(x), k)), logsumexp(x, k), ONE_AXIS,
-    ),
-    Rule(
-        "logsumexp of a shift, shifted back", "log Σ exp(x - m) + m = log Σ exp(x).",
-        logsumexp((x - m).named("s"), k) + m, logsumexp(x, k), SHIFT,
-    ),
-    Rule(
-        "logsumexp of a sum, shifted back", "log Σ exp(x + m) - m = log Σ exp(x).",
-        logsumexp((x + m).named("s"), k) - m, logsumexp(x, k), SHIFT,
-    ),
-    Rule(
-        "log_softmax", "x - logsumexp(x) is log_softmax(x).",
-        x - logsumexp(x, k), log_softmax(x, k),
-    ),
-    Rule(
-        "negative log_softmax", "logsumexp(x) - x is -log_softmax(x).",
-        logsumexp(x, k) - x, times(-1, log_softmax(x, k)), saves=True,
-    ),
-    Rule(
-        "log_softmax of a shift", "log_softmax(x - m) = log_softmax(x), as for softmax.",
-        log_softmax(shifted, k), log_softmax(x, k), SHIFT,
-    ),
+    Rule("softmax", "exp(x) over the sum of the same exp(x) along an axis is softmax(x).",
+         exp(x) / total(exp(x), k), softmax(x, k), ONE_AXIS),
+    Rule("softmax of a shift",
+         "softmax(x - m) = softmax(x): exp(-m) stands above and below the fraction.",
+         softmax(shifted, k), softmax(x, k), SHIFT),
+    Rule("exp of log_softmax", "exp(log p) = p.",
+         exp(log_softmax(x, k)), softmax(x, k), saves=True),
+    Rule("log of softmax",
+         "log(softmax(x)) is log_softmax(x), which forms no probability that could underflow.",
+         log(softmax(x, k)), log_softmax(x, k)),
+    Rule("logsumexp", "log Σ exp(x) is logsumexp(x), which cannot overflow.",
+         log(total(exp(x), k)), logsumexp(x, k), ONE_AXIS),
+    Rule("logsumexp of a shift, shifted back", "log Σ exp(x - m) + m = log Σ exp(x).",
+         logsumexp((x - m).named("s"), k) + m, logsumexp(x, k), SHIFT),
+    Rule("logsumexp of a sum, shifted back", "log Σ exp(x + m) - m = log Σ exp(x).",
+         logsumexp((x + m).named("s"), k) - m, logsumexp(x, k), SHIFT),
+    Rule("log_softmax", "x - logsumexp(x) is log_softmax(x).",
+         x - logsumexp(x, k), log_softmax(x, k)),
+    Rule("negative log_softmax", "logsumexp(x) - x is -log_softmax(x).",
+         logsumexp(x, k) - x, times(-1, log_softmax(x, k)), saves=True),
+    Rule("log_softmax of a shift", "log_softmax(x - m) = log_softmax(x), as for softmax.",
+         log_softmax(shifted, k), log_softmax(x, k), SHIFT),
 ]  # fmt: skip
 
 # The loss -----------------------------------------------------------------------------------------
@@ -206,11 +176,9 @@ def _alike(loss: Term, other: Term) -> bool:
 
 _one, _other = (Op(LOSS, x, more=True).named(name) for name in ("loss", "other"))
 LOSSES = [
-    Rule(
-        "loss of a picked class", "-log p at the right class of each row is its cross-entropy.",
-        pick(log_softmax(x, k), t, j), lambda x, t, k: times(-1, loss(x, t, k, "index")),
-        ((lambda k, j: k == j, "the class is picked along another axis than softmax's"), TWICE),
-    ),
+    Rule("loss of a picked class", "-log p at the right class of each row is its cross-entropy.",
+         pick(log_softmax(x, k), t, j), lambda x, t, k: times(-1, loss(x, t, k, "index")),
+         ((lambda k, j: k == j, "the class is picked along another axis than softmax's"), TWICE)),
     Rule(
         "loss of a distribution",
         "-Σ y·log p over the classes is the cross-entropy of y, one-hot or soft.",
@@ -225,22 +193,16 @@ LOSSES = [
             TWICE,
         ),
     ),
-    Rule(
-        "loss of all classes",
-        "-Σ log p over the classes is the cross-entropy of a target of ones.",
-        total(log_softmax(x, k), j), lambda x, whole, j, k: _of_distribution(x, None, whole, j, k),
-        (CLASSES, TWICE),
-    ),
-    Rule(
-        "loss of masked classes", "-Σ log p where a mask holds is the cross-entropy of the mask.",
-        total(Op("@masked", log_softmax(x, k), t), j), _of_mask, (TWICE,),
-    ),
-    Rule(
-        "loss of one masked class",
-        "-log p where a mask holds once is the cross-entropy of the mask.",
-        Op("@masked", log_softmax(x, k), t), _of_mask,
-        ((lambda whole: whole.shape == (1,), "the mask holds more than once"), TWICE),
-    ),
+    Rule("loss of all classes",
+         "-Σ log p over the classes is the cross-entropy of a target of ones.",
+         total(log_softmax(x, k), j),
+         lambda x, whole, j, k: _of_distribution(x, None, whole, j, k), (CLASSES, TWICE)),
+    Rule("loss of masked classes", "-Σ log p where a mask holds is the cross-entropy of the mask.",
+         total(Op("@masked", log_softmax(x, k), t), j), _of_mask, (TWICE,)),
+    Rule("loss of one masked class",
+         "-log p where a mask holds once is the cross-entropy of the mask.",
+         Op("@masked", log_softmax(x, k), t), _of_mask,
+         ((lambda whole: whole.shape == (1,), "the mask holds more than once"), TWICE)),
     Rule(
         "weighted rows", "A weight of a row's loss multiplies its target.",
         w * a_loss, _weighted,
@@ -252,12 +214,10 @@ LOSSES = [
             (lambda loss: len(loss.params["parts"]) == 1, "the loss has several targets"),
         ),
     ),
-    Rule(
-        "sum over rows", "The sum of the rows' losses is the loss with reduction 'sum'.",
-        total(a_loss, j),
-        lambda whole, loss, cast: reshape(_with(cast, _as_sum(loss)), whole.shape),
-        ((_sums_rows, "the sum does not run over all rows"),),
-    ),
+    Rule("sum over rows", "The sum of the rows' losses is the loss with reduction 'sum'.",
+         total(a_loss, j),
+         lambda whole, loss, cast: reshape(_with(cast, _as_sum(loss)), whole.shape),
+         ((_sums_rows, "the sum does not run over all rows"),)),
     Rule(
         "factor of the loss",
         "A factor of the sum, such as 1/N for the mean, is what the fused node divides by.",
@@ -280,17 +240,13 @@ LOSSES = [
             ),
         ),
     ),
-    Rule(
-        "temperature", "Logits times c are logits over the temperature 1/c.",
-        Op(LOSS, times(c, x), more=True, temperature=k),
-        lambda whole, x, c, k: changed(whole, x, *whole.inputs[1:], temperature=k / c),
-        ((lambda c: c > 0, "a temperature is positive"),),
-    ),
-    Rule(
-        "loss of a shift", "The loss does not change when all logits of a row are shifted alike.",
-        Op(LOSS, shifted, more=True, axis=k), lambda whole, x: changed(whole, x, *whole.inputs[1:]),
-        SHIFT,
-    ),
+    Rule("temperature", "Logits times c are logits over the temperature 1/c.",
+         Op(LOSS, times(c, x), more=True, temperature=k),
+         lambda whole, x, c, k: changed(whole, x, *whole.inputs[1:], temperature=k / c),
+         ((lambda c: c > 0, "a temperature is positive"),)),
+    Rule("loss of a shift", "The loss does not change when all logits of a row are shifted alike.",
+         Op(LOSS, shifted, more=True, axis=k),
+         lambda whole, x: changed(whole, x, *whole.inputs[1:]), SHIFT),
 ]  # fmt: skip
 
 # The linear layer before the loss -----------------------------------------------------------------
@@ -363,29 +319,21 @@ ALMOST = (
         "p is clipped before the logarithm; without it log(p) is log_softmax(x), which needs none",
         log(_clipped),
     ),
-    almost(
-        "softmax",
-        "the denominator is not the sum of the numerator alone: something is added to it",
-        exp(x) / (total(exp(x), k) + m),
-    ),
-    almost(
-        "softmax",
-        "a mask multiplies the exponentials; put -inf into the logits instead, before exp",
-        _masked / total(_masked, k),
-    ),
+    almost("softmax",
+           "the denominator is not the sum of the numerator alone: something is added to it",
+           exp(x) / (total(exp(x), k) + m)),
+    almost("softmax",
+           "a mask multiplies the exponentials; put -inf into the logits instead, before exp",
+           _masked / total(_masked, k)),
     almost(
         "softmax",
         "the sum keeps no axis, so that it is not divided along the rows; keepdims=True is missing",
         exp(x) / Op("reshape", total(exp(x), k)),
     ),
-    almost(
-        "loss of a distribution", "the target requires a gradient, or depends on what does",
-        total(Varying("q") * log_softmax(x, k), j),
-    ),
-    almost(
-        "loss of a distribution", "the logarithm is missing: p itself is weighted, not log p",
-        total(y * _p, j),
-    ),
+    almost("loss of a distribution", "the target requires a gradient, or depends on what does",
+           total(Varying("q") * log_softmax(x, k), j)),
+    almost("loss of a distribution", "the logarithm is missing: p itself is weighted, not log p",
+           total(y * _p, j)),
     almost(
         "loss of a distribution",
         "the logarithm is taken of the sum; sum the logarithms, which for a one-hot y is the same",

@@ -106,7 +106,7 @@ def loss(x: Term, target: Term, axis: int, kind: str) -> Term:
     one = all(n == 1 for n in rows)
     params = {
         "axis": axis, "parts": (Part(kind, 0, Fraction(1)),), "temperature": Fraction(1),
-        "reduction": "sum" if one else "none",
+        "reduction": "sum" if one else "none"
     }  # fmt: skip
     node = Term(LOSS, (x, target), params, () if one else rows, x.dtype)
     return reshape(node, rows)
