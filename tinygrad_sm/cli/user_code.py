@@ -143,6 +143,8 @@ def _stdout_kept() -> Iterator[TextIO]:
     if stderr is None:  # closed, so that the next file would be stderr
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     own = _stream(os.dup(1), stdout)
+    if command := click.get_current_context(silent=True):
+        command.call_on_close(lambda: _closed(own))
     os.dup2(2, 1)
     # theirs to wrap or to close; whoever wraps one counts on the second name to keep it alive
     sys.stdout = sys.__stdout__ = _stream(1, stdout)  # type: ignore[misc]
@@ -152,6 +154,12 @@ def _stdout_kept() -> Iterator[TextIO]:
     finally:
         os.dup2(2, 1)  # in case that they closed it
         sys.stdout, sys.stderr = _stream(1, stdout), stderr
+
+
+def _closed(stream: TextIO) -> None:
+    """Close it, so that what a reader who has gone refused is not told once more at the end."""
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 def _stream(number: int, like: TextIO) -> io.TextIOWrapper:
