@@ -60,9 +60,8 @@ def guarded(place: str | None, show_all: bool) -> Iterator[TextIO | None]:
         yield None
         return
     file = Path(place.rpartition(":")[0]).resolve()
-    here = os.getcwd()
     try:
-        with _stdout_kept() as own, np.errstate(all="ignore"):
+        with contextlib.chdir(os.curdir), _stdout_kept() as own, np.errstate(all="ignore"):
             yield own
     except KeyboardInterrupt:
         raise
@@ -75,7 +74,6 @@ def guarded(place: str | None, show_all: bool) -> Iterator[TextIO | None]:
             error.args = (f"{error} (--traceback shows all of it)",)
         raise error from error.__cause__
     finally:
-        os.chdir(here)
         sys.modules.pop(_MODULE, None)
         _forget(file.parent)
 

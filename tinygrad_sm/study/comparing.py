@@ -174,8 +174,8 @@ def _judged(
         form=form,
         reduction=task.reduction,
         axis=task.axis,
-        composite_loss=_number_or_array(composite.loss),
-        fused_loss=_number_or_array(fused.loss),
+        composite_loss=composite.loss if composite.loss.ndim else float(composite.loss),
+        fused_loss=fused.loss if fused.loss.ndim else float(fused.loss),
         logits=logits,
         target=y,
         probabilities=p,
@@ -322,7 +322,3 @@ def _about_the_textbook(
         f". Σy is {worst:.6g} and not 1, so the gradient is Σy·p − y; the "
         f"textbook's p − y would be off by up to {off:.3g}"
     )
-
-
-def _number_or_array(loss: np.ndarray) -> Any:
-    return loss if loss.ndim else float(loss)

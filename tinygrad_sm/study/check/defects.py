@@ -12,7 +12,7 @@ from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import graph
 
 
-def defects(out: Tensor, random: np.random.Generator) -> Iterator[str]:
+def defects_in(out: Tensor, random: np.random.Generator) -> Iterator[str]:
     """Run every recorded operation again on copies, and say what is not as it must be."""
     for node in graph(out).nodes:
         t = node.tensor

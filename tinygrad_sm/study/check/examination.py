@@ -18,7 +18,7 @@ from tinygrad_sm.errors import (
     InvalidValueError,
     TinygradError,
 )
-from tinygrad_sm.study.check.defects import changed, defects, same
+from tinygrad_sm.study.check.defects import changed, defects_in, same
 from tinygrad_sm.study.check.numeric import Hopeless, Numeric, Scalar, evaluated, largest
 from tinygrad_sm.study.check.report import NOT_CHECKED, GradcheckEntry, GradcheckReport
 
@@ -189,7 +189,7 @@ class _Examiner:
         tensors = list(leaves.values())
         before = [x._now.copy() for x in tensors]  # `numpy` would lock them
         out = evaluated(f, tensors)
-        self.report.problems += dict.fromkeys(defects(out, self.random))  # each one once
+        self.report.problems += dict.fromkeys(defects_in(out, self.random))  # each one once
         if changed([x._now for x in tensors], before):
             raise Hopeless("f changes its inputs")
         if not same(out.numpy(), evaluated(f, tensors).numpy()):

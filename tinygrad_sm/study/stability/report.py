@@ -147,9 +147,7 @@ def _examined(form: Form, sweep: Sweep, x: np.ndarray, judge: Judge) -> FormRepo
 
     def bands(what: str) -> tuple[Band, ...]:
         starts = _starts(
-            lambda one: int(getattr(_measure(form, sweep, one, judge), what)[0]),
-            x,
-            _closed(getattr(measured, what)),
+            lambda one: int(_measure(form, sweep, one, judge)[what][0]), x, _closed(measured[what])
         )
         stops = [*(start.x for start in starts[1:]), float(x[-1])]
         return tuple(
@@ -157,19 +155,11 @@ def _examined(form: Form, sweep: Sweep, x: np.ndarray, judge: Judge) -> FormRepo
             for (at, state), stop in zip(starts, stops, strict=True)
         )
 
-    return FormReport(form, bands("gradient"), bands("loss"), measured.ulps)
+    return FormReport(form, bands("gradient"), bands("loss"), measured["ulps"])
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """States (rows,) of the gradient (its worst entry) and the loss; ULP of the right entry."""
-
-    gradient: np.ndarray
-    loss: np.ndarray
-    ulps: np.ndarray
-
-
-def _measure(form: Form, sweep: Sweep, x: Any, judge: Judge) -> _Measured:
+def _measure(form: Form, sweep: Sweep, x: Any, judge: Judge) -> dict[str, np.ndarray]:
+    """The states of the gradient (its worst entry) and the loss; the ULP of the right entry."""
     logits = sweep.logits(x, judge.dtype)
     losses, gradients = computed(form, logits, sweep.target)
     gradient, loss, ulps = [], [], []
@@ -180,7 +170,7 @@ def _measure(form: Form, sweep: Sweep, x: Any, judge: Judge) -> _Measured:
         gradient.append(max(map(judge.state, found, truth.gradient)))
         loss.append(judge.state(found_loss, truth.loss))
         ulps.append(judge.ulps(found[sweep.target], truth.gradient[sweep.target]))
-    return _Measured(np.array(gradient), np.array(loss), np.array(ulps))
+    return {"gradient": np.array(gradient), "loss": np.array(loss), "ulps": np.array(ulps)}
 
 
 def _closed(states: np.ndarray) -> np.ndarray:
