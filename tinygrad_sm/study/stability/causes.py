@@ -107,10 +107,8 @@ def _cancelled_backward(record: Record, judge: Judge) -> Cause | None:
     for step in record.steps:
         if step.node.tensor is None:
             continue
-        parts = [edge.value for edge in record.contributions(step.node.tensor)]
-        at = _cancelled(parts, step.cotangent, judge) if len(parts) > 1 else None
-        if at is not None:
-            text = _cancel_text([part[at] for part in parts], step.cotangent[at])
+        terms = [edge.value for edge in record.contributions(step.node.tensor)]
+        if len(terms) > 1 and (text := _cancelled(terms, step.cotangent, judge)):
             return _at(step.node, "backward", f"the contributions {text}")
     return None
 
@@ -120,30 +118,26 @@ def _cancelled_forward(forward: Graph, judge: Judge) -> Cause | None:
     for node in forward.nodes:
         computed = any(forward.nodes[i].inputs for i in node.inputs)  # others hold no rounding
         if node.op in ("add", "sub") and computed:
-            parts = [np.broadcast_to(forward.nodes[i].value, node.shape) for i in node.inputs]
-            at = _cancelled(parts, node.value, judge)
-            if at is not None:
-                sign = -1 if node.op == "sub" else 1
-                text = _cancel_text([parts[0][at], sign * parts[1][at]], node.value[at])
+            a, b = (np.broadcast_to(forward.nodes[i].value, node.shape) for i in node.inputs)
+            text = _cancelled([a, -b if node.op == "sub" else b], node.value, judge)
+            if text:
                 return _at(node, "forward", text)
     return None
 
 
-def _cancel_text(terms: Sequence[float], total: float) -> str:
-    """E.g. "+1 and -1 cancel to 8.9e-13, whose digits are rounding"."""
-    left = "0" if total == 0 else f"{total:.2g}, whose digits are rounding"
-    return f"{' and '.join(f'{term:+.4g}' for term in terms)} cancel to {left}"
+def _cancelled(terms: Sequence[np.ndarray], total: np.ndarray, judge: Judge) -> str | None:
+    """E.g. "+1 and -1 cancel to 8.9e-13, whose digits are rounding"; None if nothing cancels.
 
-
-def _cancelled(
-    parts: Sequence[np.ndarray], total: np.ndarray, judge: Judge
-) -> tuple[int, ...] | None:
-    """Where the rounding of the largest part is more of the total than the tolerance."""
-    largest = np.max([np.abs(part) for part in parts], axis=0).astype(np.float64)
-    others = np.min([np.abs(part) for part in parts], axis=0)
-    rounding = float(np.finfo(judge.dtype).eps) * largest
-    bad = (others > 0) & (np.abs(total) * judge.tolerance <= 4 * rounding)
-    return first_index(bad) if bad.any() else None
+    They do where the rounding of the largest term is more of the total than the tolerance.
+    """
+    sizes = np.abs(terms)
+    rounding = float(np.finfo(judge.dtype).eps) * sizes.max(axis=0).astype(np.float64)
+    bad = (sizes.min(axis=0) > 0) & (np.abs(total) * judge.tolerance <= 4 * rounding)
+    if not bad.any():
+        return None
+    at = first_index(bad)
+    left = "0" if total[at] == 0 else f"{total[at]:.2g}, whose digits are rounding"
+    return f"{' and '.join(f'{term[at]:+.4g}' for term in terms)} cancel to {left}"
 
 
 def _rounded_to_one(forward: Graph, judge: Judge, target: int) -> Cause | None:
