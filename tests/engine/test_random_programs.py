@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import array_shapes, basic_indices, broadcastable_sh
 
 import tinygrad_sm as tg
 from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.primitive import TABLE
 
 # Programs: a list of steps, each an operation on values made before -------------------------------
@@ -65,7 +66,9 @@ TENSOR_OPS = {name: BOUNDED.get(name, TABLE[name]) for name in OPS}
 
 
 def test_random_graphs_draw_every_primitive():
-    assert set(OPS) | {"astype"} == {n for n, row in TABLE.items() if row in vars(p).values()}
+    assert set(OPS) | {"astype"} == {
+        n for n, row in TABLE.items() if row in [*vars(p).values(), *vars(shapes).values()]
+    }
 
 
 @st.composite
