@@ -12,7 +12,8 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 # From the ground up: a module imports from the layers below its own, or from its own. A room is a
 # folder; of the engine, each file.
 LAYERS = [
-    {"errors"}, {"engine.intake"}, {"engine.threads"}, {"engine.primitive"}, {"engine.shapes"},
+    {"errors"}, {"engine.threads"}, {"engine.intake"}, {"engine.primitive"},
+    {"engine.numpy_protocol"}, {"engine.shapes"},
     {"engine.rules"}, {"engine.more"}, {"engine.tensor"}, {"engine.view"}, {"engine.sweep"},
     {"loss"}, {"fusion", "study"}, {"viz"}, {"__init__"}, {"cli", "__main__"},
 ]  # fmt: skip

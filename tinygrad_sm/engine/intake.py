@@ -5,10 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from types import EllipsisType, NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinygrad_sm.engine.threads.large import Shared
 from tinygrad_sm.errors import (
     InvalidIndexError,
     InvalidTypeError,
@@ -16,6 +17,10 @@ from tinygrad_sm.errors import (
     TinygradError,
 )
 
+if TYPE_CHECKING:
+    from tinygrad_sm.engine.primitive import Primitive
+
+_ndarray = np.ndarray
 _BOUNDS = frozenset({int, NoneType})
 _POINTS = (int, np.integer, np.bool_, NoneType, EllipsisType)  # parts of an index that stay as is
 
@@ -125,3 +130,102 @@ def misfit(name: str, arrays: Sequence[Any], error: Exception) -> Exception:
     elif isinstance(error, IndexError) and not isinstance(error, ValueError):
         kind = InvalidIndexError  # NumPy's AxisError is both
     return kind(f"{name} of shape {shapes} is not possible: {error}")
+
+
+# Calls of primitives ------------------------------------------------------------------------------
+
+
+def computed(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """Run a primitive on plain arguments: integers become float64, or the float dtype beside them.
+
+    Raises:
+        InvalidTypeError, InvalidValueError, InvalidIndexError: it cannot be run on these.
+    """
+    ready = False
+    for x in args:
+        if type(x) is _ndarray and x.dtype.kind == "f":
+            ready = True
+        elif type(x) is not float and type(x) is not int:
+            ready = False
+            break
+    try:
+        if not ready:
+            args = _settled(primitive, args)
+        return primitive.forward(*args, **params)
+    except TinygradError:  # already says what is wrong
+        raise
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise misfit(primitive.name, args, error) from error
+
+
+def _settled(primitive: Primitive, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Plain arguments as numbers and arrays to compute with."""
+    given = [
+        x
+        if isinstance(x, (np.generic, Shared)) or type(x) in (bool, int, float)
+        else real_numbers(x, f"{primitive.name}: argument {i + 1}")
+        for i, x in enumerate(args)
+    ]
+    if primitive.integers:
+        return tuple(given)
+    arrays = [x for x in given if isinstance(x, (np.ndarray, np.generic))]
+    floats = [x.dtype for x in arrays if x.dtype.kind == "f"]
+    dtype = np.result_type(*floats) if floats else np.dtype(np.float64)
+    for i, vjp in enumerate(primitive.vjps(len(given))):
+        x = given[i]
+        if isinstance(x, (np.ndarray, np.generic)):
+            if x.dtype.kind != "f" and vjp is not None:  # conditions and positions stay
+                given[i] = x.astype(dtype)
+        elif not arrays:
+            given[i] = float(x)
+    return tuple(given)
+
+
+def bound(
+    primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Sort a call's arguments into arrays and parameters, or say what does not fit."""
+    arity = len(args) if primitive.arity is None else primitive.arity
+    extra = args[arity:]
+    known = ", ".join(primitive.parameters)
+    if len(args) < arity or len(extra) > len(primitive.parameters):
+        allowed = f" and the parameters {known}" if known else ""
+        raise InvalidTypeError(
+            f"{primitive.name} takes {arity} array argument{'s' * (arity != 1)}"
+            f"{allowed}, but {len(args)} positional argument"
+            f"{'s were' if len(args) != 1 else ' was'} given"
+        )
+    found = dict(zip(primitive.parameters, extra, strict=False))
+    for name in params:
+        if name in found:
+            raise InvalidTypeError(f"{primitive.name} was given the argument {name!r} twice")
+        if name not in primitive.parameters:
+            allowed = f"; its parameters are {known}" if known else ""
+            raise InvalidTypeError(f"{primitive.name} does not take the argument {name!r}{allowed}")
+    return args[:arity], found | params
+
+
+def check_definition(
+    name: Any, forward: Any, vjps: tuple[Any, ...], kind: Any, kinds: Sequence[str], taken: bool
+) -> None:
+    """Raise InvalidTypeError or InvalidValueError if no primitive can be defined of these."""
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"def_primitive: name must be a str; got {type(name).__name__}")
+    if not callable(forward):
+        raise InvalidTypeError(
+            f"def_primitive: forward of {name!r} must be a function; got {type(forward).__name__}"
+        )
+    if not vjps:
+        raise InvalidTypeError(f"def_primitive needs a vjp for each argument of {name!r}; got none")
+    for i, vjp in enumerate(vjps):
+        if vjp is not None and not callable(vjp):
+            raise InvalidTypeError(
+                f"def_primitive: vjp {i} of {name!r} must be a function or None; "
+                f"got {type(vjp).__name__}"
+            )
+    if taken:
+        raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
+    if kind is not None and kind not in kinds:
+        raise InvalidValueError(
+            f"def_primitive: kind of {name!r} must be one of {', '.join(kinds)}; got {kind!r}"
+        )

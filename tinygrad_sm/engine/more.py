@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import numpy as np
 
 from tinygrad_sm.engine import rules as p
-from tinygrad_sm.engine.primitive import NUMPY, Primitive, def_primitive, unusual
+from tinygrad_sm.engine.numpy_protocol import unusual
+from tinygrad_sm.engine.primitive import NUMPY, Primitive, def_primitive
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError
 
 if TYPE_CHECKING:

@@ -9,18 +9,13 @@ given.
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Unpack, get_args, overload
 
 import numpy as np
 
-from tinygrad_sm.engine.intake import misfit, real_numbers
-from tinygrad_sm.engine.threads.large import Shared
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError
-
-_ndarray = np.ndarray
+from tinygrad_sm.engine.intake import bound, check_definition, computed
 
 if TYPE_CHECKING:
     from tinygrad_sm.engine.signatures import Binary, Choice, OneArray, Said, Unary
@@ -81,7 +76,6 @@ class Primitive:
         self.arity = None if variadic else len(vjps)
         self.integers = integers
         self._vjps = vjps
-        self._free = vjps.index(None) if None in vjps else None  # may be integers or booleans
         if isinstance(forward, np.ufunc):  # its own text tells of out= and where=, refused here
             each = " element by element" if forward.signature is None else ""
             text = f"np.{forward.__name__}{each}, with a gradient."
@@ -112,50 +106,12 @@ class Primitive:
     def __call__(self, *args: Any, **params: Any) -> Any:
         """Run the forward function, or let the first argument that can answer do so."""
         if len(args) != self.arity or (params and not self._known.issuperset(params)):
-            args, params = self._bind(args, params)
-        settled = unsettled = False  # whether there is an array; whether anything is not fit
-        free = None if self._free is None else args[self._free]
+            args, params = bound(self, args, params)
         for arg in args:
-            kind = type(arg)
-            if kind is _ndarray:
-                settled = True
-                if arg.dtype.kind != "f" and arg is not free:
-                    unsettled = True
-            elif kind is not float and kind is not int:
-                answer = getattr(kind, "__primitive__", None)
-                if answer is not None:
-                    return answer(arg, self, args, params)
-                unsettled = True
-        try:
-            if unsettled or not settled:
-                args = self._settled(args)
-            return self.forward(*args, **params)
-        except TinygradError:  # already says what is wrong
-            raise
-        except (ValueError, TypeError, IndexError, OverflowError) as error:
-            raise misfit(self.name, args, error) from error
-
-    def _settled(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Plain arguments as numbers and arrays to compute with: integers as floats."""
-        given = [
-            x
-            if isinstance(x, (np.generic, Shared)) or type(x) in (bool, int, float)
-            else real_numbers(x, f"{self.name}: argument {i + 1}")
-            for i, x in enumerate(args)
-        ]
-        if self.integers:
-            return tuple(given)
-        arrays = [x for x in given if isinstance(x, (np.ndarray, np.generic))]
-        floats = [x.dtype for x in arrays if x.dtype.kind == "f"]
-        dtype = np.result_type(*floats) if floats else np.dtype(np.float64)
-        for i, vjp in enumerate(self.vjps(len(given))):
-            x = given[i]
-            if isinstance(x, (np.ndarray, np.generic)):
-                if x.dtype.kind != "f" and vjp is not None:  # conditions and positions stay
-                    given[i] = x.astype(dtype)
-            elif not arrays:
-                given[i] = float(x)
-        return tuple(given)
+            answer = getattr(type(arg), "__primitive__", None)
+            if answer is not None:
+                return answer(arg, self, args, params)
+        return computed(self, args, params)
 
     def vjps(self, count: int) -> tuple[Vjp | None, ...]:
         """Return the vjps for a call with `count` array arguments."""
@@ -164,29 +120,6 @@ class Primitive:
         one = self._vjps[0]
         assert one is not None
         return tuple(_for_argument(one, i) for i in range(count))
-
-    def _bind(
-        self, args: tuple[Any, ...], params: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Sort a call's arguments into arrays and parameters, or say what does not fit."""
-        arity = len(args) if self.arity is None else self.arity
-        extra = args[arity:]
-        known = ", ".join(self.parameters)
-        if len(args) < arity or len(extra) > len(self.parameters):
-            allowed = f" and the parameters {known}" if known else ""
-            raise InvalidTypeError(
-                f"{self.name} takes {arity} array argument{'s' * (arity != 1)}"
-                f"{allowed}, but {len(args)} positional argument"
-                f"{'s were' if len(args) != 1 else ' was'} given"
-            )
-        bound = dict(zip(self.parameters, extra, strict=False))
-        for name in params:
-            if name in bound:
-                raise InvalidTypeError(f"{self.name} was given the argument {name!r} twice")
-            if name not in self.parameters:
-                allowed = f"; its parameters are {known}" if known else ""
-                raise InvalidTypeError(f"{self.name} does not take the argument {name!r}{allowed}")
-        return args[:arity], bound | params
 
 
 def _for_argument(vjp: Vjp, index: int) -> Vjp:
@@ -273,26 +206,7 @@ def def_primitive(
         ...     "softplus_example", lambda x: np.logaddexp(0, x), lambda g, y, x: g * tg.sigmoid(x)
         ... )
     """
-    if not isinstance(name, str):
-        raise InvalidTypeError(f"def_primitive: name must be a str; got {type(name).__name__}")
-    if not callable(forward):
-        raise InvalidTypeError(
-            f"def_primitive: forward of {name!r} must be a function; got {type(forward).__name__}"
-        )
-    if not vjps:
-        raise InvalidTypeError(f"def_primitive needs a vjp for each argument of {name!r}; got none")
-    for i, vjp in enumerate(vjps):
-        if vjp is not None and not callable(vjp):
-            raise InvalidTypeError(
-                f"def_primitive: vjp {i} of {name!r} must be a function or None; "
-                f"got {type(vjp).__name__}"
-            )
-    if name in TABLE:
-        raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
-    if kind is not None and kind not in KINDS:
-        raise InvalidValueError(
-            f"def_primitive: kind of {name!r} must be one of {', '.join(KINDS)}; got {kind!r}"
-        )
+    check_definition(name, forward, vjps, kind, KINDS, taken=name in TABLE)
     primitive = TABLE[name] = Primitive(
         name, forward, vjps, variadic=variadic, integers=integers,
         kind=kind, linear=linear, analytic=analytic, notation=notation,
@@ -302,61 +216,3 @@ def def_primitive(
     if isinstance(forward, np.ufunc):
         NUMPY.setdefault(forward, primitive)  # a second primitive on it must ask, by `numpy`
     return primitive
-
-
-# Keyword arguments of NumPy's functions with the values that change nothing
-_USUAL: dict[str, tuple[Any, ...]] = {
-    "out": (None,), "dtype": (None,), "where": (True,), "initial": (None,), "order": ("C", "K"),
-    "casting": ("same_kind",), "subok": (True,), "optimize": (True, False), "kind": (None,),
-    "stable": (None,),
-}  # fmt: skip
-
-
-def unusual(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the keyword arguments that ask for what NumPy does anyway, such as `out=None`."""
-    return {
-        name: value
-        for name, value in kwargs.items()
-        if not any(type(value) is type(x) and value == x for x in _USUAL.get(name, ()))
-    }
-
-
-def answer_for_numpy(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:
-    """Run the operation that stands for a NumPy function, or refuse in one sentence.
-
-    Raises:
-        InvalidTypeError: the function has no counterpart here, or an argument has none
-            (``out=``, ``where=``, ``dtype=``): a detached array would lose the gradient silently.
-    """
-    operation = NUMPY.get(function)
-    if operation is None:
-        close = difflib.get_close_matches(
-            getattr(function, "__name__", ""), {f.__name__ for f in NUMPY}, n=2, cutoff=0.8
-        )
-        hint = f" (such as {' or '.join(close)})" if close else ""
-        raise InvalidTypeError(
-            f"{_spelled(function)} does not differentiate a Tensor; use an operation of "
-            f"tinygrad_sm{hint}, add one with tg.def_primitive, or take t.numpy() for a plain "
-            "array without gradient"
-        )
-    kwargs = unusual(kwargs) if kwargs else {}
-    if "out" in kwargs:
-        raise InvalidTypeError(
-            f"{_spelled(function)} cannot put a Tensor into a plain array (out=, or x += t), since "
-            "the gradient would be lost; write x = x + t"
-        )
-    try:
-        return operation(*args, **kwargs)
-    except TypeError as error:
-        raise InvalidTypeError(f"{_spelled(function)} on a Tensor: {error}") from error
-
-
-def _spelled(function: Callable[..., Any]) -> str:
-    """A function's name as users write it, e.g. ``np.linalg.norm``."""
-    name = getattr(function, "__name__", str(function))
-    if isinstance(function, np.ufunc):  # which do not know their module
-        return f"np.{name}" if getattr(np, name, None) is function else name
-    module = function.__module__
-    return f"{'np' + module[5:] if module.split('.')[0] == 'numpy' else module}.{name}"

@@ -27,7 +27,8 @@ from tinygrad_sm.engine.intake import (
     real_numbers,
     rectangular,
 )
-from tinygrad_sm.engine.primitive import NUMPY, Primitive, answer_for_numpy, unusual
+from tinygrad_sm.engine.numpy_protocol import answer_for_numpy, unusual
+from tinygrad_sm.engine.primitive import NUMPY, Primitive
 from tinygrad_sm.engine.threads.large import LARGE, copied, share, unshared
 from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError, TinygradError
 
