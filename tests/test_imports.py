@@ -13,8 +13,11 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 # folder; of the engine, each file.
 LAYERS = [
     {"errors"}, {"engine.threads"}, {"engine.intake"}, {"engine.primitive"},
-    {"engine.numpy_protocol"}, {"engine.shapes"},
-    {"engine.rules"}, {"engine.more"}, {"engine.tensor"}, {"engine.view"}, {"engine.sweep"},
+    {"engine.numpy_protocol"}, {"engine.shapes"}, {"engine.rules"}, {"engine.more"},
+    {"engine.node"}, {"engine.scopes"}, {"engine.memory"}, {"engine.view"}, {"engine.sweep"},
+    {"engine.trace"}, {"engine.calling"},
+    {"engine.quick"}, {"engine.gradients"}, {"engine.tensor"},
+    {"engine.derivatives"},
     {"loss"}, {"fusion", "study"}, {"viz"}, {"__init__"}, {"cli", "__main__"},
 ]  # fmt: skip
 

@@ -3,12 +3,15 @@
 import builtins
 from typing import TYPE_CHECKING
 
+from tinygrad_sm.engine.derivatives import hessian, jacobian
+from tinygrad_sm.engine.gradients import grad
 from tinygrad_sm.engine.more import *
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.rules import *
-from tinygrad_sm.engine.sweep import BackwardTrace, grad, hessian, jacobian
-from tinygrad_sm.engine.tensor import Tensor, group, no_grad
+from tinygrad_sm.engine.scopes import group, no_grad
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.threads.pool import set_threads
+from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import Graph, graph
 from tinygrad_sm.errors import GradientWarning, LossWarning, TinygradError
 from tinygrad_sm.fusion import FuseResult, fuse, fusing

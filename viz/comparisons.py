@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinygrad_sm.engine.sweep import BackwardTrace
+from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import CONSTANT, LEAF, Graph, Node
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.study.comparison import Comparison

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import Edge, Graph, Node, graph
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from viz.drawing import Drawing

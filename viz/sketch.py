@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import CONSTANT, LEAF, Edge, Graph, Node
 from tinygrad_sm.study.diagnose import first_breakdown
 from viz.formula import MOST_CHARACTERS, Formulas, is_loss, is_number, legible

@@ -528,7 +528,7 @@ def test_large_arrays_are_computed_as_small_ones(monkeypatch):
     ]:  # fmt: skip
         found, slope = one = [], []
         for limit in (LARGE, 2 * x.size):
-            monkeypatch.setattr("tinygrad_sm.engine.tensor.LARGE", limit)
+            monkeypatch.setattr("tinygrad_sm.engine.calling.LARGE", limit)
             t = tg.Tensor(values)
             found.append(f(t).numpy())
             slope.append(gradient(f, values))

@@ -476,12 +476,12 @@ def test_a_group_also_marks_the_calls_of_a_function():
 
     x = tg.Tensor(1.0)
     assert stage.__doc__ == "Its text."
-    assert stage(x)._groups == ("stage", "stage")
-    assert (x * 2.0)._groups == ()
+    assert stage(x)._operation.groups == ("stage", "stage")
+    assert (x * 2.0)._operation.groups == ()
     twice = tg.group("a")
     with twice, twice:
-        assert (x * 2.0)._groups == ("a", "a")
-    assert (x * 2.0)._groups == ()
+        assert (x * 2.0)._operation.groups == ("a", "a")
+    assert (x * 2.0)._operation.groups == ()
 
 
 def test_masked_arrays_find_no_door_to_the_private_array():
@@ -645,7 +645,7 @@ def test_a_group_marks_what_coroutines_compute():
     async def computed(x):
         y = x * 2.0
         await asyncio.sleep(0)
-        return y._groups, (x * 3.0)._groups
+        return y._operation.groups, (x * 3.0)._operation.groups
 
     @tg.no_grad()
     async def unrecorded(x):
@@ -654,12 +654,12 @@ def test_a_group_marks_what_coroutines_compute():
 
     async def plain(x):
         await asyncio.sleep(0)
-        return (x * 2.0)._groups
+        return (x * 2.0)._operation.groups
 
     async def entered(x):
         with stage:  # one object in two tasks
             await asyncio.sleep(0)
-            return (x * 2.0)._groups
+            return (x * 2.0)._operation.groups
 
     async def main(x):
         jobs = [computed(x), computed(x), unrecorded(x), plain(x), entered(x), entered(x)]
@@ -669,7 +669,7 @@ def test_a_group_marks_what_coroutines_compute():
     inside = ("stage",)
     found = asyncio.run(main(x))
     assert found == [(inside, inside)] * 2 + [False, (), inside, inside]
-    assert (x * 2.0)._groups == ()
+    assert (x * 2.0)._operation.groups == ()
     assert (x * 2.0).requires_grad
 
 

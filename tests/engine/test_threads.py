@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 import tinygrad_sm as tg
-from tinygrad_sm.engine import sweep as backward
-from tinygrad_sm.engine import tensor
+from tinygrad_sm.engine import calling, memory
 from tinygrad_sm.engine.threads import large as sharing
 from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.engine.threads.large import Shared, share, unshared
@@ -23,7 +22,7 @@ THREADS = [1, 2, 5]
 def few_are_large():
     """Let arrays of a few elements count as large, in pieces of still fewer."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (sharing, tensor, backward):
+        for module in (sharing, calling, memory):
             patch.setattr(module, "LARGE", 6)
         patch.setattr(sharing, "PIECE", 4)
         yield
@@ -189,7 +188,7 @@ def test_an_error_in_a_helper_reaches_the_caller(monkeypatch):
 
 def unshared_run(monkeypatch, run):
     with monkeypatch.context() as patch:
-        for module in (sharing, tensor, backward):
+        for module in (sharing, calling, memory):
             patch.setattr(module, "LARGE", 10**9)
         return run()
 
@@ -353,7 +352,7 @@ def test_the_seed_is_not_added_to():
 def test_a_large_sum_needs_no_array_besides(monkeypatch):
     """The cotangent of a Tensor with two consumers is the array that the first of them made."""
     totals = []
-    monkeypatch.setattr(backward, "add_in_place", lambda t, c: totals.append(t) or np.add(t, c, t))
+    monkeypatch.setattr(memory, "add_in_place", lambda t, c: totals.append(t) or np.add(t, c, t))
     x = tg.Tensor(np.ones((5, 6)))
     e = tg.exp(x)
     (e / e.sum(axis=1, keepdims=True)).backward(np.ones((5, 6)))

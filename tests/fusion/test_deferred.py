@@ -111,7 +111,7 @@ def test_only_what_is_recorded_inside_waits():
         assert waits(a.exp())
         with tg.group("inner"):
             c = a.exp()
-        assert (waits(c), c._groups) == (True, ("inner",))
+        assert (waits(c), c._operation.groups) == (True, ("inner",))
     assert not waits(a.exp())
     with tg.no_grad(), tg.fusing():
         assert not waits(a.exp())
@@ -209,7 +209,7 @@ def test_random_graphs_that_wait_agree_with_those_that_do_not(data):
         expected = tg.grad(output, leaf, seed, allow_unused=True)
         grad = np.zeros(leaf.shape) if grad is None else grad
         np.testing.assert_allclose(grad, expected, rtol=1e-7, atol=1e-9)
-    again = output._op.forward(*output._args, **output._params)
+    again = output._operation.primitive.forward(*output._values, **output._operation.params)
     np.testing.assert_allclose(value, again, rtol=1e-9, atol=1e-11)
 
 

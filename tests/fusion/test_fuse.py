@@ -260,7 +260,7 @@ def test_names_and_groups_are_taken_over():
     fused = tg.fuse(output).output
     (node,) = (n for n in tg.graph(fused).nodes if n.op == "SoftmaxWithLoss")
     assert (node.name, node.groups) == ("L", ("loss",))
-    assert (fused.name, fused._groups) == ("out", ("loss",))
+    assert (fused.name, fused._operation.groups) == ("out", ("loss",))
 
 
 def test_nothing_is_kept_alive_by_what_is_remembered():

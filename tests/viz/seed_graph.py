@@ -3,7 +3,7 @@
 import numpy as np
 
 import tinygrad_sm as tg
-from tinygrad_sm.engine.sweep import BackwardTrace
+from tinygrad_sm.engine.trace import BackwardTrace
 
 
 def seed() -> tuple[tg.Tensor, tg.Tensor]:

@@ -65,6 +65,54 @@ def real_numbers(x: Any, what: str) -> np.ndarray:
     return array
 
 
+def float_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return a floating-point dtype, or raise InvalidTypeError."""
+    found: np.dtype[Any] | None
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind != "f":
+        raise InvalidTypeError(
+            f"dtype must be a floating-point type such as 'float32' or 'float64'; got {dtype!r}"
+        )
+    return found
+
+
+def float_array(data: Any, dtype: Any, copy: bool = True, what: str = "data") -> np.ndarray:
+    """Return an array of real floating-point numbers, made of whatever the user gave."""
+    wanted = None if dtype is None else float_dtype(dtype)
+    array = rectangular(data, what)
+    if array.dtype.kind not in "biuf":
+        raise InvalidTypeError(
+            f"{what} must be real numbers; got {described(data)}"
+            if array.dtype.kind != "O"
+            else f"{what} must be real numbers; got an array of objects made from "
+            f"{type(data).__name__}"
+        )
+    if wanted is None:
+        wanted = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
+    if copy:
+        return np.array(array, dtype=wanted, order="C")
+    return np.asarray(array, dtype=wanted)
+
+
+def text(name: Any) -> str:
+    """Return a name, or raise InvalidTypeError if it is no text."""
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"name must be text; got {type(name).__name__}")
+    return name
+
+
+def owned(parameter: Any) -> Any:
+    """Return a parameter that its giver cannot change before backward reads it again."""
+    if not hasattr(type(parameter), "__primitive__") and hasattr(type(parameter), "__array__"):
+        return parameter if isinstance(parameter, np.generic) else np.array(parameter)
+    if type(parameter) in (list, tuple):
+        return type(parameter)(owned(part) for part in parameter)
+    return parameter
+
+
 def own_index(index: Any) -> Any:
     """Return an index for NumPy that nobody can change later, its arrays plain and our own."""
     if isinstance(index, tuple):

@@ -1,4 +1,4 @@
-"""Tensor: an array to differentiate by, and the record of how it was computed.
+"""Tensor: an array to differentiate by, with its operators and methods.
 
 A Tensor's array is private. What `data` hands out of a leaf is never the array that a recorded
 operation keeps for backward, so changing it cannot spoil a gradient; backward notices and says so.
@@ -6,167 +6,35 @@ operation keeps for backward, so changing it cannot spoil a gradient; backward n
 
 from __future__ import annotations
 
-import inspect
-import itertools
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
-from tinygrad_sm.engine import more
+from tinygrad_sm.engine import memory, more
 from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine.calling import call
+from tinygrad_sm.engine.gradients import backward
 from tinygrad_sm.engine.intake import (
-    described,
+    float_dtype,
     misfit,
     own_index,
+    owned,
     read_only,
     real_numbers,
-    rectangular,
+    text,
 )
+from tinygrad_sm.engine.node import LEAF, Node, leaf
 from tinygrad_sm.engine.numpy_protocol import answer_for_numpy, unusual
 from tinygrad_sm.engine.primitive import NUMPY, Primitive
-from tinygrad_sm.engine.threads.large import LARGE, copied, share, unshared
-from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError, TinygradError
-
-if TYPE_CHECKING:
-    from tinygrad_sm.engine.sweep import BackwardTrace
-
-_ndarray = np.ndarray
-_new = object.__new__
-_next_id = itertools.count().__next__  # atomic: one call into C
-
-changing = threading.RLock()
-"""Held while what several threads may share about a Tensor changes: its `grad`, its lent data."""
-_NO_PARAMS: dict[str, Any] = {}
-
-# `backward.backward`, which builds on Tensor and puts itself here
-_backward: Callable[..., BackwardTrace | None] = None  # type: ignore[assignment]
-
-F = TypeVar("F", bound=Callable[..., Any])
-Defer = Callable[[Primitive, tuple[Any, ...], dict[str, Any], tuple[str, ...]], "Tensor | None"]
-
-# How a Tensor was computed: the primitive (None: a leaf), its parameters, the operands after the
-# second, the arrays that it was run on (None unless a leaf's may change), the groups
-Call = tuple[
-    "Primitive | None", dict[str, Any], tuple[Any, ...], "tuple[Any, ...] | None", tuple[str, ...]
-]
-_LEAF: Call = (None, _NO_PARAMS, (), None, ())
-
-# (is recording on, the names of the groups that new nodes belong to, who may put operations off,
-# what was made of these names: the one Call that the plain nodes of a primitive share, and what
-# holds again once this scope is left)
-_Recording = tuple[bool, tuple[str, ...], "Defer | None", dict[Primitive, Call], Any]
-_recording: ContextVar[_Recording] = ContextVar("recording", default=(True, (), None, {}, None))
+from tinygrad_sm.engine.quick import operated
+from tinygrad_sm.engine.scopes import is_recording
+from tinygrad_sm.engine.trace import BackwardTrace
+from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError
 
 
-class _Scope:  # a class, since a generator costs as much as an operation
-    """Something that holds for what is recorded inside; also a decorator of functions.
-
-    It holds for one thread, or one asyncio task. What to go back to is kept there too, so that
-    several of them may enter one object.
-    """
-
-    __slots__ = ()
-
-    def _inside(self, now: _Recording) -> _Recording:
-        raise NotImplementedError
-
-    def __enter__(self) -> None:
-        _recording.set(self._inside(_recording.get()))
-
-    def __exit__(self, *error: object) -> None:
-        _recording.set(_recording.get()[4])
-
-    def __call__(self, function: F) -> F:
-        """Return the function with each of its calls inside; it may be a coroutine function.
-
-        Raises InvalidTypeError for a generator function: its caller runs between its steps.
-        """
-        what = type(self).__name__
-        if not callable(function):
-            raise InvalidTypeError(f"{what} decorates a function; got {described(function)}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidTypeError(
-                f"{what} cannot decorate the generator {function.__name__!r}, since its caller "
-                f"runs between its steps; write `with tg.{what}(...):` inside, around no yield"
-            )
-
-        @wraps(function)
-        def inside(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return function(*args, **kwargs)
-
-        @wraps(function)
-        async def awaited(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return await function(*args, **kwargs)
-
-        return cast(F, awaited if inspect.iscoroutinefunction(function) else inside)
-
-
-class no_grad(_Scope):
-    """Compute without recording: results inside take part in no gradient.
-
-    Also a decorator, of a function that is to run so.
-    """
-
-    __slots__ = ()
-
-    def _inside(self, now: _Recording) -> _Recording:
-        return (False, now[1], None, now[3], now)
-
-
-class recording(_Scope):
-    """Record, inside `no_grad` too, and in no group."""
-
-    __slots__ = ()
-
-    def _inside(self, now: _Recording) -> _Recording:
-        return (True, (), None, {}, now)
-
-
-class deferring(_Scope):
-    """Let `defer` answer first for what is recorded inside: with a Tensor, or None to run it."""
-
-    __slots__ = ("_defer",)
-
-    def __init__(self, defer: Defer) -> None:
-        self._defer = defer
-
-    def _inside(self, now: _Recording) -> _Recording:
-        return (now[0], now[1], self._defer if now[0] else None, now[3], now)
-
-
-class group(_Scope):
-    """Mark the operations recorded inside as one named stage of the graph; groups may nest.
-
-    Also a decorator, of a function whose operations are that stage.
-
-    Raises:
-        InvalidTypeError, InvalidValueError: the name is no text, or blank.
-    """
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = _text(name)
-        if not name.strip():
-            raise InvalidValueError("group: name must not be blank")
-
-    def _inside(self, now: _Recording) -> _Recording:
-        return (now[0], (*now[1], self._name), now[2], {}, now)
-
-
-def is_recording() -> bool:
-    """Return whether operations are recorded here, that is, not inside `no_grad`."""
-    return _recording.get()[0]
-
-
-class Tensor:
+class Tensor(Node):
     """An n-dimensional array of floats that remembers how it was computed.
 
     Ways out of the graph: `item`, `numpy`, `detach` and `data`, formatting, `round` and `print`
@@ -201,47 +69,25 @@ class Tensor:
         array([4. , 2. , 0.2])
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_array",
-        "_call",
-        "_first",
-        "_grad",
-        "_grad_shared",
-        "_id",
-        "_lent",
-        "_second",
-        "name",
-        "requires_grad",
-    )
-
-    name: str | None
-    requires_grad: bool
-    _id: int  # creation order; inputs are older than what is made of them
-    _array: (
-        np.ndarray
-    )  # what recorded operations read; nobody else holds it (`_data` is read by np.ma)
-    _lent: np.ndarray | None  # a leaf's values once `data` gave them away to be changed
-    _grad: Any
-    _grad_shared: bool  # other gradients may share this array; `grad` copies before it gives it out
-    # The operands: Tensors, and our own constants; None where there are fewer than two. Few slots
-    # and no tuple for each node, since the garbage collector visits whatever there is.
-    _first: Any
-    _second: Any
-    _call: Call
+    __slots__ = ()
 
     __array_priority__: ClassVar[float] = 1000.0
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         data: Any,
         *,
         name: str | None = None,
         dtype: Any = None,
         requires_grad: bool = True,
-    ) -> None:
-        _fill_leaf(self, _float_array(data, dtype), requires_grad)
-        self.name = None if name is None else _text(name)
+    ) -> Self:
+        """Return a leaf."""
+        made = leaf(cls, memory.floats(data, dtype), requires_grad)
+        made.name = None if name is None else text(name)
+        return cast(Self, made)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__(kind=Tensor)
 
     # What it holds --------------------------------------------------------------------------------
 
@@ -252,35 +98,30 @@ class Tensor:
         A leaf's array may be changed in place; a backward through operations that had used the
         old values then raises ChangedDataError. A computed Tensor's array is read-only.
         """
-        if self._op is not None:
-            return self.numpy()
-        with changing:
-            if self._lent is None:
-                self._lent = self._array.copy()
-            return self._lent
+        return memory.lend(self) if self._operation is LEAF else self.numpy()
 
     @data.setter
     def data(self, value: Any) -> None:
-        if self._op is not None:
+        if self._operation is not LEAF:
             raise InvalidTypeError(
-                f"data of a Tensor computed by {self._op.name!r} cannot be set; "
+                f"data of a Tensor computed by {self.op!r} cannot be set; "
                 "only a leaf's can: detach() makes one"
             )
-        if value is self._lent:  # `t.data -= step` changed it in place and hands it back
+        if value is memory.current(self):  # `t.data -= step` changed it in place and hands it back
             return
-        array = _float_array(value, self._array.dtype, copy=False)
+        array = memory.floats(value, self.dtype, copy=False)
         if not array.flags.writeable:  # e.g. the data of a computed Tensor
             array = array.copy()
         if array.shape != self._array.shape:
             raise InvalidValueError(
                 f"data must keep the shape {self._array.shape}; got {array.shape}"
             )
-        self._lent = array
+        memory.notes(self).lent = array
 
     @property
     def _now(self) -> np.ndarray:
         """The values as they are now, whoever may change them."""
-        return self._array if self._lent is None else self._lent
+        return memory.current(self)
 
     @property
     def grad(self) -> Any:
@@ -288,23 +129,17 @@ class Tensor:
 
         After ``backward(create_graph=True)`` it is a Tensor.
         """
-        with changing:
-            if self._grad_shared:
-                self._grad = self._grad.copy()
-                self._grad_shared = False
-            return self._grad
+        return memory.grad_of(self)
 
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is not None and not isinstance(value, Tensor):
-            value = _float_array(value, self._array.dtype, copy=False, what="grad")
+            value = memory.floats(value, self.dtype, copy=False, what="grad")
         if value is not None and value.shape != self._array.shape:
             raise InvalidValueError(
                 f"grad must have the data's shape {self._array.shape}; got {value.shape}"
             )
-        with changing:
-            self._grad = value
-            self._grad_shared = False
+        memory.set_grad(self, value)
 
     def zero_grad(self) -> None:
         """Forget the gradient: `grad` is None again."""
@@ -313,66 +148,8 @@ class Tensor:
     @property
     def op(self) -> str | None:
         """The name of the primitive that computed this Tensor; None for a leaf."""
-        return None if self._op is None else self._op.name
-
-    @property
-    def _op(self) -> Primitive | None:
-        """The primitive that computed this Tensor; None for a leaf."""
-        return self._call[0]
-
-    @property
-    def _params(self) -> dict[str, Any]:
-        """The keyword parameters of the operation; not to be changed, others may share them."""
-        return self._call[1]
-
-    @property
-    def _snapshots(self) -> tuple[Any, ...] | None:
-        """The arrays that the operation was run on, kept if a leaf's may change; else None."""
-        return self._call[3]
-
-    @property
-    def _groups(self) -> tuple[str, ...]:
-        """The names of the stages that this Tensor belongs to, outermost first."""
-        return self._call[4]
-
-    @property
-    def _operands(self) -> tuple[Any, ...]:
-        """The arguments of the operation: Tensors, and our own constants."""
-        if self._second is not None:
-            return (self._first, self._second, *self._call[2])
-        return () if self._first is None else (self._first,)
-
-    @property
-    def _inputs(self) -> tuple[Tensor | None, ...]:
-        """The Tensors among the operands; None where a plain array or number stood."""
-        return tuple(x if isinstance(x, Tensor) else None for x in self._operands)
-
-    @property
-    def _args(self) -> tuple[Any, ...]:
-        """The arrays and numbers that the operation was run on."""
-        if self._snapshots is not None:
-            return self._snapshots
-        return tuple(x._array if isinstance(x, Tensor) else x for x in self._operands)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The length of each axis."""
-        return self._array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The floating-point type of the elements."""
-        return self._array.dtype
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._array.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return self._array.size
+        primitive = self._operation.primitive
+        return None if primitive is None else primitive.name
 
     @property
     def T(self) -> Tensor:
@@ -407,24 +184,23 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only array, without a copy and without a gradient."""
-        return read_only(self._now, self._lent is None)
+        return read_only(self._now, not memory.is_lent(self))
 
     def detach(self) -> Tensor:
         """A constant with these values: no gradient flows through it."""
-        return _made(_unexposed(self))
+        return constant(memory.unexposed(self))
 
     def __reduce__(self) -> Any:
-        if self._op is not None:
+        if self._operation is not LEAF:
             raise InvalidTypeError(
-                f"a Tensor computed by {self._op.name!r} cannot be copied or pickled; "
-                "detach() it first, or take numpy()"
+                f"a Tensor computed by {self.op!r} cannot be copied or pickled; detach() it first"
             )
         grad = None if self.grad is None else np.array(_plain(self.grad))
         return _leaf, (self._now, self.name, self.requires_grad, grad)  # a copy is another Tensor
 
     def named(self, name: str) -> Tensor:
         """Give this Tensor a name for graphs and pictures, and return it."""
-        self.name = _text(name)
+        self.name = text(name)
         return self
 
     def __repr__(self) -> str:
@@ -432,8 +208,8 @@ class Tensor:
         facts = [f"shape={self.shape}", f"dtype={self.dtype}"]
         if self.name is not None:
             facts.append(f"name={self.name!r}")
-        if self._op is not None:
-            facts.append(f"op={self._op.name!r}")
+        if self._operation is not LEAF:
+            facts.append(f"op={self.op!r}")
         elif not self.requires_grad:
             facts.append("requires_grad=False")
         return f"Tensor({values}, {', '.join(facts)})"
@@ -482,49 +258,49 @@ class Tensor:
             InvalidTypeError: no Tensor that requires a gradient took part.
             ChangedDataError: data was changed in place after it was used.
         """
-        return _backward(self, gradient, create_graph=create_graph, trace=trace)
+        return backward(self, gradient, create_graph=create_graph, trace=trace)
 
     # Operators ------------------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Tensor:
-        return _operated(p.add, self, other)
+        return operated(p.add, self, other)
 
     def __radd__(self, other: Any) -> Tensor:
-        return record(p.add, (other, self))
+        return call(p.add, (other, self))
 
     def __sub__(self, other: Any) -> Tensor:
-        return _operated(p.sub, self, other)
+        return operated(p.sub, self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return record(p.sub, (other, self))
+        return call(p.sub, (other, self))
 
     def __mul__(self, other: Any) -> Tensor:
-        return _operated(p.mul, self, other)
+        return operated(p.mul, self, other)
 
     def __rmul__(self, other: Any) -> Tensor:
-        return record(p.mul, (other, self))
+        return call(p.mul, (other, self))
 
     def __truediv__(self, other: Any) -> Tensor:
-        return _operated(p.div, self, other)
+        return operated(p.div, self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return record(p.div, (other, self))
+        return call(p.div, (other, self))
 
     def __pow__(self, other: Any) -> Tensor:
-        return _operated(p.pow, self, other)
+        return operated(p.pow, self, other)
 
     def __rpow__(self, other: Any) -> Tensor:
-        return record(p.pow, (other, self))
+        return call(p.pow, (other, self))
 
     def __matmul__(self, other: Any) -> Tensor:
-        return _operated(p.matmul, self, other)
+        return operated(p.matmul, self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return record(p.matmul, (other, self))
+        return call(p.matmul, (other, self))
 
     def _augmented(self, primitive: Primitive, sign: str, other: Any) -> Tensor:
         """``self sign= other``: the data of a leaf inside `no_grad`, else a new Tensor."""
-        if self._op is None and not is_recording():
+        if self._operation is LEAF and not is_recording():
             if type(other) not in (int, float):
                 other = real_numbers(_plain(other), f"{sign}=: the right side")
             try:
@@ -532,13 +308,13 @@ class Tensor:
             except (ValueError, TypeError, OverflowError) as error:
                 raise misfit(f"{sign}=", [self, other], error) from error
             return self
-        if self._op is None and self.requires_grad:
+        if self._operation is LEAF and self.requires_grad:
             name = self.name or "w"
             raise InvalidTypeError(
                 f"{name} {sign}= … changes a leaf, which no gradient can follow: write it inside "
                 f"`with tg.no_grad():` to train {name}, or {name} = {name} {sign} … for a new one"
             )
-        return _operated(primitive, self, other)
+        return operated(primitive, self, other)
 
     def __iadd__(self, other: Any) -> Tensor:
         return self._augmented(p.add, "+", other)
@@ -559,16 +335,16 @@ class Tensor:
         return self._augmented(p.matmul, "@", other)
 
     def __neg__(self) -> Tensor:
-        return record(p.neg, (self,))
+        return operated(p.neg, self)
 
     def __pos__(self) -> Tensor:
         return self
 
     def __abs__(self) -> Tensor:
-        return record(p.abs, (self,))
+        return operated(p.abs, self)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return record(p.getitem, (self,), {"index": own_index(index)})
+        return call(p.getitem, (self,), {"index": own_index(index)})
 
     # Comparisons are piecewise constant: they give plain boolean arrays.
 
@@ -596,35 +372,35 @@ class Tensor:
 
     def exp(self) -> Tensor:
         """Element by element e to the power of the values."""
-        return record(p.exp, (self,))
+        return operated(p.exp, self)
 
     def log(self) -> Tensor:
         """Element by element natural logarithm."""
-        return record(p.log, (self,))
+        return operated(p.log, self)
 
     def log1p(self) -> Tensor:
         """Element by element log(1 + x), accurate near 0."""
-        return record(p.log1p, (self,))
+        return operated(p.log1p, self)
 
     def sqrt(self) -> Tensor:
         """Element by element square root."""
-        return record(p.sqrt, (self,))
+        return operated(p.sqrt, self)
 
     def tanh(self) -> Tensor:
         """Element by element hyperbolic tangent."""
-        return record(p.tanh, (self,))
+        return operated(p.tanh, self)
 
     def sigmoid(self) -> Tensor:
         """Element by element logistic function."""
-        return record(p.sigmoid, (self,))
+        return operated(p.sigmoid, self)
 
     def relu(self) -> Tensor:
         """Element by element positive part."""
-        return record(p.relu, (self,))
+        return operated(p.relu, self)
 
     def abs(self) -> Tensor:
         """Element by element absolute value."""
-        return record(p.abs, (self,))
+        return operated(p.abs, self)
 
     # The parameters of ndarray's methods that are not here may be given as what they are anyway
 
@@ -704,24 +480,24 @@ class Tensor:
 
     def copy(self) -> Tensor:
         """The same values again; the gradient flows through. `detach` makes a constant."""
-        return record(p.astype, (self,), {"dtype": self.dtype})
+        return call(p.astype, (self,), {"dtype": self.dtype})
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in another shape, given as numbers or as one tuple."""
         one = len(shape) == 1 and isinstance(shape[0], Sequence)
-        return record(p.reshape, (self,), {"shape": tuple(shape[0]) if one else shape})
+        return call(p.reshape, (self,), {"shape": tuple(shape[0]) if one else shape})
 
     def transpose(self, *axes: Any) -> Tensor:
         """The axes reversed, or in the order given as numbers or as one tuple."""
         if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)):
             axes = () if axes[0] is None else tuple(axes[0])
-        return record(p.transpose, (self,), {"axes": axes or None})
+        return call(p.transpose, (self,), {"axes": axes or None})
 
     def astype(self, dtype: Any, copy: bool = True) -> Tensor:
         """The same values in another floating-point dtype; this Tensor if `copy` may be left."""
-        if not copy and _float_dtype(dtype) == self.dtype:
+        if not copy and float_dtype(dtype) == self.dtype:
             return self
-        return record(p.astype, (self,), {"dtype": _float_dtype(dtype)})
+        return call(p.astype, (self,), {"dtype": float_dtype(dtype)})
 
     # NumPy's protocols ----------------------------------------------------------------------------
 
@@ -729,11 +505,13 @@ class Tensor:
         self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
     ) -> Tensor:
         """Answer a call of a primitive: compute and record."""
-        owned = {
-            name: own_index(value) if name == "index" else _owned(value)
+        if not params and len(args) == 1:
+            return operated(primitive, self)
+        kept = {
+            name: own_index(value) if name == "index" else owned(value)
             for name, value in params.items()
         }
-        return record(primitive, args, owned)
+        return call(primitive, args, kept)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
@@ -788,144 +566,13 @@ _CONSTANT: frozenset[Callable[..., Any]] = frozenset(
 )  # fmt: skip
 
 
-def record(
-    primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = _NO_PARAMS
-) -> Tensor:
-    """Run a primitive on Tensors, arrays and numbers, and record it if a gradient may be wanted.
-
-    Raises:
-        InvalidTypeError: an argument is not a number, an array of real numbers, or a Tensor.
-        InvalidValueError: the primitive does not take these shapes or parameters.
-    """
-    on, groups, defer, calls, _ = _recording.get()
-    if defer is not None:
-        put_off = defer(primitive, args, params, groups)
-        if put_off is not None:
-            return put_off
-    arrays: list[Any] = []
-    wanted = lent = unsettled = large = False
-    for x in args:
-        if isinstance(x, Tensor):
-            data = x._array
-            arrays.append(data)
-            if data.size >= LARGE:
-                large = True
-            if x.requires_grad:
-                wanted = True
-            if x._lent is not None:
-                lent = True
-        else:
-            arrays.append(x)
-            if type(x) is not float and type(x) is not int and not _is_settled(primitive, x):
-                unsettled = True
-    wanted = wanted and on
-    if unsettled:
-        _settle_constants(primitive, args, arrays, wanted)
-        args = tuple([x if isinstance(x, Tensor) else a for x, a in zip(args, arrays, strict=True)])
-    snapshots = None
-    if lent:
-        arrays = [_unexposed(x) if isinstance(x, Tensor) else x for x in args]
-        snapshots = tuple(arrays)
-    if large and primitive.shares:
-        arrays = [share(x) for x in arrays]
-    try:
-        out = primitive.forward(*arrays, **params) if params else primitive.forward(*arrays)
-    except TinygradError:  # already says what is wrong
-        raise
-    except (ValueError, TypeError, IndexError, OverflowError) as error:
-        raise misfit(primitive.name, arrays, error) from error
-    if type(out) is not _ndarray:
-        out = np.asarray(unshared(out))
-    t: Tensor = _new(Tensor)
-    if not wanted:
-        _fill_leaf(t, out, False)
-        return t
-    t._id = _next_id()
-    t._array = out
-    _fill_call(t, primitive, args, params, snapshots, groups, calls)
-    t._lent = t.name = t._grad = None
-    t.requires_grad = True
-    t._grad_shared = False
-    return t
-
-
 def _reduced(
     row: Primitive, x: Tensor, axis: p.Axis, keepdims: bool, usual: dict[str, Any]
 ) -> Tensor:
     """A method that reduces, with what else was said; the call refuses what is not usual."""
     if usual:
         return cast(Tensor, row(x, axis=axis, keepdims=keepdims, **unusual(usual)))
-    return record(row, (x,), {"axis": axis, "keepdims": keepdims})
-
-
-def _operated(primitive: Primitive, x: Tensor, y: Any) -> Tensor:
-    """Do what `record` does, for an operator: most nodes are made here, so what is rare is not."""
-    on, _, defer, calls, _ = _recording.get()
-    call = calls.get(primitive)
-    if not on or defer is not None or x._lent is not None or call is None:
-        return record(primitive, (x, y))
-    a, b = x._array, y
-    wanted = x.requires_grad
-    usual = a.size < LARGE
-    if isinstance(y, Tensor):
-        b = y._array
-        wanted = wanted or y.requires_grad
-        usual = usual and y._lent is None
-    elif type(y) is _ndarray:
-        usual = usual and y.dtype.kind == "f"
-        if wanted and usual and (y.flags.writeable or y.base is not None):
-            y = b = y.copy()  # as in `_settle_constants`
-    elif type(y) is not float and type(y) is not int:
-        usual = False
-    if not wanted or not usual:
-        return record(primitive, (x, y))
-    try:
-        out = primitive.forward(a, b)
-    except (ValueError, TypeError, IndexError, OverflowError) as error:
-        raise misfit(primitive.name, [a, b], error) from error
-    if type(out) is not _ndarray:
-        out = np.asarray(out)
-    t: Tensor = _new(Tensor)
-    t._id = _next_id()
-    t._array = out
-    t._first = x
-    t._second = y
-    t._call = call
-    t._lent = t.name = t._grad = None
-    t.requires_grad = True
-    t._grad_shared = False
-    return t
-
-
-def _fill_call(
-    t: Tensor,
-    primitive: Primitive,
-    args: tuple[Any, ...],
-    params: dict[str, Any],
-    snapshots: tuple[Any, ...] | None,
-    groups: tuple[str, ...],
-    calls: dict[Primitive, Call],
-) -> None:
-    """Note in `t` how it was computed; `calls` are those that nodes of these groups share."""
-    t._first = args[0]
-    t._second = args[1] if len(args) > 1 else None
-    others = args[2:]
-    if params or others or snapshots is not None:
-        t._call = (primitive, params, others, snapshots, groups)
-        return
-    call = calls.get(primitive)
-    if call is None:
-        call = calls[primitive] = (primitive, _NO_PARAMS, (), None, groups)
-    t._call = call
-
-
-def _fill_leaf(t: Tensor, data: np.ndarray, requires_grad: bool) -> None:
-    t._id = _next_id()
-    t._array = data
-    t._first = t._second = t._lent = t.name = t._grad = None
-    t._call = _LEAF
-    t.requires_grad = requires_grad
-    t._grad_shared = False
+    return call(row, (x,), {"axis": axis, "keepdims": keepdims})
 
 
 def _warn_of_loss(x: Tensor) -> None:
@@ -940,11 +587,6 @@ def _warn_of_loss(x: Tensor) -> None:
         )
 
 
-def _unexposed(x: Tensor) -> np.ndarray:
-    """The values now, as an array that nobody else can change."""
-    return x._array if x._lent is None else x._lent.copy()
-
-
 def _leaf(
     data: np.ndarray, name: str | None, requires_grad: bool, grad: np.ndarray | None = None
 ) -> Tensor:
@@ -953,89 +595,10 @@ def _leaf(
     return t
 
 
-def _made(data: np.ndarray) -> Tensor:
-    """A constant Tensor around an array that nobody else can change."""
-    t: Tensor = _new(Tensor)
-    _fill_leaf(t, data, False)
-    return t
-
-
-def _is_settled(primitive: Primitive, x: Any) -> bool:
-    """Whether a plain argument is fit to compute with as it is, and nobody can change it."""
-    if type(x) is not _ndarray or x.base is not None or x.flags.writeable:
-        return False
-    kind = x.dtype.kind
-    return kind == "f" or (kind in "iu" and primitive.integers)
-
-
-def _settle_constants(
-    primitive: Primitive, args: tuple[Any, ...], arrays: list[Any], wanted: bool
-) -> None:
-    """Make plain arguments fit to compute with and, where backward may need them, our own."""
-    for i, x in enumerate(args):
-        if isinstance(x, Tensor) or type(x) in (bool, int, float):
-            continue
-        array = real_numbers(x, f"{primitive.name}: argument {i + 1}")
-        kind = array.dtype.kind
-        if kind != "f" and not primitive.integers and primitive.vjps(len(args))[i] is not None:
-            # integers have no precision of their own to impose
-            arrays[i] = array.astype(
-                np.result_type(*(t.dtype for t in args if isinstance(t, Tensor)))
-            )
-        elif wanted and (array.flags.writeable or array.base is not None):
-            arrays[i] = copied(array)  # the owner (of its base) may change it before backward
-        elif not isinstance(x, np.generic):
-            arrays[i] = array
-
-
-def _owned(parameter: Any) -> Any:
-    """A parameter that its giver cannot change before backward reads it again."""
-    if type(parameter) is not Tensor and hasattr(type(parameter), "__array__"):
-        return parameter if isinstance(parameter, np.generic) else np.array(parameter)
-    if type(parameter) in (list, tuple):
-        return type(parameter)(_owned(part) for part in parameter)
-    return parameter
-
-
-def _text(name: Any) -> str:
-    if not isinstance(name, str):
-        raise InvalidTypeError(f"name must be text; got {type(name).__name__}")
-    return name
+def constant(array: np.ndarray) -> Tensor:
+    """Return a constant Tensor around an array that nobody else can change."""
+    return cast(Tensor, leaf(Tensor, array))
 
 
 def _plain(x: Any) -> Any:
     return x._now if isinstance(x, Tensor) else x
-
-
-def _float_dtype(dtype: Any) -> np.dtype[Any]:
-    found: np.dtype[Any] | None
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        found = None
-    if found is None or found.kind != "f":
-        raise InvalidTypeError(
-            f"dtype must be a floating-point type such as 'float32' or 'float64'; got {dtype!r}"
-        )
-    return found
-
-
-def _float_array(data: Any, dtype: Any, copy: bool = True, what: str = "data") -> np.ndarray:
-    """An array of real floating-point numbers made of whatever the user gave."""
-    if isinstance(data, Tensor):
-        data = data._now
-        copy = True  # a Tensor's array is its own
-    wanted = None if dtype is None else _float_dtype(dtype)
-    array = rectangular(data, what)
-    if array.dtype.kind not in "biuf":
-        raise InvalidTypeError(
-            f"{what} must be real numbers; got {described(data)}"
-            if array.dtype.kind != "O"
-            else f"{what} must be real numbers; got an array of objects made from "
-            f"{type(data).__name__}"
-        )
-    if wanted is None:
-        wanted = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
-    if copy:
-        return np.array(array, dtype=wanted, order="C")
-    return np.asarray(array, dtype=wanted)

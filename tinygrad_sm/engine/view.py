@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.engine.intake import read_only
+from tinygrad_sm.engine.memory import current, is_lent
+from tinygrad_sm.engine.node import Node as Recorded
 from tinygrad_sm.engine.primitive import TABLE, Primitive
-from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 
 LEAF = "leaf"
@@ -56,7 +57,7 @@ class Node:
     params: Mapping[str, Any] = field(repr=False)
     groups: tuple[str, ...] = field(repr=False)
     _value: np.ndarray | None = field(repr=False)  # None: what the Tensor has computed
-    tensor: Tensor | None = field(repr=False)
+    tensor: Any = field(repr=False)
     weak: bool = field(default=False, repr=False)
 
     @property
@@ -69,8 +70,7 @@ class Node:
         """The array, read-only."""
         if self._value is not None:
             return self._value
-        assert self.tensor is not None
-        return self.tensor.numpy()
+        return read_only(self.tensor._array)
 
     def __reduce__(self) -> Any:
         facts = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -128,14 +128,14 @@ class Graph:
             for row in rows
         )
 
-    def node_of(self, tensor: Tensor) -> Node:
+    def node_of(self, tensor: Any) -> Node:
         """Return the node of a Tensor.
 
         Raises:
             InvalidTypeError: not a Tensor.
             InvalidValueError: the Tensor took no part in this graph.
         """
-        if not isinstance(tensor, Tensor):
+        if not isinstance(tensor, Recorded):
             raise InvalidTypeError(f"tensor must be a Tensor; got {type(tensor).__name__}")
         node = self._by_tensor.get(tensor._id)
         if node is None:
@@ -165,29 +165,29 @@ class Graph:
         }
 
 
-def graph(output: Tensor) -> Graph:
+def graph(output: Any) -> Graph:
     """Return the view of all that `output` was computed from.
 
     Raises:
         InvalidTypeError: `output` is not a Tensor.
     """
-    if not isinstance(output, Tensor):
+    if not isinstance(output, Recorded):
         raise InvalidTypeError(f"graph: output must be a Tensor; got {type(output).__name__}")
     tensors = [output]
     seen = {output._id}
     for t in tensors:  # grows while it is walked
         for x in t._operands:
-            if isinstance(x, Tensor) and x._id not in seen:
+            if isinstance(x, Recorded) and x._id not in seen:
                 seen.add(x._id)
                 tensors.append(x)
     tensors.sort(key=attrgetter("_id"))
-    used = {output._id: output._now} if output._op is None else {}
+    used = {} if output._operands else {output._id: current(output)}
     for t in tensors:  # what operations saw of leaves that may have changed
-        if t._snapshots is not None:
+        if t._operation.values is not None:
             used |= {
                 x._id: arg
-                for x, arg in zip(t._operands, t._snapshots, strict=True)
-                if isinstance(x, Tensor)
+                for x, arg in zip(t._operands, t._values, strict=True)
+                if isinstance(x, Recorded)
             }
     nodes: list[Node] = []
     by_tensor: dict[int, int] = {}
@@ -195,14 +195,14 @@ def graph(output: Tensor) -> Graph:
     for t in tensors:
         inputs = []
         for x in t._operands:
-            if isinstance(x, Tensor):
+            if isinstance(x, Recorded):
                 inputs.append(by_tensor[x._id])
                 continue
             is_array = isinstance(x, np.ndarray)
             known = by_array.get(id(x)) if is_array else None
             if known is None:
                 known = len(nodes)
-                nodes.append(_constant(known, x, t._groups))
+                nodes.append(_constant(known, x, t._operation.groups))
                 if is_array:
                     by_array[id(x)] = known
             inputs.append(known)
@@ -269,16 +269,20 @@ def _arrays_in(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
             yield from _arrays_in(getattr(value, one.name), one.name)
 
 
-def _node(id: int, t: Tensor, inputs: tuple[int, ...], value: np.ndarray | None) -> Node:
-    op = t.op or (LEAF if t.requires_grad else CONSTANT)
+def _node(id: int, t: Any, inputs: tuple[int, ...], value: np.ndarray | None) -> Node:
+    primitive = t._operation.primitive
+    op = primitive.name if primitive else LEAF if t.requires_grad else CONSTANT
     name = None if t.name is None else str(t.name)
-    params = MappingProxyType(t._params)  # several Tensors may share the one dictionary
-    if t._op is None:
-        value = t._array if value is None else value
-        value = read_only(value, locked=value is not t._lent)
-    else:
+    params = MappingProxyType(t._operation.params)  # several Tensors may share the one dictionary
+    if primitive is not None:
         value = None  # as it is computed, once, whoever asks
-    return Node(id, op, name, t.shape, _name_of(t.dtype), inputs, params, t._groups, value, t)
+    elif value is None:
+        value = read_only(t._array)
+    else:
+        value = read_only(value, locked=not (is_lent(t) and value is current(t)))
+    return Node(
+        id, op, name, t.shape, _name_of(t.dtype), inputs, params, t._operation.groups, value, t
+    )
 
 
 def _copied(facts: dict[str, Any]) -> Node:

@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from tinygrad_sm.engine.calling import settled
+from tinygrad_sm.engine.memory import is_lent
+from tinygrad_sm.engine.node import Operation, made
 from tinygrad_sm.engine.primitive import Primitive
-from tinygrad_sm.engine.tensor import Tensor, _fill_call, _fill_leaf, _settle_constants
+from tinygrad_sm.engine.tensor import Tensor
 
 WORTH_WAITING = 10_000
 """Elements of an argument; what has fewer is computed sooner than it is put off."""
@@ -43,8 +46,9 @@ class Deferred(Tensor):
     @property
     def _array(self) -> Any:
         for t in _in_order(self):
-            assert t._op is not None
-            t.settle(np.asarray(t._op.forward(*t._args, **t._params)))
+            primitive = t._operation.primitive
+            assert primitive is not None
+            t.settle(np.asarray(primitive.forward(*t._values, **t._operation.params)))
         return self._found
 
     @_array.setter
@@ -80,26 +84,22 @@ def deferred(
             break
     else:
         return None
-    if any(x._lent is not None for x in tensors) or not any(x.requires_grad for x in tensors):
+    if any(map(is_lent, tensors)) or not any(x.requires_grad for x in tensors):
         return None
-    likes = [
-        x._like if isinstance(x, Deferred) else x._array if isinstance(x, Tensor) else x
-        for x in args
-    ]
     try:
-        if len(tensors) < len(args):
-            _settle_constants(primitive, args, likes, True)
+        operands = settled(primitive, args, True) if len(tensors) < len(args) else args
+        likes = [
+            x._like if isinstance(x, Deferred) else x._array if isinstance(x, Tensor) else x
+            for x in operands
+        ]
         like = _like(primitive, likes, params)
     except (ValueError, TypeError, IndexError, OverflowError):  # running it says what is wrong
         return None
     if like is None:
         return None
-    t: Deferred = object.__new__(Deferred)
-    _fill_leaf(t, like, True)
-    operands = tuple(
-        x if isinstance(x, Tensor) else own for x, own in zip(args, likes, strict=True)
-    )
-    _fill_call(t, primitive, operands, params, None, groups, {})
+    operation = Operation(primitive, params, operands[2:], None, groups)
+    second = operands[1] if len(operands) > 1 else None
+    t: Deferred = made(Deferred, like, operation, operands[0], second, True)
     return t
 
 

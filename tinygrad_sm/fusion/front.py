@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.engine.sweep import before_sweep
-from tinygrad_sm.engine.tensor import Tensor, deferring
+from tinygrad_sm.engine.gradients import before_sweep
+from tinygrad_sm.engine.scopes import deferring
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.fusion.deferred import Deferred, deferred
 from tinygrad_sm.fusion.patterns import Rule

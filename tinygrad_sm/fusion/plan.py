@@ -10,7 +10,8 @@ from math import prod
 from typing import Any
 
 from tinygrad_sm.engine.primitive import TABLE
-from tinygrad_sm.engine.tensor import Tensor, group, recording
+from tinygrad_sm.engine.scopes import group, recording
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import Node
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.fusion.extraction import Extraction, Instruction

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_sm.engine import view
+from tinygrad_sm.engine.memory import check_unchanged
 from tinygrad_sm.engine.primitive import TABLE, Primitive
-from tinygrad_sm.engine.sweep import _recorded
+from tinygrad_sm.engine.sweep import newest_first
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import Node, graph
 from tinygrad_sm.fusion.terms import (
@@ -57,8 +58,7 @@ class Snapshot:
     """
 
     def __init__(self, output: Tensor) -> None:
-        if output.requires_grad:
-            _recorded(output)
+        check_unchanged(newest_first(output))
         self.before = graph(output)
         self.nodes: list[Node] = []
         self.slots: list[Any] = []
@@ -82,7 +82,7 @@ class Snapshot:
         return node.value.item() if node.weak else node.value
 
     def _row(self, node: Node, inputs: tuple[int | Slot, ...]) -> Row:
-        primitive, dtype = node.primitive, node.tensor.dtype  # type: ignore[union-attr]
+        primitive, dtype = node.primitive, node.tensor.dtype
         if primitive is None:
             return Row(LEAF, (), (("row", len(self.nodes)),), node.shape, dtype)
         if not primitive.parameters:

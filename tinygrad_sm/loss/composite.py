@@ -17,7 +17,8 @@ from typing import Any, Unpack, overload
 import numpy as np
 
 from tinygrad_sm.engine import rules as p
-from tinygrad_sm.engine.tensor import Tensor, group
+from tinygrad_sm.engine.scopes import group
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.loss.options import (
     LossOptions,

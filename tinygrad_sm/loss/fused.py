@@ -27,8 +27,11 @@ from typing import Any, Unpack, overload
 import numpy as np
 
 from tinygrad_sm.engine import rules
+from tinygrad_sm.engine.calling import call
+from tinygrad_sm.engine.intake import float_array
 from tinygrad_sm.engine.primitive import def_primitive
-from tinygrad_sm.engine.tensor import Tensor, _float_array, is_recording, record
+from tinygrad_sm.engine.scopes import is_recording
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss.kernel.calling import reduced, run_kernel
 from tinygrad_sm.loss.options import (
@@ -129,7 +132,7 @@ softmax_with_loss = def_primitive(
 def loss_node(logits: Tensor, task: Task) -> Tensor:
     """Return the fused node of logits and a task that was checked against them."""
     saved = _Saved(wanted=logits.requires_grad and is_recording())
-    loss = record(softmax_with_loss, (logits, task.target), {"task": task, "saved": saved})
+    loss = call(softmax_with_loss, (logits, task.target), {"task": task, "saved": saved})
     loss.name = "L"
     return loss
 
@@ -174,7 +177,7 @@ def cross_entropy(logits: Any, target: Any, **options: Unpack[LossOptions]) -> A
     """
     a = as_tensor(logits)
     task = task_of(cross_entropy, a.shape, a.dtype, target, **options)
-    if a._op is not None and _ends_in_softmax(a, task.axis):
+    if a.op is not None and _ends_in_softmax(a, task.axis):
         warn(
             "the logits of a cross-entropy are what softmax returned: then softmax is applied "
             "twice; give what went into softmax"
@@ -185,15 +188,15 @@ def cross_entropy(logits: Any, target: Any, **options: Unpack[LossOptions]) -> A
 def _ends_in_softmax(a: Tensor, axis: int) -> bool:
     """Whether a computed Tensor is softmax(x) or exp(x) / Σ exp(x) over `axis`, and that alone."""
     total = a
-    if a._op is rules.div:
+    if a.op == "div":
         e, total = a._operands
-        if not (isinstance(total, Tensor) and total._op is rules.sum and total._operands[0] is e):
+        if not (isinstance(total, Tensor) and total.op == "sum" and total._operands[0] is e):
             return False
-        if not (isinstance(e, Tensor) and e._op is rules.exp):
+        if not (isinstance(e, Tensor) and e.op == "exp"):
             return False
-    elif a._op is not softmax:
+    elif a.op != "softmax":
         return False
-    over = total._params.get("axis", -1 if total is a else None)
+    over = total._operation.params.get("axis", -1 if total is a else None)
     axes = range(a.ndim) if over is None else np.ravel(over).tolist()
     return {i % a.ndim for i in axes} == {axis}
 
@@ -234,7 +237,7 @@ def cross_entropy_with_gradient(
                 f"{name} must be a plain array, since nothing is recorded; got a Tensor: "
                 "use cross_entropy(...).backward(), or t.numpy()"
             )
-    a = _float_array(logits, None, copy=False, what="logits")
+    a = float_array(logits, None, copy=False, what="logits")
     task = task_of(cross_entropy_with_gradient, a.shape, a.dtype, target, **options)
     if out is not None:
         _check_out(out, a, task)

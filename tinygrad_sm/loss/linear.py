@@ -19,7 +19,8 @@ import numpy as np
 
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.primitive import def_primitive
-from tinygrad_sm.engine.tensor import Tensor, is_recording
+from tinygrad_sm.engine.scopes import is_recording
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss.fused import logits_cotangent, scales_last, target_cotangent
 from tinygrad_sm.loss.kernel.calling import kernel_dtype, reduced, run_on_rows

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from tinygrad_sm.engine.intake import rectangular
-from tinygrad_sm.engine.sweep import BackwardTrace
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import Node, graph, kept_for_backward
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.composite import composite_cross_entropy

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_sm.engine.sweep import BackwardTrace
+from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.study.diagnose import Breakdown
 from tinygrad_sm.study.plain import jsonable
 from tinygrad_sm.study.ulp import ulp_distance

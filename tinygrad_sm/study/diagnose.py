@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinygrad_sm.engine.sweep import BackwardTrace, Contribution
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.trace import BackwardTrace, Contribution
 from tinygrad_sm.engine.view import Graph, Node, graph
 
 Record: TypeAlias = Tensor | Graph | BackwardTrace

@@ -16,9 +16,9 @@ def defects_in(out: Tensor, random: np.random.Generator) -> Iterator[str]:
     """Run every recorded operation again on copies, and say what is not as it must be."""
     for node in graph(out).nodes:
         t = node.tensor
-        if t is not None and t._op is not None:
-            yield from _forward_defects(t, t._op)
-            yield from _vjp_defects(t, t._op, random)
+        if t is not None and t._operation.primitive is not None:
+            yield from _forward_defects(t, t._operation.primitive)
+            yield from _vjp_defects(t, t._operation.primitive, random)
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -37,9 +37,9 @@ def changed(values: Sequence[Any], before: Sequence[Any]) -> list[int]:
 
 
 def _forward_defects(t: Tensor, op: Primitive) -> Iterator[str]:
-    args = _copies(t._args)
-    again = np.asarray(op.forward(*args, **t._params))
-    for i in changed(args, t._args):
+    args = _copies(t._values)
+    again = np.asarray(op.forward(*args, **t._operation.params))
+    for i in changed(args, t._values):
         yield f"the forward function of {op.name!r} changes its argument {i}"
     if not same(again, t._array):
         yield (
@@ -47,7 +47,7 @@ def _forward_defects(t: Tensor, op: Primitive) -> Iterator[str]:
             "it is random, or an operation on the result changes it"
         )
     vjps = op.vjps(len(args))
-    numbers = [a for a, vjp in zip(t._args, vjps, strict=True) if vjp is not None]
+    numbers = [a for a, vjp in zip(t._values, vjps, strict=True) if vjp is not None]
     allowed = {np.asarray(a).dtype for a in numbers} | {np.result_type(*numbers)}
     if "dtype" not in op.parameters and t.dtype not in allowed:
         names = " and ".join(sorted({str(np.asarray(a).dtype) for a in numbers}))
@@ -55,19 +55,19 @@ def _forward_defects(t: Tensor, op: Primitive) -> Iterator[str]:
 
 
 def _vjp_defects(t: Tensor, op: Primitive, random: np.random.Generator) -> Iterator[str]:
-    vjps = op.vjps(len(t._args))
+    vjps = op.vjps(len(t._values))
     if t.dtype.kind != "f":
         return
-    for i, (x, vjp) in enumerate(zip(t._inputs, vjps, strict=True)):
-        if x is None or not x.requires_grad or vjp is None:
+    for i, (x, vjp) in enumerate(zip(t._operands, vjps, strict=True)):
+        if not isinstance(x, Tensor) or not x.requires_grad or vjp is None:
             continue
         cotangent = random.standard_normal(t.shape).astype(t.dtype)
-        before = (cotangent, t._array, *t._args)
+        before = (cotangent, t._array, *t._values)
         given = _copies(before)
         with np.errstate(all="ignore"):  # a random cotangent may overflow where the real one fits
-            c = vjp(*given, **t._params)
+            c = vjp(*given, **t._operation.params)
         who = f"the vjp of {op.name!r} for argument {i}"
-        names = ["its cotangent", "the output", *(f"argument {j}" for j in range(len(t._args)))]
+        names = ["its cotangent", "the output", *(f"argument {j}" for j in range(len(t._values)))]
         for j in changed(given, before):
             yield f"{who} changes {names[j]}"
         if c is not None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine.gradients import grad
 from tinygrad_sm.engine.intake import rectangular
-from tinygrad_sm.engine.sweep import grad
-from tinygrad_sm.engine.tensor import Tensor, _made
+from tinygrad_sm.engine.tensor import Tensor, constant
 from tinygrad_sm.errors import (
     GradcheckError,
     InvalidTypeError,
@@ -165,7 +165,7 @@ def _gradient_along(f: Scalar, leaves: Leaves, random: np.random.Generator) -> S
 
 def _dot(x: Tensor, weights: np.ndarray) -> Tensor:
     # a Tensor, since a complex x is no dtype for a plain constant
-    total: Tensor = p.sum(x * _made(weights.astype(x.dtype)))
+    total: Tensor = p.sum(x * constant(weights.astype(x.dtype)))
     return total
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.engine.tensor import Tensor, _made
+from tinygrad_sm.engine.tensor import Tensor, constant
 from tinygrad_sm.engine.view import graph
 from tinygrad_sm.errors import GradcheckError, InvalidTypeError, TinygradError
 
@@ -119,7 +119,7 @@ class Numeric:
                 self.analytic &= op.analytic
                 self.eps = max(self.eps, float(np.finfo(node.tensor.dtype).eps))
                 if op.linear and op.kind in ("elementwise", "reduction"):  # terms that may cancel
-                    self.size = max(self.size, *map(largest, node.tensor._args))
+                    self.size = max(self.size, *map(largest, node.tensor._values))
 
     def __call__(self, k: int, v: np.ndarray, t: float) -> float:
         """f with input k moved by t·v."""
@@ -137,7 +137,7 @@ class Numeric:
             return None
         h = 2.0**-100 * self._nearest(k, v)
         moved: list[Tensor] = [
-            _made(x + 1j * h * v if i == k else x + 0j) for i, x in enumerate(self.at)
+            constant(x + 1j * h * v if i == k else x + 0j) for i, x in enumerate(self.at)
         ]
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):

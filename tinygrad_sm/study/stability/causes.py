@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinygrad_sm.engine.sweep import BackwardTrace
+from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import Graph, Node
 from tinygrad_sm.study.diagnose import (
     Record,

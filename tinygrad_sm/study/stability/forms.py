@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinygrad_sm.engine import rules as p
-from tinygrad_sm.engine.tensor import Tensor, group
+from tinygrad_sm.engine.scopes import group
+from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import graph
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy

@@ -1,0 +1,156 @@
+"""What users ask of the sweep: `backward`, `grad`, and the derivatives made of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.engine import memory
+from tinygrad_sm.engine.node import Node, leaf
+from tinygrad_sm.engine.quick import pulled
+from tinygrad_sm.engine.sweep import Cotangents, newest_first, sweep
+from tinygrad_sm.engine.trace import BackwardTrace
+from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError
+
+GROWTH = 20
+"""Passes in a row that each go on through more old results, before backward warns."""
+_grown = (0, 0)  # how many of these the last pass had, how often in a row it was more
+
+before_sweep: ContextVar[Callable[[Any], Any] | None] = ContextVar("before_sweep", default=None)
+"""What `backward` puts in the place of an output before it sweeps, if anything: see `fusing`."""
+
+
+def backward(
+    output: Any, gradient: Any = None, *, create_graph: bool = False, trace: bool = False
+) -> BackwardTrace | None:
+    """Do what `Tensor.backward` says."""
+    given = output
+    replace = before_sweep.get()
+    if replace is not None and given.requires_grad:
+        output = replace(given)
+    seed = _seed(output, gradient, create_graph)
+    record = BackwardTrace(output) if trace else None
+    cotangents = _swept(output, seed, record.pull if record else pulled)
+    if output is not given:  # the one that the caller holds took part, too
+        cotangents[given] = seed
+    _check_growth(memory.add_to_grads(cotangents), stacklevel=4)
+    return record
+
+
+def _swept(output: Any, seed: Any, pull: Any = pulled) -> Cotangents:
+    nodes, cotangents = newest_first(output), {output: seed}
+    memory.check_unchanged(nodes)
+    sweep(nodes, cotangents, pull, memory.add_up)
+    return cotangents
+
+
+def _seed(output: Any, gradient: Any, create_graph: bool) -> Any:
+    """The cotangent to start from; raises before any work is done if there is none."""
+    if not output.requires_grad:
+        raise InvalidTypeError(
+            "backward needs an output that depends on a Tensor with requires_grad=True; "
+            "this one does not"
+        )
+    if gradient is None:
+        if output.size != 1:
+            raise InvalidValueError(
+                f"backward from an output of shape {output.shape} needs gradient, an array of "
+                "that shape; only an output with one element starts from 1"
+            )
+        gradient = np.ones(output.shape, output.dtype)
+    elif not (isinstance(gradient, Node) and create_graph):
+        gradient = memory.floats(gradient, output.dtype, what="gradient")
+    if gradient.shape != output.shape:
+        raise InvalidValueError(
+            f"gradient must have the output's shape {output.shape}; got {gradient.shape}"
+        )
+    if create_graph and not isinstance(gradient, Node):
+        gradient = leaf(output._kind, gradient)
+    return gradient
+
+
+def _check_growth(again: int, stacklevel: int) -> None:
+    """Warn if each of many passes went on through all that the ones before had gone through.
+
+    `again` counts the computed Tensors of a pass that had a gradient before, or that are older than
+    all that is asked for: none in a usual training loop, as many in each pass through a graph that
+    several losses share, and always more if parameters are rebound to what was computed of them.
+    """
+    global _grown
+    last, times = _grown
+    _grown = (again, times + 1 if again > last else 0)
+    if times == GROWTH:
+        warnings.warn(
+            f"the graph that backward goes through has grown in each of {GROWTH} passes: "
+            "w = w - step records all steps for ever; write `with tg.no_grad(): w -= step`, "
+            "or detach() what is kept from one step to the next",
+            GradientWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def grad(
+    output: Any,
+    inputs: Any,
+    gradient: Any = None,
+    *,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> Any:
+    """Return the gradient of `output` with respect to `inputs`, and touch no `.grad`.
+
+    Args:
+        output: a Tensor; if it has more than one element, `gradient` is needed.
+        inputs: a Tensor, leaf or not, or a sequence of them.
+        gradient: the cotangent of `output`, of its shape.
+        create_graph: return Tensors that can be differentiated again.
+        allow_unused: return zeros for an input that `output` does not depend on (the gradient,
+            and jax's answer; torch's is None); without it that is an error, as in torch, since it
+            is mostly a mistake.
+
+    Returns:
+        An array of the input's shape and dtype (a Tensor with `create_graph`), or a list of them.
+
+    Raises:
+        InvalidTypeError: `output` or an input is not a Tensor, or nothing requires a gradient.
+        InvalidValueError: `gradient` is missing or has the wrong shape, or `output` does not
+            depend on an input.
+        ChangedDataError: data was changed in place after it was used.
+    """
+    single = isinstance(inputs, Node)
+    if not single and not isinstance(inputs, Iterable):
+        raise InvalidTypeError(
+            f"grad: inputs must be a Tensor or a sequence of them; got {type(inputs).__name__}"
+        )
+    wanted: list[Any] = [inputs] if single else list(inputs)
+    for i, x in enumerate((output, *wanted)):
+        if not isinstance(x, Node):
+            what = "output" if i == 0 else f"input {i}"
+            raise InvalidTypeError(f"grad: {what} must be a Tensor; got {type(x).__name__}")
+    seed = _seed(output, gradient, create_graph)
+    cotangents = _swept(output, seed)
+    if not create_graph and wanted:  # else the steps so far may be meant to be differentiated
+        oldest = min(x._id for x in wanted)
+        older = sum(node._id < oldest and node._first is not None for node in cotangents)
+        _check_growth(older, stacklevel=3)
+    found: list[Any] = []
+    for i, x in enumerate(wanted, 1):
+        g = cotangents.get(x)
+        if g is None:
+            if not allow_unused:
+                name = "" if x.name is None else f" {x.name!r}"
+                raise InvalidValueError(
+                    f"grad: output does not depend on input {i},{name} of shape {x.shape}, by "
+                    "recorded operations; allow_unused=True gives zeros"
+                )
+            g = np.zeros(x.shape, x.dtype)
+            g = leaf(output._kind, g) if create_graph else g
+        elif not create_graph:
+            del g
+            g = memory.handed_out(cotangents, x)
+        found.append(g)
+    return found[0] if single else found

@@ -1,0 +1,186 @@
+"""Whose array is whose: data that is given away to be changed, gradients that are handed out.
+
+A node's array is private. What `data` gives out of a leaf is never the array that a recorded
+operation keeps for backward, so changing it cannot spoil a gradient: backward notices, and says so.
+Threads may share leaves; all that may change of one changes under `changing`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+from tinygrad_sm.engine.intake import float_array
+from tinygrad_sm.engine.node import Node
+from tinygrad_sm.engine.threads.large import LARGE, add_in_place, share, unshared
+from tinygrad_sm.errors import ChangedDataError
+
+changing = threading.RLock()
+"""Held while what several threads may share about a node changes: its gradient, its lent data."""
+
+
+class Notes:
+    """What is remembered of a node beside the mathematics.
+
+    Attributes:
+        lent: a leaf's values, once `data` gave them away to be changed; else None.
+        grad_is_own: whether nobody but its reader holds the array of the gradient.
+    """
+
+    __slots__ = ("grad_is_own", "lent")
+
+    def __init__(self) -> None:
+        self.lent: np.ndarray | None = None
+        self.grad_is_own = False
+
+
+def notes(node: Node) -> Notes:
+    """Return the notes of a node, to write on."""
+    if node._notes is None:
+        node._notes = Notes()
+    found: Notes = node._notes
+    return found
+
+
+# Data ---------------------------------------------------------------------------------------------
+
+
+def is_lent(node: Node) -> bool:
+    """Return whether somebody may change the values."""
+    return node._notes is not None and node._notes.lent is not None
+
+
+def current(node: Node) -> np.ndarray:
+    """Return the values as they are now, whoever may change them."""
+    return node._notes.lent if is_lent(node) else node._array
+
+
+def unexposed(node: Node) -> np.ndarray:
+    """Return the values now, as an array that nobody else can change."""
+    return current(node).copy() if is_lent(node) else node._array
+
+
+def floats(data: Any, dtype: Any, copy: bool = True, what: str = "data") -> np.ndarray:
+    """Do what `float_array` does, for Tensors too: a copy, since a Tensor's array is its own."""
+    if isinstance(data, Node):
+        return float_array(current(data), dtype, True, what)
+    return float_array(data, dtype, copy, what)
+
+
+def lend(leaf: Node) -> np.ndarray:
+    """Return the values as an array that the caller may change."""
+    with changing:
+        found = notes(leaf)
+        if found.lent is None:
+            found.lent = leaf._array.copy()
+        return found.lent
+
+
+def check_unchanged(nodes: list[Any]) -> None:
+    """Raise ChangedDataError if a leaf no longer holds what one of these nodes was made of."""
+    if [node for node in nodes if node._notes is not None and node._notes.lent is not None]:
+        for node in nodes:
+            for x in node._operands:
+                if isinstance(x, Node) and is_lent(x):
+                    _check_unchanged(node, x)
+
+
+def _check_unchanged(node: Node, leaf: Node) -> None:
+    for x, used in zip(node._operands, node._values, strict=True):
+        if x is leaf and not np.array_equal(current(leaf), used, equal_nan=True):
+            name = "a Tensor" if leaf.name is None else f"the Tensor {leaf.name!r}"
+            raise ChangedDataError(
+                f"backward: the data of {name} of shape {leaf.shape} was changed after the "
+                "forward pass that used it; run the forward pass again"
+            )
+
+
+# Gradients ----------------------------------------------------------------------------------------
+
+
+def grad_of(node: Node) -> Any:
+    """Return the gradient of a node; the first reader of an array that others hold gets a copy."""
+    with changing:
+        if isinstance(node._grad, np.ndarray) and not notes(node).grad_is_own:
+            node._grad = node._grad.copy()
+            notes(node).grad_is_own = True
+        return node._grad
+
+
+def set_grad(node: Node, value: Any) -> None:
+    """Put a gradient, or None, in the place of what has been added up."""
+    with changing:
+        node._grad = value
+        if value is not None or node._notes is not None:
+            notes(node).grad_is_own = True
+
+
+def add_to_grads(cotangents: dict[Any, Any]) -> int:
+    """Add its cotangent to the gradient of every node, as a pass ends.
+
+    Returns how many computed nodes had a gradient before.
+    """
+    again = 0
+    with changing:
+        for node, g in cotangents.items():
+            if node._grad is None:
+                node._grad = g
+                if node._first is None:  # only leaves are read often enough to save them a copy
+                    notes(node).grad_is_own = not _held_elsewhere(cotangents, node)
+                elif node._notes is not None:
+                    node._notes.grad_is_own = False
+            else:
+                again += node._first is not None
+                node._grad = total(node._grad, g)
+                notes(node).grad_is_own = True
+    return again
+
+
+def add_up(cotangents: dict[Any, Any], node: Any, contribution: Any) -> None:
+    """Do what the sweep's `add` does: in place, if the array is large and nobody else holds it."""
+    known = cotangents.get(node)
+    if known is None:
+        cotangents[node] = contribution
+    elif known.size < LARGE or isinstance(known, Node):
+        cotangents[node] = total(known, contribution)
+    else:
+        del known
+        if _references(cotangents, node) > _ONE or not _is_whole(cotangents[node]):
+            cotangents[node] = unshared(share(cotangents[node]) + contribution)
+        else:
+            add_in_place(cotangents[node], contribution)
+
+
+def handed_out(cotangents: dict[Any, Any], node: Any) -> Any:
+    """Return a cotangent for the caller to keep: a copy, if anybody else holds the array."""
+    if _references(cotangents, node) > _ONE or not _is_whole(cotangents[node]):
+        return cotangents[node].copy()
+    return cotangents[node]
+
+
+def total(known: Any, contribution: Any) -> Any:
+    """Return the sum of two gradients, an array (or node) too where NumPy makes a scalar of it."""
+    found = known + contribution
+    if type(found) is np.ndarray or not isinstance(found, np.generic):
+        return found
+    return np.asarray(found)
+
+
+def _held_elsewhere(cotangents: dict[Any, Any], node: Any) -> bool:
+    """Whether more than these cotangents, the node, and two variables hold the array's memory."""
+    return _references(cotangents, node) > _ONE + 2 or not _is_whole(cotangents[node])
+
+
+def _is_whole(array: Any) -> bool:
+    return type(array) is np.ndarray and array.flags.owndata and array.flags.writeable
+
+
+def _references(values: dict[Any, Any], key: Any) -> int:
+    """How many hold a value: as many as `_ONE`, if only the dictionary does."""
+    return sys.getrefcount(values[key])
+
+
+_ONE = _references({0: object()}, 0)

@@ -1,0 +1,194 @@
+"""What a computation remembers: nodes, each a value and how it was made of others.
+
+Nodes are numbered as they are made, so that a node's number is higher than the numbers of all that
+it was made of: from high to low is an order in which the chain rule can be applied.
+"""
+
+from __future__ import annotations
+
+import itertools
+from contextvars import ContextVar
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from tinygrad_sm.engine.primitive import Primitive
+
+NONE: dict[str, Any] = {}
+
+_new = object.__new__
+_next_id = itertools.count().__next__
+
+
+class Operation:
+    """How a value was made: ``primitive(*operands, **params)``.
+
+    Attributes:
+        primitive: the row of the table; None for a leaf, which no operation made.
+        params: its keyword parameters. Nodes may have them in common, so nobody changes them.
+        more: the operands after the second.
+        values: the arrays that it was run on, where an operand's own may change; else None.
+        groups: the names of the stages that the node belongs to, outermost first.
+    """
+
+    __slots__ = ("groups", "more", "params", "primitive", "values")
+
+    def __init__(
+        self,
+        primitive: Primitive | None,
+        params: dict[str, Any] = NONE,
+        more: tuple[Any, ...] = (),
+        values: tuple[Any, ...] | None = None,
+        groups: tuple[str, ...] = (),
+    ) -> None:
+        self.primitive = primitive
+        self.params = params
+        self.more = more
+        self.values = values
+        self.groups = groups
+
+
+LEAF = Operation(None)
+
+
+class Node:
+    """A value of a computation.
+
+    Its operands are nodes, and constants: arrays and numbers that no gradient is wanted for. Nearly
+    every operation has one or two, so these have a slot each: it takes half the memory of a tuple.
+    """
+
+    __slots__ = (
+        "__weakref__", "_array", "_first", "_grad", "_id", "_notes", "_operation", "_second",
+        "name", "requires_grad",
+    )  # fmt: skip
+
+    _kind: ClassVar[type[Node]]  # of what is computed from it
+
+    name: str | None
+    requires_grad: bool
+    _id: int
+    _array: np.ndarray  # not `_data`, which np.ma would read
+    _operation: Operation
+    _first: Any
+    _second: Any
+    _grad: Any  # what backward has added up here
+    _notes: Any  # room for what is to be remembered beside the mathematics
+
+    def __init_subclass__(cls, kind: type[Node] | None = None) -> None:
+        cls._kind = kind or cls
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The floating-point type of the elements."""
+        return self._array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._array.size
+
+    @property
+    def _operands(self) -> tuple[Any, ...]:
+        """What this was made of, in the order of the primitive's arguments."""
+        if self._second is not None:
+            return (self._first, self._second, *self._operation.more)
+        return () if self._first is None else (self._first,)
+
+    @property
+    def _values(self) -> tuple[Any, ...]:
+        """The arrays and numbers that the operation was run on."""
+        if self._operation.values is not None:
+            return self._operation.values
+        return tuple([x._array if isinstance(x, Node) else x for x in self._operands])
+
+    def __primitive__(
+        self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
+    ) -> Any:
+        """Answer a primitive that was called on this node: compute, and remember."""
+        return record(self._kind, primitive, args, params)
+
+
+class Recording(NamedTuple):
+    """What holds where an operation is run; see `scopes`.
+
+    Attributes:
+        on: whether it is remembered.
+        groups: the stages that its node belongs to.
+        known: the one Operation that plain nodes of a primitive have in common here.
+        defer: who may answer in its place, if anybody.
+        outside: what holds again when this no longer does.
+    """
+
+    on: bool
+    groups: tuple[str, ...]
+    known: dict[Primitive, Operation]
+    defer: Any = None
+    outside: Any = None
+
+
+now: ContextVar[Recording] = ContextVar("now", default=Recording(True, (), {}))  # noqa: B039
+
+
+def record(
+    kind: type[Any],
+    primitive: Primitive,
+    operands: tuple[Any, ...],
+    params: dict[str, Any] = NONE,
+    values: tuple[Any, ...] | None = None,
+) -> Any:
+    """Run a primitive, and remember how the result was made if a gradient may be wanted.
+
+    `values` are the arrays to run it on, where they are not those of the operands.
+    """
+    on, groups, known, _, _ = now.get()
+    arrays, wanted = [], False
+    for x in operands:
+        is_node = isinstance(x, Node)
+        arrays.append(x._array if is_node else x)
+        wanted = wanted or (is_node and x.requires_grad)
+    out = np.asarray(primitive.forward(*(values or arrays), **params))
+    if not (wanted and on):
+        return leaf(kind, out)
+    operation = known.get(primitive)
+    if params or values is not None or len(operands) > 2:
+        operation = Operation(primitive, params, operands[2:], values, groups)
+    elif operation is None:
+        operation = known[primitive] = Operation(primitive, groups=groups)
+    second = operands[1] if len(operands) > 1 else None
+    return made(kind, out, operation, operands[0], second, True)
+
+
+def leaf(kind: type[Any], array: np.ndarray, requires_grad: bool = False) -> Any:
+    """Return a node that no operation made."""
+    return made(kind, array, LEAF, requires_grad=requires_grad)
+
+
+def made(
+    kind: type[Any],
+    array: np.ndarray,
+    operation: Operation,
+    first: Any = None,
+    second: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """Return a new node, newer than all others."""
+    node = _new(kind)
+    node._id = _next_id()
+    node._array = array
+    node._operation = operation
+    node._first = first
+    node._second = second
+    node.requires_grad = requires_grad
+    node.name = node._grad = node._notes = None
+    return node

@@ -1,0 +1,81 @@
+"""The record of one sweep: what every edge contributed, for pictures and for the classroom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygrad_sm.engine.memory import current
+from tinygrad_sm.engine.node import Node as Recorded
+from tinygrad_sm.engine.sweep import Edge, pull
+from tinygrad_sm.engine.view import Graph, Node, graph
+
+
+class Contribution(NamedTuple):
+    """What one edge added to the cotangent of a Tensor."""
+
+    consumer: Node
+    """The node whose vjp gave it."""
+    argument: int
+    """The position of the Tensor among that node's arguments."""
+    value: np.ndarray
+    """The contribution, of the Tensor's shape and dtype."""
+
+
+class Step(NamedTuple):
+    """One visit of the sweep: a node, its cotangent, and what it passed on to its arguments."""
+
+    node: Node
+    cotangent: np.ndarray
+    passed_on: tuple[Contribution, ...]
+
+
+class BackwardTrace:
+    """The record of one backward sweep.
+
+    Attributes:
+        graph: the view of the graph that was swept.
+        steps: one `Step` per node that received a cotangent, in the order of the sweep.
+    """
+
+    def __init__(self, output: Any) -> None:
+        self.graph: Graph = graph(output)
+        self.steps: list[Step] = []
+        self._received: dict[int, list[Contribution]] = {}
+        self._cotangents: dict[int, np.ndarray] = {}
+
+    def contributions(self, tensor: Any) -> list[Contribution]:
+        """Return what was added up for a Tensor: (consumer node, argument index, array) each.
+
+        Their sum is the Tensor's cotangent. The list is empty for the output, which was seeded.
+
+        Raises:
+            InvalidValueError: the Tensor took no part in the sweep.
+        """
+        return list(self._received.get(self.graph.node_of(tensor).id, ()))
+
+    def cotangent(self, tensor: Any) -> np.ndarray | None:
+        """Return the gradient that the sweep found for a Tensor, or None if none reached it."""
+        return self._cotangents.get(self.graph.node_of(tensor).id)
+
+    def pull(self, t: Any, g: Any) -> Iterable[Edge]:
+        """Do what the sweep's `pull` does, and write it down."""
+        pulled = list(pull(t, g))
+        node = self.graph.node_of(t)
+        edges = []
+        for i, x, value in pulled:
+            edge = Contribution(node, i, _kept(value))
+            edges.append(edge)
+            self._received.setdefault(self.graph.node_of(x).id, []).append(edge)
+        self._cotangents[node.id] = kept = _kept(g)
+        self.steps.append(Step(node, kept, tuple(edges)))
+        return pulled
+
+
+def _kept(value: Any) -> np.ndarray:
+    """A read-only copy: others may hold, change or add to the array itself."""
+    kept: np.ndarray = np.array(current(value) if isinstance(value, Recorded) else value)
+    kept.setflags(write=False)
+    return kept
