@@ -193,7 +193,8 @@ class Tensor(Node):
     def __reduce__(self) -> Any:
         if self._operation is not LEAF:
             raise InvalidTypeError(
-                f"a Tensor computed by {self.op!r} cannot be copied or pickled; detach() it first"
+                f"a Tensor computed by {self.op!r} cannot be copied or pickled; "
+                "detach() it first, or take numpy()"
             )
         grad = None if self.grad is None else np.array(_plain(self.grad))
         return _leaf, (self._now, self.name, self.requires_grad, grad)  # a copy is another Tensor
