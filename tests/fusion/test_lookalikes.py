@@ -42,6 +42,7 @@ LOOKALIKES = {
     ),
     "log of np.clip(p)": lambda a, b: of(np.log(np.clip(softmax(a), 1e-7, 1 - 1e-7))),
     "p clipped and picked": lambda a, b: -np.log(np.clip(softmax(a), 1e-7, 1)[ROWS, T]).mean(),
+    "p picked and bounded": lambda a, b: -np.log(np.maximum(softmax(a)[ROWS, T], 1e-7)).mean(),
     "mask after exp": lambda a, b: of(
         np.log((a.exp() * MASK) / (a.exp() * MASK).sum(1, True) + (1 - MASK))
     ),
@@ -102,6 +103,7 @@ MISSES = {
     "log of p clipped on both sides": "p is clipped",
     "log of np.clip(p)": "p is clipped",
     "p clipped and picked": "p is clipped",
+    "p picked and bounded": "p is clipped",
     "mask after exp": "a mask multiplies the exponentials",
     "mask after exp, chosen": "a mask multiplies the exponentials",
     "log of the sum": "the logarithm is taken of the sum",

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 import tinygrad_sm as tg
+from tinygrad_sm.fusion import RULES, rewriting
+from tinygrad_sm.fusion.plan import Plan
+from tinygrad_sm.fusion.snapshot import Snapshot
 
 N, C = 5, 4
 RNG = np.random.default_rng(0)
@@ -273,6 +276,13 @@ def test_every_spelling_is_accurate_where_it_overflowed(name, f, logits):
     np.testing.assert_allclose(
         gradient_of(output, a), gradient_of(exact, wide).astype(float), rtol=1e-10, atol=1e-300
     )
+
+
+def test_no_search_comes_near_the_bound_on_steps(monkeypatch):
+    """A rule of ours that led on and on would be refused as one of the user's is."""
+    monkeypatch.setattr(rewriting, "STEPS_PER_TERM", rewriting.STEPS_PER_TERM / 10)
+    for _, f, logits in CASES:
+        Plan(Snapshot(f(tg.Tensor(logits))), RULES)
 
 
 def test_the_list_is_long_enough():

@@ -12,7 +12,7 @@ Where to start reading: the rules, then what carries them out, in the order in w
     rewriting    the loop that applies rules until none fits
     extraction   from the rewritten terms to instructions: what stays, is done again, is made
     plan         what was found, and carrying the instructions out
-    near_misses  what stayed although a single thing kept a rule from fitting
+    missed       what stayed although a single thing kept a rule from fitting
     result       what `fuse` returns: the new output, the rewrites, the near misses
     front        `fuse` and `fusing`, and the plans that are remembered from graph to graph
     deferred     why naive code inside `fusing` is not even computed where it was replaced

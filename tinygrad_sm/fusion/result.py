@@ -7,7 +7,7 @@ from functools import cached_property
 
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import Graph, Node, graph
-from tinygrad_sm.fusion.near_misses import near_misses
+from tinygrad_sm.fusion.missed import near_misses
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.plan import Found, Plan
 from tinygrad_sm.fusion.snapshot import Snapshot

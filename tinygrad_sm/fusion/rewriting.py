@@ -15,7 +15,7 @@ from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.terms import Numbers, Term, Terms, walk
 from tinygrad_sm.fusion.vocabulary import out_of_range
 
-STEPS_PER_TERM = 50  # of the given graph, on the average; ours take up to 5
+STEPS_PER_TERM = 20  # of the given graph, on the average; ours take up to 2
 
 
 class Step(NamedTuple):
