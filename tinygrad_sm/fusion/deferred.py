@@ -74,7 +74,7 @@ def _in_order(t: Deferred) -> Iterator[Deferred]:
             yield at
 
 
-def deferred(
+def put_off(
     primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any], groups: tuple[str, ...]
 ) -> Tensor | None:
     """Return an operation that waits; None if it is to be run at once."""

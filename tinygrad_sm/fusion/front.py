@@ -14,7 +14,7 @@ from tinygrad_sm.engine.gradients import before_sweep
 from tinygrad_sm.engine.scopes import deferring
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError
-from tinygrad_sm.fusion.deferred import Deferred, deferred
+from tinygrad_sm.fusion.deferred import Deferred, put_off
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.plan import Plan
 from tinygrad_sm.fusion.result import FuseResult
@@ -94,8 +94,8 @@ def fuse(output: Tensor, *, rules: Iterable[Rule] | None = None) -> FuseResult:
 
     Raises:
         InvalidTypeError: `output` is not a Tensor, or `rules` are not `Rule`s.
-        InvalidValueError: the logits of a fused node hold NaN or +inf, or a rule of your own does
-            not lower the cost or changes a shape.
+        InvalidValueError: the logits of a fused node hold NaN or +inf, or rules of your own
+            lead on and on, or one changes a shape.
         ChangedDataError: data was changed in place after it was used.
     """
     if not isinstance(output, Tensor):
@@ -142,7 +142,7 @@ def fusing(*, rules: Iterable[Rule] | None = None) -> Iterator[None]:
     checked = RULES_FOR_BACKWARD if rules is None else _checked(rules)
     token = before_sweep.set(lambda output: _to_sweep(output, checked))
     try:
-        with deferring(deferred):
+        with deferring(put_off):
             yield
     finally:
         before_sweep.reset(token)
