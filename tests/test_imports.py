@@ -102,3 +102,11 @@ def test_what_a_picture_says_knows_no_format_and_a_format_no_graph(path):
     assert {n.split(".")[1] for n in ours(path) if n.startswith("viz.")} <= {*before}
     if path.stem in ("dot", "mermaid", "rendering"):
         assert not any("engine" in name for name in ours(path))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parent.name == "kernel" and p.stem != "calling"], ids=module_of
+)
+def test_the_kernel_knows_arrays_alone(path):
+    known = ("errors", "engine.threads", "loss.kernel")
+    assert all(name.startswith(tuple(f"tinygrad_sm.{x}" for x in known)) for name in ours(path))

@@ -29,7 +29,7 @@ from tinygrad_sm.loss.options import (
     takes,
     task_of,
 )
-from tinygrad_sm.loss.probabilities import row_maximum
+from tinygrad_sm.loss.probabilities import row_maximum, unless_masked
 
 FORMS = ("naive", "shifted", "logsumexp")
 
@@ -64,10 +64,7 @@ def composite_cross_entropy(
         raise InvalidValueError(f"form must be one of {', '.join(map(repr, FORMS))}; got {form!r}")
     a = as_tensor(logits)
     task = task_of(composite_cross_entropy, a.shape, a.dtype, target, **options)
-    mask = None
-    if not refuse_non_finite(a.numpy(), task.axis):
-        mask = np.isneginf(a.numpy())
-        mask = mask if mask.any() else None
+    mask = None if refuse_non_finite(a.numpy(), task.axis) else np.isneginf(a.numpy())
     z = a.astype(np.float32) if a.dtype == np.float16 else a
     if task.temperature != 1:
         z = (z / task.temperature).named("z")
@@ -106,7 +103,9 @@ def _from_softmax(z: Tensor, task: Task, mask: np.ndarray | None, shift: bool) -
         e = z.exp().named("e")
         probabilities = (e / _total(e, task, mask)).named("p")
     with group("cross-entropy"):
-        return -_weighed(_with_target(probabilities, 1.0, task, mask).log(), task)
+        if mask is not None:
+            probabilities = unless_masked(probabilities, 1.0, mask, task.dense(np.float64))
+        return -_weighed(probabilities.log(), task)
 
 
 def _from_logsumexp(z: Tensor, task: Task, mask: np.ndarray | None) -> Tensor:
@@ -116,16 +115,10 @@ def _from_logsumexp(z: Tensor, task: Task, mask: np.ndarray | None) -> Tensor:
         s = _total(d.exp().named("e"), task, mask)
         lse = (m + s.log()).named("lse")
     with group("cross-entropy"):
-        return _weighed(_with_target(lse - z, 0.0, task, mask), task)
-
-
-def _with_target(x: Tensor, other: float, task: Task, mask: np.ndarray | None) -> Tensor:
-    """x, and `other` for the masked classes without a target: q log p is 0, whatever log p is."""
-    if mask is None:
-        return x
-    q = task.dense(np.float64)
-    without: Tensor = p.where(mask & ((q.numpy() if isinstance(q, Tensor) else q) == 0), other, x)
-    return without
+        terms = lse - z
+        if mask is not None:
+            terms = unless_masked(terms, 0.0, mask, task.dense(np.float64))
+        return _weighed(terms, task)
 
 
 def _weighed(terms: Tensor, task: Task) -> Tensor:

@@ -46,7 +46,7 @@ from tinygrad_sm.loss.options import (
     task_of,
     warn,
 )
-from tinygrad_sm.loss.probabilities import log_softmax, softmax
+from tinygrad_sm.loss.probabilities import log_softmax, softmax, unless_masked
 
 
 def closed_form(p: Any, y: Any, axis: int) -> Any:
@@ -65,10 +65,7 @@ def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
     """g·∂L/∂q_j = −g·log p_j; 0 where the class is masked and q_j = 0."""
     terms = -log_softmax(logits / task.temperature, axis=task.axis)
     masked = np.isneginf(logits.numpy() if isinstance(logits, Tensor) else logits)
-    if masked.any():
-        q = target.numpy() if isinstance(target, Tensor) else target
-        terms = rules.where(masked & (q == 0), 0.0, terms)
-    return _spread(g, task) * terms
+    return _spread(g, task) * unless_masked(terms, 0.0, masked, target)
 
 
 def _spread(g: Any, task: Task) -> Any:
