@@ -120,8 +120,8 @@ def _arrows(sketch: Sketch) -> Iterator[Arrow]:
 def _labelled(arrow: Arrow, edge: Edge, sketch: Sketch) -> Arrow:
     """The arrow of an edge with the argument's role, and what backward sent back along it."""
     primitive = sketch.graph.nodes[edge.target].primitive
-    roles = _ROLES.get(primitive.notation, ()) if primitive is not None else ()
-    words = list(roles[edge.argument : edge.argument + 1])
+    assert primitive is not None  # it has arguments
+    words = _ROLES.get(primitive.notation, ())[edge.argument : edge.argument + 1]
     sent = sketch.sent.get((edge.target, edge.argument))
     if sent is None:
         return replace(arrow, label=" ".join(words))

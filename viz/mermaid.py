@@ -49,11 +49,8 @@ def mermaid_text(scene: Scene) -> str:
 def escaped(text: str) -> str:
     """Write every character that might mean something to Mermaid by its code; lines stay."""
     apart = text.replace("\\n", "\\\N{WORD JOINER}n")  # Mermaid breaks the line at \n, even coded
-    return "<br/>".join(_SPECIAL.sub(_code, line) for line in apart.split("\n"))
-
-
-def _code(match: re.Match[str]) -> str:
-    return f"#{ord(match.group())};"
+    lines = apart.split("\n")
+    return "<br/>".join(_SPECIAL.sub(lambda c: f"#{ord(c.group())};", line) for line in lines)
 
 
 def _comment(line: str) -> str:

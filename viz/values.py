@@ -33,9 +33,7 @@ def row(
     if x.size == 0 or (full and in_full(x)):
         return Row(label, _elements(x), tone, port)
     found = _summary(x)
-    if len(found) < 3:
-        return Row(label, ((_told(found),),), tone, port)
-    return Row(label, (tuple(found.values()),), tone, port, heads=tuple(found))
+    return Row(label, (tuple(found.values()),), tone, port, heads=tuple(filter(None, found)))
 
 
 def brief(x: np.ndarray) -> Grid:
@@ -44,8 +42,8 @@ def brief(x: np.ndarray) -> Grid:
     if x.size == 0 or (in_full(x) and lines <= _MOST_LINES):
         return _elements(x)
     found = _summary(x)
-    if len(found) < 3:
-        return ((_told(found),),)
+    if "" in found:
+        return ((found[""],),)
     return ((f"{found['min']} … {found['max']}",), (f"mean {found['mean']}",))
 
 
@@ -62,13 +60,13 @@ def _elements(x: np.ndarray) -> Grid:
 
 
 def _summary(x: np.ndarray) -> dict[str, str]:
-    """Min, mean and max of the finite elements; only "all" if they are equal; or nothing."""
+    """Min, mean and max of the finite elements by name; or one sentence, which has none."""
     finite = x[np.isfinite(x)].astype(np.float64)
     if finite.size == 0:
-        return {}
+        return {"": "no finite element"}
     low, high = finite.min(), finite.max()
     if low == high and finite.size == x.size:
-        return {"all": number(low)}
+        return {"": f"all {number(low)}"}
     with np.errstate(over="ignore"):  # a mean that overflows is shown as it is
         mean = finite.mean()
     noise = np.finfo(np.float64).eps * max(abs(low), abs(high))
@@ -76,10 +74,6 @@ def _summary(x: np.ndarray) -> dict[str, str]:
     figures = {"min": low, "mean": mean, "max": high}
     found = {name: number(x, _DIGITS) for name, x in figures.items()}
     return found | {"mean": "≈ 0"} if vanished else found
-
-
-def _told(found: dict[str, str]) -> str:
-    return " ".join(f"{name} {figure}" for name, figure in found.items()) or "no finite element"
 
 
 def alarm(x: np.ndarray) -> str:
