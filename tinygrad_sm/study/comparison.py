@@ -136,8 +136,7 @@ class Comparison:
         ulps = ulp_distance(self.composite_grad, self.fused_grad)
 
         def column(x: np.ndarray, text: Callable[[Any], str] = _short) -> list[str]:
-            by_row = np.moveaxis(x, self.axis, -1).reshape(-1, x.shape[self.axis])
-            return [text(value) for value in by_row[row, classes]]
+            return [text(value) for value in self._by_row(x)[row, classes]]
 
         terms = {
             "class": number,
@@ -204,16 +203,18 @@ class Comparison:
         """The row that differs most, and which of its classes a table has room for."""
         n = self.logits.shape[self.axis]
         ulps = ulp_distance(self.composite_grad, self.fused_grad)
-        by_row = np.moveaxis(ulps, self.axis, -1).reshape(-1, n)
+        by_row = self._by_row(ulps)
         if len(by_row) == 0:
             return 0, []
         row = int(np.argmax(by_row.max(axis=1)))
         if n <= _SHOWN_CLASSES:
             return row, list(range(n))
-        gradient = np.moveaxis(self.fused_grad, self.axis, -1).reshape(-1, n)[row]
-        size = np.abs(gradient.astype(np.float64))
+        size = np.abs(self._by_row(self.fused_grad)[row].astype(np.float64))
         size[np.argmax(by_row[row])] = np.inf  # the one that the verdict is about, in any case
         return row, sorted(map(int, np.argsort(-size, kind="stable")[:_SHOWN_CLASSES]))
+
+    def _by_row(self, x: np.ndarray) -> np.ndarray:
+        return np.moveaxis(x, self.axis, -1).reshape(-1, x.shape[self.axis])
 
     def __str__(self) -> str:
         width = max(len(what) for what, _ in self.summary())
