@@ -186,7 +186,8 @@ def task_of(
         InvalidValueError: a shape or value is not allowed.
         LabelError: a class index is out of range.
     """
-    refuse_others(function, others)
+    if others:
+        refuse_others(function, others)
     axis = _checked_axis(axis, shape)
     rows, classes = without_axis(shape, axis), shape[axis]
     _check_choices(reduction, label_smoothing, temperature)
@@ -195,7 +196,7 @@ def task_of(
     if isinstance(target, Tensor):
         given: Any = target if target.requires_grad else target.numpy()
     else:
-        given = rectangular(target, "target")
+        given = target if type(target) is np.ndarray else rectangular(target, "target")
     if given.shape == shape:
         if ignore_index != -100:
             raise InvalidValueError(
@@ -288,9 +289,10 @@ def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> No
         raise InvalidValueError(
             f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}; got {reduction!r}"
         )
-    for name, value in (("label_smoothing", label_smoothing), ("temperature", temperature)):
-        if type(value) is not float and not isinstance(value, Real):
-            raise InvalidTypeError(f"{name} must be a number; got {type(value).__name__}")
+    if not type(label_smoothing) is type(temperature) is float:  # which is told soonest
+        for name, value in (("label_smoothing", label_smoothing), ("temperature", temperature)):
+            if not isinstance(value, Real):
+                raise InvalidTypeError(f"{name} must be a number; got {type(value).__name__}")
     if not 0 <= label_smoothing <= 1:
         raise InvalidValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
     if not (0 < temperature < math.inf):
