@@ -19,6 +19,10 @@ def define(*args, **kwargs):
     tg.def_primitive("never defined", *args, **kwargs)
 
 
+def loss(**options):
+    return tg.cross_entropy(x(), [0, 1], **options)
+
+
 ENGINE = [
     # what a Tensor is made of
     ("a name that is no text", lambda: tg.Tensor(1.0, name=5), TypeError, "name must be text"),
@@ -125,6 +129,19 @@ ENGINE = [
     ("gradcheck of integers", lambda: tg.gradcheck(tg.add, [1, 2]), TypeError, "no input can"),
     ("gradcheck, detached", lambda: tg.gradcheck(lambda t: t.numpy(), 1.0), TypeError, "ndarray"),
     ("gradcheck ragged", lambda: tg.gradcheck(tg.exp, [[[1.0], [1, 2]]]), ValueError, "rectang"),
+]  # fmt: skip
+
+HUGE = -(10**5000)  # Python prints no such number
+ENGINE += [
+    ("huge threads", lambda: tg.set_threads(HUGE), ValueError, "got an unprintable int"),
+    ("huge axis", lambda: loss(axis=HUGE), ValueError, "axis must lie between -2 and 1"),
+    ("huge temperature", lambda: loss(temperature=HUGE), ValueError, "must be positive and finite"),
+    ("huge smoothing", lambda: loss(label_smoothing=HUGE), ValueError, r"must lie in \[0, 1\]"),
+    ("huge order", lambda: tg.gradcheck(tg.exp, 1.0, order=HUGE), ValueError, "must be 1 or 2"),
+    ("huge expand_dims", lambda: tg.expand_dims(x(), HUGE), ValueError, "must be an integer from"),
+    ("huge chunk", lambda: tg.linear_cross_entropy(x(), x(), [0, 1], chunk_rows=HUGE), ValueError,
+     "chunk_rows must be at least 1; got an unprintable int"),
+    ("a long form", lambda: tg.compare([1.0], 0, form="x" * 10**6), ValueError, "x{79}…$"),
 ]  # fmt: skip
 
 BUILT_IN = {"truth of many", "length of 0-d"}  # NumPy's and Python's own words

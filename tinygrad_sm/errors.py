@@ -35,3 +35,12 @@ class LossWarning(RuntimeWarning):
 
 class GradientWarning(UserWarning):
     """A gradient is lost here, or a graph grows with every step: likely a mistake."""
+
+
+def shown(value: object) -> str:
+    """Return what was given as a sentence quotes it, also if it is long or cannot be printed."""
+    try:
+        text = repr(value) if isinstance(value, str) else str(value)
+    except Exception:  # Python prints no integer of 4300 digits and more
+        return f"an unprintable {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -21,6 +21,7 @@ MOST_CHARACTERS = 26
 _DEEPEST = 4
 _MOST_ARGUMENTS = 4
 _LONGEST_NAME = 24  # inside another node's formula
+_TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _LONGEST_TEXT = 240  # anywhere in a picture
 _LONGEST_INDEX = 16
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -60,8 +61,8 @@ def target_of(graph: Graph, loss: Node) -> Node:
 def legible(text: str) -> str:
     """Cut what is too long for a picture, and replace what none can show.
 
-    Those are control characters, and halves of surrogate pairs. New lines stay; a tab becomes a
-    space.
+    Those are control characters, what turns the direction of the text that follows, and halves of
+    surrogate pairs. New lines stay; a tab becomes a space.
     """
     shown = _cut(text).replace("\r\n", "\n").replace("\t", " ")
     return "".join(map(_legible, shown))
@@ -76,7 +77,11 @@ def _legible(c: str) -> str:
         return c
     if ord(c) < 0x20:
         return chr(0x2400 + ord(c))  # the picture of that control character
-    if unicodedata.category(c) in ("Cc", "Cs") or ord(c) & 0xFFFE == 0xFFFE:
+    if (
+        unicodedata.category(c) in ("Cc", "Cs")
+        or unicodedata.bidirectional(c) in _TURNING
+        or ord(c) & 0xFFFE == 0xFFFE
+    ):
         return "\N{REPLACEMENT CHARACTER}"
     return c
 

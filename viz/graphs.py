@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import Edge, Graph, Node, graph
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
 from viz.drawing import Drawing
 from viz.formula import legible
 from viz.scene import Arrow, Box, Cluster, Kind, Scene
@@ -51,9 +51,11 @@ def draw(
             the graph.
     """
     if direction not in ("TB", "LR"):
-        raise InvalidValueError(f"direction must be 'TB' or 'LR'; got {direction!r}")
+        raise InvalidValueError(f"direction must be 'TB' or 'LR'; got {shown(direction)}")
     if not isinstance(max_nodes, int) or max_nodes < 2:
-        raise InvalidValueError(f"max_nodes must be an integer of at least 2; got {max_nodes!r}")
+        raise InvalidValueError(
+            f"max_nodes must be an integer of at least 2; got {shown(max_nodes)}"
+        )
     source = graph(output_or_trace) if isinstance(output_or_trace, Tensor) else output_or_trace
     if not isinstance(source, (BackwardTrace, Graph)):
         raise InvalidTypeError(

@@ -190,3 +190,20 @@ def test_names_of_files(command, name):
     else:
         Path(name).write_text("2 1 0.1\n0 3 -1")
     assert command("compare", f"--logits={name}", "--target", "0,1")[0] == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="POSIX's")
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+@pytest.mark.parametrize("option", ["--logits", "--target"])
+def test_a_device_without_an_end_is_not_read(command, option, device):
+    inputs = {"--logits": "1,2", "--target": "0"} | {option: device}
+    status, _, err = command("compare", *[word for pair in inputs.items() for word in pair])
+    assert status == 2
+    assert err.endswith(f"{device}: cannot be read (it is a device, which may have no end)\n")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "longdouble"])
+def test_labels_of_every_float_dtype_are_read_without_a_warning(dtype):
+    np.save("y.npy", np.array([0, 2, 1], dtype))
+    assert read_target("y.npy").tolist() == [0, 2, 1]
+    assert read_target("y.npy").dtype.kind == "i"

@@ -310,7 +310,7 @@ def test_a_masked_class_and_numbers_beyond_the_largest(figures):
 def test_warnings_of_the_loss_are_one_sentence_each(command):
     status, _, err = command("compare", "--logits", "-", "--target", "1", stdin=b"2,-inf")
     assert status == 1
-    assert err.startswith("tinygrad-sm: a row's loss is inf, since its right class is masked")
+    assert err.startswith("tinygrad-sm: the loss is inf, since a right class is masked")
     assert err.count("\n") == 1
     ignored = ["--target", "-100,-100"]
     status, _, err = command("compare", "--logits", "-", *ignored, stdin=b"1,2\n3,4")

@@ -99,3 +99,15 @@ def test_a_gradient_over_the_temperature_that_overflows():
     loss = tg.cross_entropy(a, T, temperature=1e-300)
     with pytest.raises(ValueError, match="temperature must not be so small that the gradient"):
         tg.grad(loss, a, 1e20)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float16", 6e4), ("float32", 3e38), ("float64", 1e308)]
+)
+def test_a_loss_beyond_the_largest_number_says_so_once(dtype, size, reduction):
+    a = tg.Tensor(5 * A, dtype=dtype)
+    with pytest.warns(tg.LossWarning, match="or its value is beyond the largest number") as caught:
+        loss = tg.cross_entropy(a, [1, 0, 0], weight=[size, size], reduction=reduction)
+    assert np.isinf(loss.numpy()).any()
+    assert len(caught) == 1

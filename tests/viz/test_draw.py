@@ -362,6 +362,13 @@ def test_control_characters_become_visible():
     )
 
 
+def test_no_name_turns_the_direction_of_what_follows():
+    drawing = viz.draw(tg.Tensor([1.0], name="a\u202eb\u2066c"))
+    for text in (drawing.source, drawing.mermaid, drawing.render("svg").decode()):
+        assert not {"\u202e", "\u2066"} & set(text)
+    assert "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c" in drawing.source
+
+
 # Sameness -----------------------------------------------------------------------------------------
 
 _PROGRAM = """

@@ -9,6 +9,7 @@ import io
 import math
 import os
 import re
+import stat
 import sys
 import warnings
 import zipfile
@@ -165,7 +166,10 @@ def _open(source: str) -> BinaryIO:
         return io.BytesIO(sys.stdin.buffer.read())
     if os.path.isfile(source):
         return open(source, "rb")
-    return io.BytesIO(Path(source).read_bytes())  # a pipe, such as <(…), has no way back
+    with open(source, "rb") as file:
+        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():
+            raise OSError(errno.EINVAL, "it is a device, which may have no end")
+        return io.BytesIO(file.read())  # a pipe, such as <(…), has no way back
 
 
 @contextlib.contextmanager
@@ -298,7 +302,7 @@ def _number(word: str) -> Any:
 
 def _whole(numbers: np.ndarray) -> np.ndarray:
     """As integers, if all of them are."""
-    if numbers.dtype.kind != "f" or not (np.abs(numbers) < 2.0**53).all():
+    if numbers.dtype.kind != "f" or not (np.abs(numbers.astype(np.float64)) < 2.0**53).all():
         return numbers
     whole = numbers.astype(np.int64)
     return whole if (whole == numbers).all() else numbers

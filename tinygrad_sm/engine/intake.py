@@ -15,6 +15,7 @@ from tinygrad_sm.errors import (
     InvalidTypeError,
     InvalidValueError,
     TinygradError,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def described(x: Any) -> str:
     """Say in a few words what was given."""
     if isinstance(x, np.ndarray):
         return f"an array of dtype {x.dtype}"
-    return f"{type(x).__name__} {x!r:.40}"
+    return f"{type(x).__name__} {shown(x):.40}"
 
 
 def misfit(name: str, arrays: Sequence[Any], error: Exception) -> Exception:

@@ -25,7 +25,7 @@ import numpy as np
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.numpy_protocol import unusual
 from tinygrad_sm.engine.primitive import NUMPY, Primitive, def_primitive
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError, shown
 
 if TYPE_CHECKING:
     from tinygrad_sm.engine.signatures import OfOne, OfTwo, OneArray, Unary
@@ -315,7 +315,7 @@ def norm(x: Any, ord: Any = None, axis: p.Axis = None, keepdims: bool = False) -
         return found if keepdims else squeeze(found, axes)
     raise InvalidValueError(
         'norm: ord must be a number other than 0 for vectors, and "fro", 1, -1, inf or -inf for '
-        f"matrices; got {ord!r} for {count} axes"
+        f"matrices; got {shown(ord)} for {count} axes"
     )
 
 

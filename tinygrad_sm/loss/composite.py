@@ -19,7 +19,7 @@ import numpy as np
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.scopes import group
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.errors import InvalidValueError, shown
 from tinygrad_sm.loss.options import (
     LossOptions,
     Task,
@@ -61,7 +61,9 @@ def composite_cross_entropy(
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
     """
     if not isinstance(form, str) or form not in FORMS:
-        raise InvalidValueError(f"form must be one of {', '.join(map(repr, FORMS))}; got {form!r}")
+        raise InvalidValueError(
+            f"form must be one of {', '.join(map(repr, FORMS))}; got {shown(form)}"
+        )
     a = as_tensor(logits)
     task = task_of(composite_cross_entropy, a.shape, a.dtype, target, **options)
     mask = None if refuse_non_finite(a.numpy(), task.axis) else np.isneginf(a.numpy())

@@ -21,7 +21,7 @@ from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
 from tinygrad_sm.loss.fused import logits_cotangent, scales_last, target_cotangent
 from tinygrad_sm.loss.kernel.calling import kernel_dtype, reduced, run_on_rows
 from tinygrad_sm.loss.options import (
@@ -268,7 +268,7 @@ def _checked_chunk(chunk_rows: Any, shape: tuple[int, ...]) -> int:
         rows = int(np.prod(shape[:-1], dtype=np.intp))
         return max(ROWS_FOR_SPEED, -(-rows // SHARE_OF_LOGITS))
     if not is_integer(chunk_rows):
-        raise InvalidTypeError(f"chunk_rows must be an integer; got {chunk_rows!r}")
+        raise InvalidTypeError(f"chunk_rows must be an integer; got {shown(chunk_rows)}")
     if chunk_rows < 1:
-        raise InvalidValueError(f"chunk_rows must be at least 1; got {chunk_rows}")
+        raise InvalidValueError(f"chunk_rows must be at least 1; got {shown(chunk_rows)}")
     return int(chunk_rows)

@@ -24,7 +24,7 @@ import numpy as np
 
 from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, LossWarning
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, LossWarning, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -271,7 +271,7 @@ def _checked_axis(axis: Any, shape: tuple[int, ...]) -> int:
     if not -len(shape) <= number < len(shape):
         raise InvalidValueError(
             f"axis must lie between {-len(shape)} and {len(shape) - 1} for logits of shape "
-            f"{shape}; got {number}"
+            f"{shape}; got {shown(number)}"
         )
     number %= len(shape)
     if shape[number] == 0:
@@ -287,18 +287,22 @@ def is_integer(value: Any) -> bool:
 def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> None:
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise InvalidValueError(
-            f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}; got {reduction!r}"
+            f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}; got {shown(reduction)}"
         )
     if not type(label_smoothing) is type(temperature) is float:  # which is told soonest
         for name, value in (("label_smoothing", label_smoothing), ("temperature", temperature)):
             if not isinstance(value, Real):
                 raise InvalidTypeError(f"{name} must be a number; got {type(value).__name__}")
     if not 0 <= label_smoothing <= 1:
-        raise InvalidValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
+        raise InvalidValueError(f"label_smoothing must lie in [0, 1]; got {shown(label_smoothing)}")
     if not (0 < temperature < math.inf):
-        raise InvalidValueError(f"temperature must be positive and finite; got {temperature}")
+        raise InvalidValueError(
+            f"temperature must be positive and finite; got {shown(temperature)}"
+        )
     if not 1e-300 <= temperature <= 1e300:
-        raise InvalidValueError(f"temperature must lie between 1e-300 and 1e300; got {temperature}")
+        raise InvalidValueError(
+            f"temperature must lie between 1e-300 and 1e300; got {shown(temperature)}"
+        )
 
 
 def _checked_weight(weight: Any, classes: int) -> np.ndarray | None:
@@ -363,7 +367,7 @@ def _checked_index(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return valid class indices, and which rows count (None: all of them)."""
     if not is_integer(ignore_index):
-        raise InvalidTypeError(f"ignore_index must be an integer; got {ignore_index!r}")
+        raise InvalidTypeError(f"ignore_index must be an integer; got {shown(ignore_index)}")
     if given.size == 0:
         return np.zeros(given.shape, np.intp), None
     if given.dtype.kind not in "iu":

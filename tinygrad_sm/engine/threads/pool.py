@@ -20,7 +20,7 @@ from functools import partial
 from numbers import Integral
 from queue import SimpleQueue
 
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
 
 THREADS_VARIABLE = "TINYGRAD_SM_THREADS"
 MAX_THREADS = 16
@@ -47,7 +47,7 @@ def set_threads(n: int | None) -> None:
     if isinstance(n, bool) or not isinstance(n, Integral):
         raise InvalidTypeError(f"n must be a positive integer or None; got {type(n).__name__}")
     if n < 1:
-        raise InvalidValueError(f"n must be a positive integer or None; got {n}")
+        raise InvalidValueError(f"n must be a positive integer or None; got {shown(n)}")
     _chosen = min(int(n), MAX_THREADS)
 
 

@@ -100,7 +100,7 @@ def _as_before(rows: np.ndarray, task: Task) -> np.ndarray:
 
 
 def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
-    """The loss in the shape that `reduction` asks for; warns of a masked right class."""
+    """The loss in the shape that `reduction` asks for; warns if that is infinite."""
     infinite = INFINITE.get(dtype, math.inf)
     if task.reduction == "none":
         if not np.maximum.reduce(losses, initial=0.0) < infinite:
@@ -115,6 +115,8 @@ def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
     else:  # in extended precision the sum costs no digits of its own
         total = np.add.reduce(losses, dtype=np.longdouble)
     mean = total / task.divisor
+    if dtype == np.float64:
+        mean = float(mean)  # inf where it is beyond it
     if abs(mean) >= infinite:
         mean = math.copysign(math.inf, mean)
         _warn_of_infinity()
@@ -123,6 +125,6 @@ def reduced(losses: np.ndarray, task: Task, dtype: Any) -> np.ndarray:
 
 def _warn_of_infinity() -> None:
     warn(
-        "a row's loss is inf, since its right class is masked (logit -inf) or too far below "
-        "the others; its gradient is finite"
+        "the loss is inf, since a right class is masked (logit -inf; the gradient is finite) or "
+        "its value is beyond the largest number of the logits' dtype"
     )

@@ -17,6 +17,7 @@ from tinygrad_sm.errors import (
     InvalidTypeError,
     InvalidValueError,
     TinygradError,
+    shown,
 )
 from tinygrad_sm.study.check.defects import changed, defects_in, same
 from tinygrad_sm.study.check.numeric import Hopeless, Numeric, Scalar, evaluated, largest
@@ -76,11 +77,13 @@ def gradcheck(
         True
     """
     if order not in (1, 2):
-        raise InvalidValueError(f"gradcheck: order must be 1 or 2; got {order!r}")
+        raise InvalidValueError(f"gradcheck: order must be 1 or 2; got {shown(order)}")
     if not callable(f):
         raise InvalidTypeError(f"gradcheck: f must be a function; got {type(f).__name__}")
     if directions < 1:  # a large input would pass unseen
-        raise InvalidValueError(f"gradcheck: directions must be at least 1; got {directions}")
+        raise InvalidValueError(
+            f"gradcheck: directions must be at least 1; got {shown(directions)}"
+        )
     given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     random = np.random.default_rng(seed)
     leaves = _leaves(given)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
 from tinygrad_sm.study.plain import jsonable
 from tinygrad_sm.study.stability.causes import Cause, cause_of
 from tinygrad_sm.study.stability.forms import FORMS, Form, computed, recorded
@@ -132,7 +132,7 @@ def survey(dtype: str = "float64", *, tolerance: float = TOLERANCE) -> Report:
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
         raise InvalidTypeError(f"tolerance must be a number; got {type(tolerance).__name__}")
     if not 0 < tolerance < 1:
-        raise InvalidValueError(f"tolerance must lie between 0 and 1; got {tolerance}")
+        raise InvalidValueError(f"tolerance must lie between 0 and 1; got {shown(tolerance)}")
     judge = Judge(dtype, float(tolerance))
     return Report(dtype, judge.tolerance, tuple(_swept(sweep, judge) for sweep in SWEEPS))
 

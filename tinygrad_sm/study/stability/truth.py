@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.errors import InvalidValueError, shown
 
 DTYPES = ("float32", "float64")
 STATES = ("ok", "digits lost", "0", "inf", "NaN")
@@ -24,7 +24,7 @@ _FORGIVEN = 5  # units in the last place: what a denormal truth may lose without
 def check_dtype(dtype: str) -> None:
     """Raise InvalidValueError unless `dtype` is one of DTYPES."""
     if dtype not in DTYPES:
-        raise InvalidValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+        raise InvalidValueError(f"dtype must be one of {', '.join(DTYPES)}; got {shown(dtype)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.errors import InvalidValueError, shown
 from tinygrad_sm.loss.probabilities import softmax
 from tinygrad_sm.study.stability.forms import FORMS, computed
 from tinygrad_sm.study.stability.sweeps import SWEEPS
@@ -54,7 +54,9 @@ def confidently_wrong(
     check_dtype(dtype)
     x = np.arange(-60, 8001) / 10 if margins is None else np.array(list(margins), np.float64)
     if not (x.ndim == 1 and np.isfinite(x).all()):
-        raise InvalidValueError(f"margins must be a flat list of finite numbers; got {margins!r}")
+        raise InvalidValueError(
+            f"margins must be a flat list of finite numbers; got {shown(margins)}"
+        )
     behind = next(sweep for sweep in SWEEPS if sweep.name == "behind")
     logits = behind.logits(x, dtype)
     y = np.zeros_like(logits)
