@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import ClassVar
 
+from tinygrad_sm.engine.view import computed_once
 from viz.mermaid import mermaid_text
 from viz.picture import Picture
 from viz.rendering import FORMATS, render
@@ -25,7 +25,7 @@ class Drawing(Picture):
         self.scene = scene
         self.text = text
 
-    @cached_property
+    @computed_once
     def source(self) -> str:
         """The Graphviz (DOT) source; the same graph gives the same bytes in every run."""
         from viz.dot import dot_source  # noqa: PLC0415  what is not drawn needs no graphviz

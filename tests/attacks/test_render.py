@@ -10,6 +10,7 @@ import pytest
 
 import tinygrad_sm as tg
 import viz
+import viz.dot
 from viz import rendering
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX's")
@@ -83,6 +84,28 @@ def test_a_fork_waits_for_the_renderer():
     order.append("forked")
     other.join()
     assert order == ["rendered", "forked"]
+
+
+@posix
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_fork_while_another_thread_writes_the_source(monkeypatch):
+    """What is computed once needs no lock, which the child would find locked for ever."""
+    inside, forked = threading.Event(), threading.Event()
+
+    def held_up(scene):
+        if threading.current_thread() is other:
+            inside.set()
+            forked.wait(10)
+        return real(scene)
+
+    real = viz.dot.dot_source
+    monkeypatch.setattr(viz.dot, "dot_source", held_up)
+    other = threading.Thread(target=lambda: viz.draw(small()).source)
+    other.start()
+    inside.wait(10)
+    assert in_child(lambda: viz.draw(small()).source) == 0
+    forked.set()
+    other.join()
 
 
 def test_threads_that_render_at_once():

@@ -6,12 +6,12 @@ creation order from 0, so the same program gives the same ids in every run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache, cached_property
+from functools import cache
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -87,6 +87,25 @@ class Edge:
     argument: int
 
 
+T = TypeVar("T")
+
+
+class computed_once(Generic[T]):
+    """A property that is computed when it is first asked for, and kept.
+
+    functools' own holds a lock meanwhile in Python 3.11: a process forked by another thread then
+    would wait for it for ever.
+    """
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, owner: Any, kind: Any = None) -> T:
+        value = owner.__dict__[self.function.__name__] = self.function(owner)
+        return value
+
+
 class Graph:
     """Everything that an output was computed from, as data.
 
@@ -99,11 +118,11 @@ class Graph:
         self.nodes = nodes
         self.output = output
 
-    @cached_property
+    @computed_once
     def _by_tensor(self) -> dict[int, Node]:
         return {n.tensor._id: n for n in self.nodes if n.tensor is not None}
 
-    @cached_property
+    @computed_once
     def edges(self) -> tuple[Edge, ...]:
         """One per argument, by target and argument number."""
         return tuple(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.engine.view import Graph, Node, graph
+from tinygrad_sm.engine.view import Graph, Node, computed_once, graph
 from tinygrad_sm.fusion.missed import near_misses
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.plan import Found, Plan
@@ -92,12 +91,12 @@ class FuseResult:
         """The view of the given graph."""
         return self._snapshot.before
 
-    @cached_property
+    @computed_once
     def after(self) -> Graph:
         """The view of the new graph."""
         return graph(self.output)
 
-    @cached_property
+    @computed_once
     def unchanged(self) -> dict[int, int]:
         """The leaves and operations that stayed: ids in `before`, with those in `after`."""
         return {
@@ -106,12 +105,12 @@ class FuseResult:
             if not isinstance(task, Term)
         }
 
-    @cached_property
+    @computed_once
     def rewrites(self) -> list[Rewrite]:
         """What was replaced, in the order of the given graph."""
         return [self._rewrite(found) for found in self._plan.found]
 
-    @cached_property
+    @computed_once
     def near_misses(self) -> list[NearMiss]:
         """What stayed although a single condition kept a rule from fitting."""
         numbers = Numbers(self._snapshot.slots)
