@@ -75,7 +75,8 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
         found = None
     if found is None or found.kind != "f":
         raise InvalidTypeError(
-            f"dtype must be a floating-point type such as 'float32' or 'float64'; got {dtype!r}"
+            "dtype must be a floating-point type such as 'float32' or 'float64'; "
+            f"got {shown(dtype)}"
         )
     return found
 
@@ -276,5 +277,5 @@ def check_definition(
         raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
     if kind is not None and kind not in kinds:
         raise InvalidValueError(
-            f"def_primitive: kind of {name!r} must be one of {', '.join(kinds)}; got {kind!r}"
+            f"def_primitive: kind of {name!r} must be one of {', '.join(kinds)}; got {shown(kind)}"
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygrad_sm.engine.intake import may_repeat
 from tinygrad_sm.engine.primitive import NUMPY, def_primitive
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
 
 if TYPE_CHECKING:
     from tinygrad_sm.engine.signatures import AnyArray
@@ -123,7 +123,7 @@ def expand_dims(x: Any, axis: int) -> Any:
     ndim = len(shape) + 1
     if not isinstance(axis, (int, np.integer)) or not -ndim <= axis < ndim:
         raise InvalidValueError(
-            f"expand_dims: axis must be an integer from {-ndim} to {ndim - 1}; got {axis!r}"
+            f"expand_dims: axis must be an integer from {-ndim} to {ndim - 1}; got {shown(axis)}"
         )
     at = axis % ndim
     return reshape(x, (*shape[:at], 1, *shape[at:]))
