@@ -130,3 +130,15 @@ def test_the_picture_of_the_proof_holds_todays_figures():
     kept = (ROOT / "docs" / "comparison.svg").read_text(encoding="utf-8")
     assert words(kept) == words(comparison().render("svg").decode())
     assert len(words(kept)) > 30
+
+
+def test_the_map_of_the_house_is_todays():
+    from docs.imports_map import arrows, imports_map
+
+    def said(svg: str) -> list[str]:
+        return sorted(re.findall(r"<title>(.*?)</title>", svg))
+
+    kept = (ROOT / "docs" / "imports.svg").read_text(encoding="utf-8")
+    assert said(kept) == said(imports_map().decode()), "run python docs/imports_map.py"
+    assert ("viz", "tinygrad_sm.fusion") in arrows()
+    assert len(arrows()) > 10

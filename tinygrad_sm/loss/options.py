@@ -44,7 +44,7 @@ class RowOptions(TypedDict, total=False):
 class LossOptions(RowOptions, total=False):
     """What every form of the loss can be asked for.
 
-    Options:
+    Attributes:
         weight: one number per class that multiplies its target; shape (classes,), not negative.
         ignore_index: a class index that marks rows that do not count; with class indices only.
         reduction: "mean" over the rows that count (weighted by `weight` with class indices, as
@@ -71,7 +71,8 @@ def takes(declared: Any) -> Callable[[F], F]:
         ]
         shown_as = signature.replace(parameters=[*own, *options])
         function.__signature__ = shown_as  # type: ignore[attr-defined]
-        function.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(declared)}"
+        meaning = str(inspect.getdoc(declared)).replace("Attributes:", "Options:")
+        function.__doc__ = f"{inspect.getdoc(function)}\n\n{meaning}"
         return function
 
     return shown
