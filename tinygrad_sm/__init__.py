@@ -9,6 +9,7 @@ from tinygrad_sm.engine.more import *
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.rules import *
 from tinygrad_sm.engine.scopes import group, no_grad
+from tinygrad_sm.engine.shapes import *
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.threads.pool import set_threads
 from tinygrad_sm.engine.trace import BackwardTrace

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 import tinygrad_sm as tg
-from tinygrad_sm.engine.rules import take_along_axis
+from tinygrad_sm.engine.shapes import take_along_axis
 from tinygrad_sm.engine.tensor import Tensor
 
 _LOGITS = np.array([[2.0, 1.0, 0.1], [0.5, -1.0, 3.0]])

@@ -1,7 +1,8 @@
 """A call of a primitive on Tensors, as users make it; the engine's `record` does the rest.
 
 Plain arguments are made fit to compute with and our own. Where a leaf's data was given away, what
-it holds now is noted with the operation. Large operations are dealt out to several threads.
+it holds now is noted with the operation. What is elementwise or a reduction is dealt out to several
+threads where arrays are large: its forward and vjps, a user's too, then get views of them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from tinygrad_sm.engine.intake import misfit, real_numbers
 from tinygrad_sm.engine.memory import unexposed
 from tinygrad_sm.engine.node import NONE, Node, now, record
 from tinygrad_sm.engine.primitive import Primitive, Vjp
-from tinygrad_sm.engine.rules import sum_to
-from tinygrad_sm.engine.threads.large import LARGE, Shared, copied, share, unshared
+from tinygrad_sm.engine.rules import div, sum_to
+from tinygrad_sm.engine.threads.large import LARGE, Shared, copied, row_products, share, unshared
 from tinygrad_sm.errors import TinygradError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = N
     if unsettled:
         args = settled(primitive, args, wanted and here.on)
     values = tuple([unexposed(x) if isinstance(x, Node) else x for x in args]) if lent else None
-    if large and primitive.shares:
+    if large and primitive.kind in _DEALT:
         primitive = dealt_out(primitive)
     try:
         made: Tensor = record(kind, primitive, args, params, values)
@@ -93,6 +94,7 @@ def settled(primitive: Primitive, args: tuple[Any, ...], wanted: bool) -> tuple[
 
 # Large operations ---------------------------------------------------------------------------------
 
+_DEALT = ("elementwise", "reduction")
 _dealt_out: dict[Primitive, Primitive] = {}
 
 
@@ -106,6 +108,8 @@ def dealt_out(primitive: Primitive) -> Primitive:
         found._vjps = tuple(
             [None if vjp is None else _dealt_vjp(vjp, i) for i, vjp in enumerate(primitive._vjps)]
         )
+        if primitive is div:
+            found._vjps = (found._vjps[0], _dealt_vjp(_to_the_denominator, 1))
     return found
 
 
@@ -120,6 +124,12 @@ def _dealt_vjp(vjp: Vjp, argument: int) -> Vjp:
         return unshared(c)
 
     return dealt
+
+
+def _to_the_denominator(g: Any, q: Any, f: Any, d: Any) -> Any:
+    """What the rule of `div` says, without the whole of the product g·q."""
+    sums = row_products(g, q, d)
+    return -(sum_to(g * q, d) if sums is None else sums) / d
 
 
 def _is_repeated(length: int, times: int) -> bool:

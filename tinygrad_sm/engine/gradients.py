@@ -12,7 +12,7 @@ import numpy as np
 from tinygrad_sm.engine import memory
 from tinygrad_sm.engine.node import Node, leaf
 from tinygrad_sm.engine.quick import pulled
-from tinygrad_sm.engine.sweep import Cotangents, newest_first, sweep
+from tinygrad_sm.engine.sweep import Cotangents, newest_first, sweep_back
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError
 
@@ -44,7 +44,7 @@ def backward(
 def _swept(output: Any, seed: Any, pull: Any = pulled) -> Cotangents:
     nodes, cotangents = newest_first(output), {output: seed}
     memory.check_unchanged(nodes)
-    sweep(nodes, cotangents, pull, memory.add_up)
+    sweep_back(nodes, cotangents, pull, memory.add_up)
     return cotangents
 
 
@@ -56,7 +56,7 @@ def _seed(output: Any, gradient: Any, create_graph: bool) -> Any:
             "this one does not"
         )
     if gradient is None:
-        if output.size != 1:
+        if output._array.size != 1:
             raise InvalidValueError(
                 f"backward from an output of shape {output.shape} needs gradient, an array of "
                 "that shape; only an output with one element starts from 1"

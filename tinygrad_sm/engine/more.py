@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import numpy as np
 
 from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.numpy_protocol import unusual
 from tinygrad_sm.engine.primitive import NUMPY, Primitive, def_primitive
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError, shown
@@ -219,11 +220,11 @@ def _of_the_others(x: Any) -> Any:
     if n <= 1:
         return np.ones(x.shape, x.dtype)
     if n % 2:
-        x = p.concatenate([x, np.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
+        x = shapes.concatenate([x, np.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
     even, odd = x[..., ::2], x[..., 1::2]
     of_pairs = _of_the_others(even * odd)
-    both = p.stack([of_pairs * odd, of_pairs * even], axis=-1)
-    return p.reshape(both, x.shape)[..., :n]
+    both = shapes.stack([of_pairs * odd, of_pairs * even], axis=-1)
+    return shapes.reshape(both, x.shape)[..., :n]
 
 
 def _axes_of(x: Any, axis: p.Axis) -> tuple[int, ...]:
@@ -235,8 +236,8 @@ def _prod_vjp(g: Any, y: Any, x: Any, axis: p.Axis = None, keepdims: bool = Fals
     last = tuple(range(-len(axes), 0))
     moved = moveaxis(x, axes, last)
     free = moved.shape[: x.ndim - len(axes)]
-    rows = p.reshape(moved, (*free, math.prod(moved.shape[len(free) :])))
-    others = moveaxis(p.reshape(_of_the_others(rows), moved.shape), last, axes)
+    rows = shapes.reshape(moved, (*free, math.prod(moved.shape[len(free) :])))
+    others = moveaxis(shapes.reshape(_of_the_others(rows), moved.shape), last, axes)
     return p._kept(g, x, axis, keepdims) * others
 
 
@@ -254,7 +255,7 @@ def _cumsum(x: Any, axis: int | None = None) -> Any:
 cumsum: OneArray[...] = def_primitive(
     "cumsum",
     _cumsum,
-    lambda g, y, x, axis=None: p.reshape(flip(cumsum(flip(g, axis), axis), axis), x.shape),
+    lambda g, y, x, axis=None: shapes.reshape(flip(cumsum(flip(g, axis), axis), axis), x.shape),
     numpy=np.cumsum,
     linear=True,
 )
@@ -327,8 +328,8 @@ def _move(function: Callable[..., Any], numpy: Any, *, repeats: bool = False) ->
 
     def vjp(g: Any, y: Any, x: Any, **params: Any) -> Any:
         origin = function(np.arange(x.size).reshape(x.shape), **params)
-        z = p.scatter(g, index=origin, shape=(x.size,), distinct=not repeats)
-        return p.reshape(z, x.shape)
+        z = shapes.scatter(g, index=origin, shape=(x.size,), distinct=not repeats)
+        return shapes.reshape(z, x.shape)
 
     return def_primitive(numpy.__name__, function, vjp, numpy=numpy, kind="move")
 
@@ -356,13 +357,13 @@ take = _move(_take, np.take, repeats=True)
 
 def _shaped(x: Any, function: Callable[..., Any], *args: Any) -> Any:
     """x in the shape that a NumPy function gives it."""
-    return p.reshape(x, function(np.broadcast_to(0, np.shape(x)), *args).shape)
+    return shapes.reshape(x, function(np.broadcast_to(0, np.shape(x)), *args).shape)
 
 
 def _reordered(x: Any, function: Callable[..., Any], *args: Any) -> Any:
     """x with its axes in the order that a NumPy function gives them."""
     numbered = np.empty(tuple(range(np.ndim(x))))  # the length of each axis is its number
-    return p.transpose(x, function(numbered, *args).shape)
+    return shapes.transpose(x, function(numbered, *args).shape)
 
 
 @_of_one(np.squeeze)
@@ -374,7 +375,7 @@ def squeeze(x: Any, axis: p.Axis = None) -> Any:
 @_of_one(np.ravel)
 def ravel(x: Any) -> Any:
     """All elements in a row, of shape (size,)."""
-    return p.reshape(x, (-1,))
+    return shapes.reshape(x, (-1,))
 
 
 @_stands_for(np.atleast_1d)
@@ -415,14 +416,14 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
 @_of_one(np.copy)
 def copy(x: Any) -> Any:
     """The same values again; the gradient flows through."""
-    return p.astype(x, _array(x).dtype)
+    return shapes.astype(x, _array(x).dtype)
 
 
 @_of_one(np.sort)
 def sort(x: Any, axis: int | None = -1) -> Any:
     """Ascending along an axis; equal elements stay in order. All in a row if `axis` is None."""
     x, axis = (ravel(x), -1) if axis is None else (_array(x), axis)
-    return p.take_along_axis(x, np.argsort(x, axis=axis, kind="stable"), axis=axis)
+    return shapes.take_along_axis(x, np.argsort(x, axis=axis, kind="stable"), axis=axis)
 
 
 # Joining and splitting ----------------------------------------------------------------------------
@@ -430,32 +431,32 @@ def sort(x: Any, axis: int | None = -1) -> Any:
 
 @_stands_for(np.concatenate)
 def _concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
-    return hstack([ravel(x) for x in arrays]) if axis is None else p.concatenate(arrays, axis)
+    return hstack([ravel(x) for x in arrays]) if axis is None else shapes.concatenate(arrays, axis)
 
 
 @_stands_for(np.vstack)
 def vstack(arrays: Sequence[Any]) -> Any:
     """Joined along the first axis; a vector is a row."""
-    return p.concatenate([atleast_2d(x) for x in arrays])
+    return shapes.concatenate([atleast_2d(x) for x in arrays])
 
 
 @_stands_for(np.hstack)
 def hstack(arrays: Sequence[Any]) -> Any:
     """Joined along the second axis; vectors along their only one."""
     arrays = [atleast_1d(x) for x in arrays]
-    return p.concatenate(arrays, axis=1 if arrays and arrays[0].ndim > 1 else 0)
+    return shapes.concatenate(arrays, axis=1 if arrays and arrays[0].ndim > 1 else 0)
 
 
 @_stands_for(np.dstack)
 def dstack(arrays: Sequence[Any]) -> Any:
     """Joined along the third axis, which arrays of one or two axes get first."""
-    return p.concatenate([atleast_3d(x) for x in arrays], axis=2)
+    return shapes.concatenate([atleast_3d(x) for x in arrays], axis=2)
 
 
 @_stands_for(np.column_stack)
 def column_stack(arrays: Sequence[Any]) -> Any:
     """Joined along the second axis; a vector is a column."""
-    return hstack([x if np.ndim(x) > 1 else p.reshape(x, (-1, 1)) for x in arrays])
+    return hstack([x if np.ndim(x) > 1 else shapes.reshape(x, (-1, 1)) for x in arrays])
 
 
 @_of_two(np.append)
@@ -471,7 +472,7 @@ def _split(function: Callable[..., Any], x: Any, sections: Any, axis: int) -> li
     parts = function(np.arange(length), sections)
     starts = [int(part[0]) if part.size else 0 for part in parts]
     return [
-        p.getitem(x, index=(*before, slice(start, start + part.size)))
+        shapes.getitem(x, index=(*before, slice(start, start + part.size)))
         for start, part in zip(starts, parts, strict=True)
     ]
 
@@ -536,7 +537,7 @@ def diag(x: Any, k: int = 0) -> Any:
     i, j = np.diag_indices(x.size)
     n = x.size + np.absolute(k)
     index = (i + np.maximum(-k, 0), j + np.maximum(k, 0))
-    return p.scatter(x, index=index, shape=(n, n), distinct=True)
+    return shapes.scatter(x, index=index, shape=(n, n), distinct=True)
 
 
 @_of_one(np.trace)
@@ -551,7 +552,7 @@ def dot(x: Any, y: Any) -> Any:
     x, y = _array(x), _array(y)
     if x.ndim == 0 or y.ndim == 0:
         return p.mul(x, y)
-    return p.matmul(x, y) if y.ndim <= 2 else tensordot(x, y, (-1, -2))
+    return shapes.matmul(x, y) if y.ndim <= 2 else tensordot(x, y, (-1, -2))
 
 
 @_of_two(np.inner)
@@ -560,13 +561,13 @@ def inner(x: Any, y: Any) -> Any:
     x, y = _array(x), _array(y)
     if x.ndim == 0 or y.ndim == 0:
         return p.mul(x, y)
-    return p.matmul(x, y) if y.ndim == 1 else tensordot(x, y, (-1, -1))
+    return shapes.matmul(x, y) if y.ndim == 1 else tensordot(x, y, (-1, -1))
 
 
 @_of_two(np.outer)
 def outer(x: Any, y: Any) -> Any:
     """Every element of x times every element of y, of shape (x.size, y.size)."""
-    return p.mul(p.reshape(x, (-1, 1)), p.reshape(y, (1, -1)))
+    return p.mul(shapes.reshape(x, (-1, 1)), shapes.reshape(y, (1, -1)))
 
 
 @_of_two(np.tensordot)
@@ -591,9 +592,9 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
     free_x, free_y = ([i for i in range(z.ndim) if i not in a] for z, a in ((x, of_x), (y, of_y)))
     rows, columns = [x.shape[i] for i in free_x], [y.shape[i] for i in free_y]
     n = math.prod(lengths)
-    left = p.reshape(p.transpose(x, free_x + of_x), (math.prod(rows), n))
-    right = p.reshape(p.transpose(y, of_y + free_y), (n, math.prod(columns)))
-    return p.reshape(p.matmul(left, right), (*rows, *columns))
+    left = shapes.reshape(shapes.transpose(x, free_x + of_x), (math.prod(rows), n))
+    right = shapes.reshape(shapes.transpose(y, of_y + free_y), (n, math.prod(columns)))
+    return shapes.reshape(shapes.matmul(left, right), (*rows, *columns))
 
 
 def _einsum(*operands: Any, subscripts: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ _new = object.__new__
 _next_id = itertools.count().__next__
 
 
+@dataclass(slots=True, eq=False)
 class Operation:
     """How a value was made: ``primitive(*operands, **params)``.
 
@@ -31,24 +33,14 @@ class Operation:
         groups: the names of the stages that the node belongs to, outermost first.
     """
 
-    __slots__ = ("groups", "more", "params", "primitive", "values")
-
-    def __init__(
-        self,
-        primitive: Primitive | None,
-        params: dict[str, Any] = NONE,
-        more: tuple[Any, ...] = (),
-        values: tuple[Any, ...] | None = None,
-        groups: tuple[str, ...] = (),
-    ) -> None:
-        self.primitive = primitive
-        self.params = params
-        self.more = more
-        self.values = values
-        self.groups = groups
+    primitive: Primitive | None
+    params: dict[str, Any]
+    more: tuple[Any, ...]
+    values: tuple[Any, ...] | None
+    groups: tuple[str, ...]
 
 
-LEAF = Operation(None)
+LEAF = Operation(None, {}, (), None, ())
 
 
 class Node:
@@ -92,11 +84,6 @@ class Node:
     def ndim(self) -> int:
         """The number of axes."""
         return self._array.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return self._array.size
 
     @property
     def _operands(self) -> tuple[Any, ...]:
@@ -164,7 +151,7 @@ def record(
     if params or values is not None or len(operands) > 2:
         operation = Operation(primitive, params, operands[2:], values, groups)
     elif operation is None:
-        operation = known[primitive] = Operation(primitive, groups=groups)
+        operation = known[primitive] = Operation(primitive, NONE, (), None, groups)
     second = operands[1] if len(operands) > 1 else None
     return made(kind, out, operation, operands[0], second, True)
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Unpack, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
 from tinygrad_sm.engine.intake import bound, check_definition, computed
 
 if TYPE_CHECKING:
-    from tinygrad_sm.engine.signatures import Binary, Choice, OneArray, Said, Unary
+    from tinygrad_sm.engine.signatures import Definition
 
-P = ParamSpec("P")
 Vjp = Callable[..., Any]
 Kind = Literal["elementwise", "reduction", "view", "move", "loss"]
 
@@ -54,8 +53,6 @@ class Primitive:
         arguments: names of the array arguments in `forward`.
         parameters: names of the keyword parameters, in the order of `forward`, with the defaults.
         kind, linear, analytic, notation: see `def_primitive`.
-        shares: whether `forward` and `vjps` get large arrays as views whose ufuncs are dealt out to
-            several threads (see `sharing`), and may return such views.
     """
 
     def __init__(
@@ -98,7 +95,6 @@ class Primitive:
         self.linear = linear
         self.analytic = analytic or linear or kind in ("view", "move")
         self.notation = name if notation is None else notation
-        self.shares = kind in ("elementwise", "reduction")
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
@@ -126,31 +122,12 @@ def _for_argument(vjp: Vjp, index: int) -> Vjp:
     return lambda *args, **params: vjp(index, *args, **params)
 
 
-@overload
-def def_primitive(
-    name: str, forward: np.ufunc, vjp: Vjp | None, /, **said: Unpack[Said]
-) -> Unary: ...
-@overload
-def def_primitive(
-    name: str, forward: np.ufunc, vjp: Vjp | None, vjp2: Vjp | None, /, **said: Unpack[Said]
-) -> Binary: ...
-@overload
-def def_primitive(
-    name: str,
-    forward: Callable[[Any, Any, Any], Any],
-    no_vjp: None,
-    vjp: Vjp | None,
-    vjp2: Vjp | None,
-    /,
-    **said: Unpack[Said],
-) -> Choice: ...
-@overload
-def def_primitive(
-    name: str,
-    forward: Callable[Concatenate[Any, P], Any],
-    *vjps: Vjp | None,
-    **said: Unpack[Said],
-) -> OneArray[P]: ...
+def _typed(function: Any) -> Definition:
+    """Say to type checkers how `def_primitive` may be called."""
+    return cast("Definition", function)
+
+
+@_typed
 def def_primitive(
     name: str,
     forward: Callable[..., Any],
@@ -166,7 +143,7 @@ def def_primitive(
     """Define a primitive: its name, its forward function and one vjp per array argument.
 
     All else is optional. What more is said here of a primitive is what diagnosis, pictures,
-    gradcheck, fusion and threads go by; none of them knows it by its name.
+    gradcheck and fusion go by; none of them knows it by its name.
 
     Args:
         name: a new name; it becomes the `op` of the nodes that the primitive makes.
@@ -185,8 +162,7 @@ def def_primitive(
             broadcast; "reduction", of all along `axis`, which goes unless `keepdims`; "view", the
             same elements in another shape; "move", elements of the arguments, picked or joined;
             "loss", a loss against the argument `target`. A ufunc without signature is elementwise
-            unasked. What is elementwise or a reduction computes large arrays on several threads:
-            `forward` and `vjps` are then given views of them.
+            unasked.
         linear: it is linear in all of its array arguments together, like a sum.
         analytic: `forward` computes the same function on complex arrays, by which gradcheck has
             more digits; what is linear, a view or a move is.

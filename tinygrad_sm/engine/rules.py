@@ -14,20 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_sm.engine.primitive import def_primitive
-from tinygrad_sm.engine.shapes import (
-    astype,
-    broadcast_to,
-    concatenate,
-    expand_dims,
-    getitem,
-    matmul,
-    reshape,
-    scatter,
-    stack,
-    take_along_axis,
-    transpose,
-)
-from tinygrad_sm.engine.threads.large import row_products
+from tinygrad_sm.engine.shapes import astype, broadcast_to, reshape
 
 if TYPE_CHECKING:
     from tinygrad_sm.engine.signatures import Choice, Unary
@@ -54,7 +41,7 @@ div = def_primitive(  # (f/d)' as two edges: 1/d to the numerator, -f/d² = -q/d
     "div",
     np.true_divide,
     lambda g, q, f, d: g / d,
-    lambda g, q, f, d: -sum_of_products(g, q, d) / d,  # summed first: d is often one for many
+    lambda g, q, f, d: -sum_to(g * q, d) / d,  # summed first: d is often one for many
     analytic=True,
     notation="{} / {}",
 )
@@ -169,13 +156,7 @@ def sum_to(x: Any, like: Any) -> Any:
     return reshape(sum(x, axis=(*range(extra), *repeated)), shape=shape)
 
 
-def sum_of_products(x: Any, y: Any, like: Any) -> Any:
-    """``sum_to(x * y, like)``; of large arrays, without the whole of the product."""
-    sums = row_products(x, y, like)
-    return sum_to(x * y, like) if sums is None else sums
-
-
-def _shared_out(g: Any, count: Any) -> Any:
+def _divided(g: Any, count: Any) -> Any:
     """g / count; float16 itself holds no count from 65520 on, and from 2048 on not each."""
     if g.dtype != np.float16:
         return g / count
@@ -187,7 +168,7 @@ def _max_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) 
     largest = x == top
     ties = np.maximum(_add_up(largest, axis=axis, keepdims=True), 1)
     others = np.where(top != top, np.nan, 0).astype(x.dtype)  # a NaN is no element's doing
-    return where(largest, _shared_out(_kept(g, x, axis, keepdims), ties), others)
+    return where(largest, _divided(_kept(g, x, axis, keepdims), ties), others)
 
 
 def _sum_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -195,7 +176,7 @@ def _sum_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) 
 
 
 def _mean_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    return _sum_vjp(_shared_out(g, x.size / y.size if y.size else 1), y, x, axis, keepdims)
+    return _sum_vjp(_divided(g, x.size / y.size if y.size else 1), y, x, axis, keepdims)
 
 
 sum = def_primitive(
@@ -205,8 +186,6 @@ mean = def_primitive("mean", _mean, _mean_vjp, numpy=np.mean, kind="reduction", 
 max = def_primitive("max", _max, _max_vjp, numpy=(np.max, np.amax), kind="reduction")
 
 __all__ = [
-    "abs", "add", "astype", "broadcast_to", "concatenate", "div", "exp", "expand_dims",
-    "getitem", "log", "log1p", "matmul", "max", "maximum", "mean", "minimum", "mul", "neg",
-    "pow", "relu", "reshape", "scatter", "sigmoid", "sqrt", "stack", "sub", "sum", "sum_to",
-    "take_along_axis", "tanh", "transpose", "where",
+    "abs", "add", "div", "exp", "log", "log1p", "max", "maximum", "mean", "minimum", "mul", "neg",
+    "pow", "relu", "sigmoid", "sqrt", "sub", "sum", "sum_to", "tanh", "where",
 ]  # fmt: skip

@@ -4,11 +4,21 @@ Where a Tensor is among the arrays the result is a Tensor, else an array.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, ParamSpec, TypeAlias, TypedDict, TypeVar, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 import numpy as np
 
-from tinygrad_sm.engine.primitive import Kind, Primitive
+from tinygrad_sm.engine.primitive import Kind, Primitive, Vjp
 from tinygrad_sm.engine.tensor import Tensor
 
 P = ParamSpec("P")
@@ -62,3 +72,40 @@ class Said(TypedDict, total=False):
     linear: bool
     analytic: bool
     notation: str | None
+
+class Definition:
+    """How `def_primitive` may be called: what it returns follows from the forward function."""
+
+    @overload
+    def __call__(
+        self, name: str, forward: np.ufunc, vjp: Vjp | None, /, **said: Unpack[Said]
+    ) -> Unary: ...
+    @overload
+    def __call__(
+        self,
+        name: str,
+        forward: np.ufunc,
+        vjp: Vjp | None,
+        vjp2: Vjp | None,
+        /,
+        **said: Unpack[Said],
+    ) -> Binary: ...
+    @overload
+    def __call__(
+        self,
+        name: str,
+        forward: Callable[[Any, Any, Any], Any],
+        no_vjp: None,
+        vjp: Vjp | None,
+        vjp2: Vjp | None,
+        /,
+        **said: Unpack[Said],
+    ) -> Choice: ...
+    @overload
+    def __call__(
+        self,
+        name: str,
+        forward: Callable[Concatenate[Any, P], Any],
+        *vjps: Vjp | None,
+        **said: Unpack[Said],
+    ) -> OneArray[P]: ...

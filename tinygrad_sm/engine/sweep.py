@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.engine.node import Node, leaf
-from tinygrad_sm.engine.rules import astype, sum_to
+from tinygrad_sm.engine.rules import sum_to
+from tinygrad_sm.engine.shapes import astype
 from tinygrad_sm.errors import InvalidValueError
 
 Cotangents = dict[Any, Any]
@@ -43,7 +44,7 @@ def add(cotangents: Cotangents, node: Any, contribution: Any) -> None:
     cotangents[node] = contribution if known is None else known + contribution
 
 
-def sweep(
+def sweep_back(
     nodes: Iterable[Any],
     cotangents: Cotangents,
     pull: Callable[[Any, Any], Iterable[Edge]] = pull,

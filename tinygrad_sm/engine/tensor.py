@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
-from tinygrad_sm.engine import memory, more
+from tinygrad_sm.engine import memory, more, shapes
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.calling import call
 from tinygrad_sm.engine.gradients import backward
@@ -150,6 +150,11 @@ class Tensor(Node):
         """The name of the primitive that computed this Tensor; None for a leaf."""
         primitive = self._operation.primitive
         return None if primitive is None else primitive.name
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._array.size
 
     @property
     def T(self) -> Tensor:
@@ -294,10 +299,10 @@ class Tensor(Node):
         return call(p.pow, (other, self))
 
     def __matmul__(self, other: Any) -> Tensor:
-        return operated(p.matmul, self, other)
+        return operated(shapes.matmul, self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return call(p.matmul, (other, self))
+        return call(shapes.matmul, (other, self))
 
     def _augmented(self, primitive: Primitive, sign: str, other: Any) -> Tensor:
         """``self sign= other``: the data of a leaf inside `no_grad`, else a new Tensor."""
@@ -333,7 +338,7 @@ class Tensor(Node):
         return self._augmented(p.pow, "**", other)
 
     def __imatmul__(self, other: Any) -> Tensor:
-        return self._augmented(p.matmul, "@", other)
+        return self._augmented(shapes.matmul, "@", other)
 
     def __neg__(self) -> Tensor:
         return operated(p.neg, self)
@@ -345,7 +350,7 @@ class Tensor(Node):
         return operated(p.abs, self)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return call(p.getitem, (self,), {"index": own_index(index)})
+        return call(shapes.getitem, (self,), {"index": own_index(index)})
 
     # Comparisons are piecewise constant: they give plain boolean arrays.
 
@@ -481,24 +486,24 @@ class Tensor(Node):
 
     def copy(self) -> Tensor:
         """The same values again; the gradient flows through. `detach` makes a constant."""
-        return call(p.astype, (self,), {"dtype": self.dtype})
+        return call(shapes.astype, (self,), {"dtype": self.dtype})
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in another shape, given as numbers or as one tuple."""
         one = len(shape) == 1 and isinstance(shape[0], Sequence)
-        return call(p.reshape, (self,), {"shape": tuple(shape[0]) if one else shape})
+        return call(shapes.reshape, (self,), {"shape": tuple(shape[0]) if one else shape})
 
     def transpose(self, *axes: Any) -> Tensor:
         """The axes reversed, or in the order given as numbers or as one tuple."""
         if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)):
             axes = () if axes[0] is None else tuple(axes[0])
-        return call(p.transpose, (self,), {"axes": axes or None})
+        return call(shapes.transpose, (self,), {"axes": axes or None})
 
     def astype(self, dtype: Any, copy: bool = True) -> Tensor:
         """The same values in another floating-point dtype; this Tensor if `copy` may be left."""
         if not copy and float_dtype(dtype) == self.dtype:
             return self
-        return call(p.astype, (self,), {"dtype": float_dtype(dtype)})
+        return call(shapes.astype, (self,), {"dtype": float_dtype(dtype)})
 
     # NumPy's protocols ----------------------------------------------------------------------------
 

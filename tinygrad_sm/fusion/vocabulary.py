@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.primitive import TABLE
 from tinygrad_sm.fusion.loss_node import Part, build_linear_loss, build_loss
 from tinygrad_sm.fusion.terms import CONSTANT, HERE, LOSS_NODE, NUMBER, Shape, Term
@@ -148,7 +148,7 @@ def _picked(args: Any, params: Mapping[str, Any]) -> Any:
     axis = params["axis"]
     rows = without_axis(x.shape, axis)
     index = np.expand_dims(np.broadcast_to(t, rows), axis)
-    return p.reshape(p.take_along_axis(x, index, axis=axis), shape=rows)
+    return shapes.reshape(shapes.take_along_axis(x, index, axis=axis), shape=rows)
 
 
 def _indexed(args: Any, params: Mapping[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, Unpack, overload
 import numpy as np
 
 from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.scopes import group
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidValueError, shown
@@ -126,7 +127,7 @@ def _from_logsumexp(z: Tensor, task: Task, mask: np.ndarray | None) -> Tensor:
 def _weighed(terms: Tensor, task: Task) -> Tensor:
     """Σ_j q_j · term_j of each row; where one class has all the weight, its term is picked."""
     if task.index is not None and task.smooth is None:
-        picked: Tensor = p.take_along_axis(terms, task.by_class(task.index), axis=task.axis)
+        picked: Tensor = shapes.take_along_axis(terms, task.by_class(task.index), axis=task.axis)
         losses = picked.reshape(task.index.shape)
         if task.coefficient is None:
             return losses

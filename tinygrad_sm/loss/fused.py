@@ -26,7 +26,7 @@ from typing import Any, Unpack, overload
 
 import numpy as np
 
-from tinygrad_sm.engine import rules
+from tinygrad_sm.engine import rules, shapes
 from tinygrad_sm.engine.calling import call
 from tinygrad_sm.engine.intake import float_array
 from tinygrad_sm.engine.primitive import def_primitive
@@ -70,7 +70,7 @@ def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
 
 def _spread(g: Any, task: Task) -> Any:
     """The cotangent of each row's loss, with a class axis of length 1."""
-    return rules.expand_dims(g, task.axis) if task.reduction == "none" else g / task.divisor
+    return shapes.expand_dims(g, task.axis) if task.reduction == "none" else g / task.divisor
 
 
 # --- the node --------------------------------------------------------------------------------

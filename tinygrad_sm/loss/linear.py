@@ -18,6 +18,7 @@ from typing import Any, Unpack, overload
 import numpy as np
 
 from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.engine.tensor import Tensor
@@ -127,18 +128,18 @@ def _vjp(name: str, position: int) -> Any:
 
 
 def _logits(x: Any, weight: Any, bias: Any) -> Any:
-    return p.add(p.matmul(x, p.transpose(weight)), bias)
+    return p.add(shapes.matmul(x, shapes.transpose(weight)), bias)
 
 
 def _on_tensors(name: str, task: Task, g: Any, x: Any, weight: Any, bias: Any, target: Any) -> Any:
     """The same gradients by differentiable operations, for second derivatives."""
     at_logits = logits_cotangent(g, _logits(x, weight, bias), target, task)
     if name == "x":
-        return p.matmul(at_logits, weight)
-    by_row = p.reshape(at_logits, shape=(-1, task.classes))
+        return shapes.matmul(at_logits, weight)
+    by_row = shapes.reshape(at_logits, shape=(-1, task.classes))
     if name == "bias":
         return p.sum(by_row, axis=0)
-    return p.matmul(p.transpose(by_row), p.reshape(x, shape=(-1, x.shape[-1])))
+    return shapes.matmul(shapes.transpose(by_row), shapes.reshape(x, shape=(-1, x.shape[-1])))
 
 
 def _target_vjp(g: Any, loss: Any, *arrays: Any, task: Task, **_: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.gradients import grad
 from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.tensor import Tensor, constant
@@ -147,7 +148,7 @@ def _weighted(f: Scalar, leaves: Leaves, random: np.random.Generator) -> Scalar:
     if out.dtype.kind != "f":
         raise Hopeless(f"f's result has the dtype {out.dtype}, which is not floating point")
     if out.size == 1:
-        return lambda *tensors: p.reshape(f(*tensors), shape=())
+        return lambda *tensors: shapes.reshape(f(*tensors), shape=())
     weights = random.uniform(0.5, 1.5, out.shape) * random.choice([-1, 1], out.shape)
     return lambda *tensors: _dot(f(*tensors), weights)
 
