@@ -91,6 +91,36 @@ def test_a_function_and_its_module_never_share_a_name(path):
     assert path.stem not in named
 
 
+def patched(source):
+    """What a module changes of another one when it is loaded: a circle that imports do not show."""
+    tree = ast.parse(source)
+    imported = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            if isinstance(target, ast.Attribute) and ast.unparse(target).split(".")[0] in imported:
+                yield ast.unparse(target)
+        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("setattr("):
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_no_module_patches_another(path):
+    assert list(patched(path.read_text(encoding="utf-8"))) == []
+
+
+def test_a_patch_would_be_seen():
+    source = (
+        "from a import tensor\nimport b\ntensor._backward = 1\nb.c.d: int = 2\nsetattr(b, 'x', 1)"
+    )
+    assert list(patched(source)) == ["tensor._backward", "b.c.d", "setattr(b, 'x', 1)"]
+
+
 PICTURES = [
     "scene", "style", "values", "formula", "files", "picture", "mermaid", "dot", "rendering",
     "drawing", "lab", "sketch", "graphs", "comparisons", "levels", "fusion", "__init__",
