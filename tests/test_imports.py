@@ -16,7 +16,7 @@ LAYERS = [
     {"engine.numpy_protocol"}, {"engine.shapes"}, {"engine.rules"}, {"engine.more"},
     {"engine.node"}, {"engine.scopes"}, {"engine.memory"}, {"engine.view"}, {"engine.sweep"},
     {"engine.trace"}, {"engine.calling"},
-    {"engine.quick"}, {"engine.gradients"}, {"engine.tensor"},
+    {"engine.quick"}, {"engine.gradients"}, {"engine.tensor"}, {"engine.later"},
     {"engine.derivatives"},
     {"loss"}, {"fusion", "study"}, {"viz"}, {"__init__"}, {"cli", "__main__"},
 ]  # fmt: skip

@@ -15,7 +15,8 @@ Where to start reading: the rules, then what carries them out, in the order in w
     missed       what stayed although a single thing kept a rule from fitting
     result       what `fuse` returns: the new output, the rewrites, the near misses
     front        `fuse` and `fusing`, and the plans that are remembered from graph to graph
-    deferred     why naive code inside `fusing` is not even computed where it was replaced
+
+Inside `fusing` naive code is not even computed where it is replaced: see `engine.later`.
 """
 
 from tinygrad_sm.fusion.front import fuse, fusing

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.engine.gradients import before_sweep
+from tinygrad_sm.engine.later import Deferred, put_off
 from tinygrad_sm.engine.scopes import deferring
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError
-from tinygrad_sm.fusion.deferred import Deferred, put_off
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.plan import Plan
 from tinygrad_sm.fusion.result import FuseResult
@@ -152,5 +152,5 @@ def _to_sweep(output: Tensor, rules: tuple[Rule, ...]) -> Tensor:
     """The fused output; where the given one still waits for its values, these are they."""
     fused = _fused(output, rules).output
     if fused is not output and isinstance(output, Deferred) and output.waits:
-        output.settle(fused._array)
+        output.settle(fused.numpy())
     return fused

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from test_random_graphs import graphs
 
 import tinygrad_sm as tg
-from tinygrad_sm.fusion import deferred
-from tinygrad_sm.fusion.deferred import Deferred
+from tinygrad_sm.engine import later
+from tinygrad_sm.engine.later import Deferred
 
 RNG = np.random.default_rng(5)
 N, C = 3, 4
@@ -18,7 +18,7 @@ ROWS, T = np.arange(N), np.array([3, 0, 1])
 @pytest.fixture(autouse=True)
 def everything_is_large():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deferred, "WORTH_WAITING", 0)
+        patch.setattr(later, "WORTH_WAITING", 0)
         yield
 
 
@@ -96,7 +96,7 @@ def test_after_backward_the_loss_is_the_accurate_one():
 
 def test_small_arrays_do_not_wait(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(deferred, "WORTH_WAITING", N * C + 1)
+    monkeypatch.setattr(later, "WORTH_WAITING", N * C + 1)
     a = tg.Tensor(RNG.normal(size=(N, C)))
     with tg.fusing():
         assert type(a.exp()) is tg.Tensor
