@@ -279,7 +279,9 @@ def test_places_that_are_no_files(capsys):
         assert capsys.readouterr().err == f"tinygrad-sm: {sentence}\n"
 
 
-def test_an_error_in_a_sibling_is_told_there(command):
+def test_an_error_in_a_sibling_is_told_there(command, monkeypatch):
+    for name in ("beside", "package", "helper", "numeric"):  # another test's may be loaded
+        monkeypatch.delitem(sys.modules, name, raising=False)
     Path("beside.py").write_text("x = 1\ndef f(:\n")
     Path("package").mkdir()
     Path("package/__init__.py").write_text("\n\n1 / 0")
