@@ -16,7 +16,7 @@ from tinygrad_sm.engine.view import Node
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.fusion.extraction import Extraction, Instruction
 from tinygrad_sm.fusion.patterns import Rule
-from tinygrad_sm.fusion.rewriting import Rewriting, Step
+from tinygrad_sm.fusion.rewriting import Applied, Rewriting
 from tinygrad_sm.fusion.snapshot import Row, Snapshot, terms_of
 from tinygrad_sm.fusion.terms import LOSS_NODE, Numbers, Slot, Term, Terms
 from tinygrad_sm.fusion.vocabulary import LINEAR_LOSS, LOSS, PRIMITIVE, build
@@ -40,7 +40,7 @@ class Found:
     made: int
     op: str
     rule: Rule
-    steps: tuple[Step, ...]
+    steps: tuple[Applied, ...]
     operations_saved: int
     bytes_saved: int
 

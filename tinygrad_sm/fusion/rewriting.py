@@ -18,7 +18,7 @@ from tinygrad_sm.fusion.vocabulary import out_of_range
 STEPS_PER_TERM = 20  # of the given graph, on the average; ours take up to 2
 
 
-class Step(NamedTuple):
+class Applied(NamedTuple):
     """One application of a rule."""
 
     rule: Rule
@@ -47,7 +47,7 @@ class Rewriting:
         self._normal: dict[int, Term] = {}
         self._by_op: dict[str, list[Rule]] = {}
         self._most_steps = STEPS_PER_TERM * (len(terms) + 20)
-        self.steps: dict[int, Step] = {}
+        self.steps: dict[int, Applied] = {}
         self._rebuilt: dict[int, Term] = {}  # by id: the same operation on inputs in normal form
         self.fused: dict[int, Rule] = {}
 
@@ -110,7 +110,7 @@ class Rewriting:
                 inside = (x for x in walk(term, rule.left_open(bound)) if x.id in self.fused)
                 first = {x.op: self.fused[x.id] for x in inside}
                 self.fused |= {x.id: first.get(x.op, rule) for x in self._terms.since(known)}
-            self.steps[term.id] = Step(rule, term, after)
+            self.steps[term.id] = Applied(rule, term, after)
             return after
         return None
 
@@ -120,7 +120,7 @@ class Rewriting:
             found = self._by_op[op] = [r for r in self._rules if r.pattern.takes(op)]
         return found
 
-    def history(self, terms: Iterable[Term], ends: set[int]) -> list[Step]:
+    def history(self, terms: Iterable[Term], ends: set[int]) -> list[Applied]:
         """Return the steps that `terms` went through, but for those of the terms `ends`."""
         pending, seen, found = list(terms), set(ends), []
         while pending:
