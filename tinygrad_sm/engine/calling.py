@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygrad_sm.engine.intake import misfit, real_numbers
 from tinygrad_sm.engine.memory import unexposed
-from tinygrad_sm.engine.node import NONE, Node, now, record
+from tinygrad_sm.engine.node import NO_PARAMS, Node, now, record
 from tinygrad_sm.engine.primitive import Primitive, Vjp
 from tinygrad_sm.engine.rules import div, sum_to
 from tinygrad_sm.engine.threads.large import LARGE, Shared, copied, row_products, share, unshared
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ndarray = np.ndarray
 
 
-def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = NONE) -> Tensor:
+def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = NO_PARAMS) -> Tensor:
     """Run a primitive on Tensors, arrays and numbers, and record it if a gradient may be wanted.
 
     Raises:

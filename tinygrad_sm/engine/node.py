@@ -15,7 +15,8 @@ import numpy as np
 
 from tinygrad_sm.engine.primitive import Primitive
 
-NONE: dict[str, Any] = {}
+NO_PARAMS: dict[str, Any] = {}
+"""What nodes without parameters have in common; nobody changes it."""
 
 _new = object.__new__
 _next_id = itertools.count().__next__
@@ -28,8 +29,8 @@ class Operation:
     Attributes:
         primitive: the row of the table; None for a leaf, which no operation made.
         params: its keyword parameters. Nodes may have them in common, so nobody changes them.
-        more: the operands after the second.
-        values: the arrays that it was run on, where an operand's own may change; else None.
+        more: the operands after the second; a node holds the first two itself.
+        values: the arrays that it was run on, if they are not the operands' own; else None.
         groups: the names of the stages that the node belongs to, outermost first.
     """
 
@@ -40,14 +41,16 @@ class Operation:
     groups: tuple[str, ...]
 
 
-LEAF = Operation(None, {}, (), None, ())
+LEAF = Operation(None, NO_PARAMS, (), None, ())
+"""What a node has that no operation made."""
 
 
 class Node:
     """A value of a computation.
 
     Its operands are nodes, and constants: arrays and numbers that no gradient is wanted for. Nearly
-    every operation has one or two, so these have a slot each: it takes half the memory of a tuple.
+    every operation has one or two, so these have a slot each, which takes half as much memory as a
+    tuple of them.
     """
 
     __slots__ = (
@@ -55,7 +58,7 @@ class Node:
         "name", "requires_grad",
     )  # fmt: skip
 
-    _kind: ClassVar[type[Node]]  # of what is computed from it
+    _kind: ClassVar[type[Node]]  # the class of the nodes that are computed from this one
 
     name: str | None
     requires_grad: bool
@@ -65,7 +68,7 @@ class Node:
     _first: Any
     _second: Any
     _grad: Any  # what backward has added up here
-    _notes: Any  # room for what is to be remembered beside the mathematics
+    _notes: Any  # room for what other layers remember, beside the mathematics
 
     def __init_subclass__(cls, kind: type[Node] | None = None) -> None:
         cls._kind = kind or cls
@@ -107,14 +110,14 @@ class Node:
 
 
 class Recording(NamedTuple):
-    """What holds where an operation is run; see `scopes`.
+    """How operations are remembered at this point of a program; see `scopes`.
 
     Attributes:
-        on: whether it is remembered.
-        groups: the stages that its node belongs to.
-        known: the one Operation that plain nodes of a primitive have in common here.
-        defer: who may answer in its place, if anybody.
-        outside: what holds again when this no longer does.
+        on: whether they are.
+        groups: the stages that their nodes belong to.
+        known: by primitive, the one Operation of all nodes that need no other.
+        defer: a function that may answer a call instead, or None.
+        outside: the Recording that holds again after this one, or None.
     """
 
     on: bool
@@ -125,18 +128,20 @@ class Recording(NamedTuple):
 
 
 now: ContextVar[Recording] = ContextVar("now", default=Recording(True, (), {}))  # noqa: B039
+"""The Recording that holds now."""
 
 
 def record(
     kind: type[Any],
     primitive: Primitive,
     operands: tuple[Any, ...],
-    params: dict[str, Any] = NONE,
+    params: dict[str, Any] = NO_PARAMS,
     values: tuple[Any, ...] | None = None,
 ) -> Any:
     """Run a primitive, and remember how the result was made if a gradient may be wanted.
 
-    `values` are the arrays to run it on, where they are not those of the operands.
+    The result is a node of class `kind`. `values` are the arrays to run the primitive on, if they
+    are not the operands' own.
     """
     on, groups, known, _, _ = now.get()
     arrays, wanted = [], False
@@ -147,17 +152,18 @@ def record(
     out = np.asarray(primitive.forward(*(values or arrays), **params))
     if not (wanted and on):
         return leaf(kind, out)
-    operation = known.get(primitive)
-    if params or values is not None or len(operands) > 2:
-        operation = Operation(primitive, params, operands[2:], values, groups)
-    elif operation is None:
-        operation = known[primitive] = Operation(primitive, NONE, (), None, groups)
-    second = operands[1] if len(operands) > 1 else None
-    return made(kind, out, operation, operands[0], second, True)
+    plain = not params and values is None and len(operands) <= 2
+    operation = known.get(primitive) if plain else None
+    if operation is None:
+        operation = Operation(primitive, params or NO_PARAMS, operands[2:], values, groups)
+        if plain:  # it says nothing of one node alone, so the next ones need no other
+            known[primitive] = operation
+    first, second = (*operands, None)[:2]
+    return made(kind, out, operation, first, second, requires_grad=True)
 
 
 def leaf(kind: type[Any], array: np.ndarray, requires_grad: bool = False) -> Any:
-    """Return a node that no operation made."""
+    """Return a node that has no operands: an input, or a result that no gradient is wanted for."""
     return made(kind, array, LEAF, requires_grad=requires_grad)
 
 

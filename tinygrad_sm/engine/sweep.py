@@ -1,8 +1,9 @@
 """The reverse sweep: from an output back to all that it was computed from.
 
 By the chain rule the cotangent of a node, ∂L/∂node, is the sum of what its consumers contribute:
-over each edge, from a node back to an operand, goes the vjp of the node's operation. When nodes are
-visited from the newest to the oldest, each cotangent is complete before it is passed on.
+over each edge, from a consumer back to an operand, goes what the vjp of the consumer's operation
+makes of the consumer's own cotangent. When nodes are visited from the newest to the oldest, each
+cotangent is complete before it is passed on.
 """
 
 from __future__ import annotations
@@ -24,43 +25,8 @@ Edge = tuple[int, Any, Any]
 """What goes over an edge: the operand's position, the operand, and the contribution to it."""
 
 
-def pull(node: Any, g: Any) -> Iterator[Edge]:
-    """Yield what the cotangent `g` of a node contributes to each of its operands."""
-    operation, operands = node._operation, node._operands
-    values = (g, node._array, *node._values)
-    if isinstance(g, Node):  # then the vjps are recorded, to be differentiated again
-        values = (g, node, *operands)
-    vjps = operation.primitive.vjps(len(operands)) if operands else ()
-    for i, (operand, vjp) in enumerate(zip(operands, vjps, strict=True)):
-        if vjp is not None and isinstance(operand, Node) and operand.requires_grad:
-            contribution = vjp(*values, **operation.params)
-            if contribution is not None:
-                yield i, operand, fitted(contribution, node, i, operand, like=g)
-
-
-def add(cotangents: Cotangents, node: Any, contribution: Any) -> None:
-    """Add up what arrives where edges meet."""
-    known = cotangents.get(node)
-    cotangents[node] = contribution if known is None else known + contribution
-
-
-def sweep_back(
-    nodes: Iterable[Any],
-    cotangents: Cotangents,
-    pull: Callable[[Any, Any], Iterable[Edge]] = pull,
-    add: Callable[[Cotangents, Any, Any], None] = add,
-) -> None:
-    """Complete the cotangents, of which the output's is known; `nodes` come newest first."""
-    for node in nodes:
-        g = cotangents.get(node)
-        if g is None:
-            continue
-        for _, operand, contribution in pull(node, g):
-            add(cotangents, operand, contribution)
-
-
 def newest_first(output: Any) -> list[Any]:
-    """Return the output and all nodes that it was made of, each before what it was made of."""
+    """Return the output and all nodes behind it, each before those that it was made of."""
     found, seen = [output], {output}
     for node in found:  # grows while it is walked
         for x in (node._first, node._second, *node._operation.more):
@@ -71,15 +37,54 @@ def newest_first(output: Any) -> list[Any]:
     return found
 
 
-def fitted(contribution: Any, node: Any, argument: int, operand: Any, like: Any) -> Any:
-    """Undo broadcasting by summing; give a contribution its operand's dtype, the kind of `like`.
+def pull(node: Any, g: Any) -> Iterator[Edge]:
+    """Yield what the cotangent `g` of a node contributes to each of its operands."""
+    operation, operands = node._operation, node._operands
+    given = (g, node._array, *node._values)
+    if isinstance(g, Node):  # then the vjps are recorded, to be differentiated again
+        given = (g, node, *operands)
+    vjps = operation.primitive.vjps(len(operands)) if operands else ()  # a leaf has neither
+    for i, (operand, vjp) in enumerate(zip(operands, vjps, strict=True)):
+        if vjp is not None and isinstance(operand, Node) and operand.requires_grad:
+            contribution = vjp(*given, **operation.params)
+            if contribution is not None:  # None: it passes nothing on
+                yield i, operand, fitted(contribution, node, i, operand, like=g)
 
-    Raises InvalidValueError if its shape is not a broadcast of the operand's.
+
+def add(cotangents: Cotangents, node: Any, contribution: Any) -> None:
+    """Add a contribution to the cotangent of a node: where edges meet, they add up."""
+    known = cotangents.get(node)
+    cotangents[node] = contribution if known is None else known + contribution
+
+
+def sweep_back(
+    nodes: Iterable[Any],
+    cotangents: Cotangents,
+    pull: Callable[[Any, Any], Iterable[Edge]] = pull,
+    add: Callable[[Cotangents, Any, Any], None] = add,
+) -> None:
+    """Complete the cotangents, of which the output's is known; `nodes` come newest first.
+
+    Another `pull` or `add` may stand in for those above, if it does the same.
+    """
+    for node in nodes:
+        g = cotangents.get(node)
+        if g is None:
+            continue
+        for _, operand, contribution in pull(node, g):
+            add(cotangents, operand, contribution)
+
+
+def fitted(contribution: Any, node: Any, argument: int, operand: Any, like: Any) -> Any:
+    """Return a contribution in its operand's shape and dtype; as a node, if `like` is one.
+
+    Where the operand was broadcast, it is summed. Raises InvalidValueError if its shape is not a
+    broadcast of the operand's.
     """
     c = contribution
     if not isinstance(c, Node):
         c = np.asarray(c)
-        if isinstance(like, Node):  # this vjp is a constant
+        if isinstance(like, Node):  # the vjp did not use it, and gave a constant
             c = leaf(like._kind, c)
     shape = operand.shape
     if c.shape != shape:
