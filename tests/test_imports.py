@@ -14,7 +14,7 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 LAYERS = [
     {"errors"}, {"engine.threads"}, {"engine.intake"}, {"engine.primitive"},
     {"engine.numpy_protocol"}, {"engine.shapes"}, {"engine.rules"}, {"engine.more"},
-    {"engine.node"}, {"engine.scopes"}, {"engine.memory"}, {"engine.view"}, {"engine.sweep"},
+    {"engine.node"}, {"engine.scopes"}, {"engine.memory"}, {"engine.sweep"}, {"engine.view"},
     {"engine.trace"}, {"engine.calling"},
     {"engine.quick"}, {"engine.gradients"}, {"engine.tensor"}, {"engine.later"},
     {"engine.derivatives"},

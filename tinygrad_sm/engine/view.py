@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -19,13 +18,13 @@ from tinygrad_sm.engine.intake import read_only
 from tinygrad_sm.engine.memory import current, is_lent
 from tinygrad_sm.engine.node import Node as Recorded
 from tinygrad_sm.engine.primitive import TABLE, Primitive
+from tinygrad_sm.engine.sweep import newest_first
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 
 LEAF = "leaf"
 """The `op` of a Tensor that no operation computed."""
 CONSTANT = "constant"
 """The `op` of an array, a number or a Tensor that no gradient is wanted for."""
-
 
 _name_of = cache(str)  # of a dtype, which NumPy takes long for
 
@@ -192,14 +191,7 @@ def graph(output: Any) -> Graph:
     """
     if not isinstance(output, Recorded):
         raise InvalidTypeError(f"graph: output must be a Tensor; got {type(output).__name__}")
-    tensors = [output]
-    seen = {output._id}
-    for t in tensors:  # grows while it is walked
-        for x in t._operands:
-            if isinstance(x, Recorded) and x._id not in seen:
-                seen.add(x._id)
-                tensors.append(x)
-    tensors.sort(key=attrgetter("_id"))
+    tensors = newest_first(output)[::-1]
     used = {} if output._operands else {output._id: current(output)}
     for t in tensors:  # what operations saw of leaves that may have changed
         if t._operation.values is not None:
