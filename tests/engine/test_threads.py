@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -11,8 +12,7 @@ from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 import tinygrad_sm as tg
 from tinygrad_sm.engine import calling, memory
-from tinygrad_sm.engine.threads import large as sharing
-from tinygrad_sm.engine.threads import pool
+from tinygrad_sm.engine.threads import large, pool
 from tinygrad_sm.engine.threads.large import Shared, share, unshared
 
 THREADS = [1, 2, 5]
@@ -22,9 +22,9 @@ THREADS = [1, 2, 5]
 def few_are_large():
     """Let arrays of a few elements count as large, in pieces of still fewer."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (sharing, calling, memory):
+        for module in (large, calling, memory):
             patch.setattr(module, "LARGE", 6)
-        patch.setattr(sharing, "PIECE", 4)
+        patch.setattr(large, "PIECE", 4)
         yield
     tg.set_threads(None)
 
@@ -106,10 +106,10 @@ def test_products_are_added_up_as_numpy_would(threads, dtype, shape, repeated):
     if repeated:
         y = np.broadcast_to(y[..., :1], shape)
     like = x[..., :1]
-    found = sharing.row_products(share(x), share(y), like)
+    found = large.row_products(share(x), share(y), like)
     same(found, np.add.reduce(x * y, axis=-1, keepdims=True))
-    assert sharing.row_products(share(x), share(y), x[:1]) is None
-    assert sharing.row_products(share(x), y, like) is None
+    assert large.row_products(share(x), share(y), x[:1]) is None
+    assert large.row_products(share(x), y, like) is None
 
 
 def test_calls_that_are_not_dealt_out_still_work():
@@ -188,7 +188,7 @@ def test_an_error_in_a_helper_reaches_the_caller(monkeypatch):
 
 def unshared_run(monkeypatch, run):
     with monkeypatch.context() as patch:
-        for module in (sharing, calling, memory):
+        for module in (large, calling, memory):
             patch.setattr(module, "LARGE", 10**9)
         return run()
 
@@ -364,10 +364,21 @@ def test_a_large_sum_needs_no_array_besides(monkeypatch):
 def test_copies_are_copies(threads):
     tg.set_threads(threads)
     try:
-        x = np.random.default_rng(0).random((3, sharing.LARGE // 2))
+        x = np.random.default_rng(0).random((3, large.LARGE // 2))
         for each in (x, x.T, x[:, ::2], x[:1, :5], np.array(1.0)):
-            copy = sharing.copied(each)
+            copy = large.copied(each)
             assert np.array_equal(copy, each)
             assert not np.shares_memory(copy, each)
     finally:
         tg.set_threads(None)
+
+
+def test_all_that_may_change_of_a_leaf_changes_under_one_lock(monkeypatch):
+    t = tg.Tensor([1.0])
+    changes = [lambda: t.data, lambda: setattr(t, "data", [2.0]), lambda: setattr(t, "grad", [1.0]),
+               lambda: t.grad, t.zero_grad, t.backward]  # fmt: skip
+    for change in changes:
+        lock = MagicMock()
+        monkeypatch.setattr(memory, "changing", lock)
+        change()
+        assert lock.__enter__.called

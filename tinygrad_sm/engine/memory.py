@@ -79,6 +79,12 @@ def lend(leaf: Node) -> np.ndarray:
         return found.lent
 
 
+def set_data(leaf: Node, values: np.ndarray) -> None:
+    """Put other values in the place of a leaf's; whoever gave the array may still change it."""
+    with changing:
+        notes(leaf).lent = values
+
+
 def check_unchanged(nodes: list[Any]) -> None:
     """Raise ChangedDataError if a leaf no longer holds what one of these nodes was made of."""
     if [node for node in nodes if node._notes is not None and node._notes.lent is not None]:
@@ -147,7 +153,7 @@ def add_up(cotangents: dict[Any, Any], node: Any, contribution: Any) -> None:
     elif known.size < LARGE or isinstance(known, Node):
         cotangents[node] = total(known, contribution)
     else:
-        del known
+        del known  # else it would count as somebody who holds the array
         if _references(cotangents, node) > _ONE or not _is_whole(cotangents[node]):
             cotangents[node] = unshared(share(cotangents[node]) + contribution)
         else:
@@ -162,7 +168,7 @@ def handed_out(cotangents: dict[Any, Any], node: Any) -> Any:
 
 
 def total(known: Any, contribution: Any) -> Any:
-    """Return the sum of two gradients, an array (or node) too where NumPy makes a scalar of it."""
+    """Return the sum of two gradients: a node, or an array even where NumPy makes a scalar."""
     found = known + contribution
     if type(found) is np.ndarray or not isinstance(found, np.generic):
         return found

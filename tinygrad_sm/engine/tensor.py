@@ -116,7 +116,7 @@ class Tensor(Node):
             raise InvalidValueError(
                 f"data must keep the shape {self._array.shape}; got {array.shape}"
             )
-        memory.notes(self).lent = array
+        memory.set_data(self, array)
 
     @property
     def _now(self) -> np.ndarray:
@@ -408,7 +408,7 @@ class Tensor(Node):
         """Element by element absolute value."""
         return operated(p.abs, self)
 
-    # The parameters of ndarray's methods that are not here may be given as what they are anyway
+    # `usual`: other parameters of ndarray's methods, which may only be given their usual values
 
     def sum(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
         """Sum along `axis` (an int, a tuple, or None for all)."""
