@@ -1,4 +1,4 @@
-"""What users ask of the sweep: `backward`, `grad`, and the derivatives made of them."""
+"""What users ask of the sweep: `backward` and `grad`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueEr
 
 GROWTH = 20
 """Passes in a row that each go on through more old results, before backward warns."""
-_grown = (0, 0)  # how many of these the last pass had, how often in a row it was more
+_grown = (0, 0)  # how many old results the last pass had, how often in a row there were more
 
 before_sweep: ContextVar[Callable[[Any], Any] | None] = ContextVar("before_sweep", default=None)
 """What `backward` puts in the place of an output before it sweeps, if anything: see `fusing`."""
@@ -33,12 +33,12 @@ def backward(
     if replace is not None and given.requires_grad:
         output = replace(given)
     seed = _seed(output, gradient, create_graph)
-    record = BackwardTrace(output) if trace else None
-    cotangents = _swept(output, seed, record.pull if record else pulled)
+    traced = BackwardTrace(output) if trace else None
+    cotangents = _swept(output, seed, traced.pull if traced else pulled)
     if output is not given:  # the one that the caller holds took part, too
         cotangents[given] = seed
     _check_growth(memory.add_to_grads(cotangents), stacklevel=4)
-    return record
+    return traced
 
 
 def _swept(output: Any, seed: Any, pull: Any = pulled) -> Cotangents:
@@ -152,7 +152,7 @@ def grad(
             g = np.zeros(x.shape, x.dtype)
             g = leaf(output._kind, g) if create_graph else g
         elif not create_graph:
-            del g
+            del g  # else it would count as somebody who holds the array
             g = memory.handed_out(cotangents, x)
         found.append(g)
     return found[0] if single else found

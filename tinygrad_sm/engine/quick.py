@@ -36,7 +36,7 @@ def operated(primitive: Primitive, x: Any, y: Any = None) -> Tensor:
     elif kind is _ndarray:
         usual = usual and y.dtype.kind == "f"
         if wanted and usual and (y.flags.writeable or y.base is not None):
-            y = b = y.copy()  # as in `settled`
+            y = b = y.copy()  # as `settled` does
     elif kind is not float and kind is not int and y is not None:
         usual = False
     if not wanted or not usual:
@@ -59,7 +59,7 @@ def operated(primitive: Primitive, x: Any, y: Any = None) -> Tensor:
 
 
 def pulled(node: Any, g: Any) -> Iterable[Edge]:
-    """Return what `pull` yields."""
+    """Return what `pull` yields; where a node has one or two operands, by a shorter way."""
     operation, x, y = node._operation, node._first, node._second
     if operation.more or operation.values is not None or type(g) is not _ndarray:
         return pull(node, g)
