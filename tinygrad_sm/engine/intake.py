@@ -256,7 +256,13 @@ def bound(
 
 
 def check_definition(
-    name: Any, forward: Any, vjps: tuple[Any, ...], kind: Any, kinds: Sequence[str], taken: bool
+    name: Any,
+    forward: Any,
+    vjps: tuple[Any, ...],
+    variadic: bool,
+    kind: Any,
+    kinds: Sequence[str],
+    taken: bool,
 ) -> None:
     """Raise InvalidTypeError or InvalidValueError if no primitive can be defined of these."""
     if not isinstance(name, str):
@@ -273,6 +279,11 @@ def check_definition(
                 f"def_primitive: vjp {i} of {name!r} must be a function or None; "
                 f"got {type(vjp).__name__}"
             )
+    if variadic and (len(vjps) > 1 or vjps[0] is None):
+        raise InvalidTypeError(
+            f"def_primitive: a variadic primitive has one vjp for all arguments; {name!r} got "
+            f"{'None' if len(vjps) == 1 else len(vjps)}"
+        )
     if taken:
         raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
     if kind is not None and kind not in kinds:

@@ -179,7 +179,7 @@ def def_primitive(
         ...     "softplus_example", lambda x: np.logaddexp(0, x), lambda g, y, x: g * tg.sigmoid(x)
         ... )
     """
-    check_definition(name, forward, vjps, kind, KINDS, taken=name in TABLE)
+    check_definition(name, forward, vjps, variadic, kind, KINDS, taken=name in TABLE)
     primitive = TABLE[name] = Primitive(
         name, forward, vjps, variadic=variadic, integers=integers,
         kind=kind, linear=linear, analytic=analytic, notation=notation,

@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 _ndarray = np.ndarray
 
 
-def operated(primitive: Primitive, x: Any, y: Any = None) -> Tensor:
+_ALONE: Any = object()
+
+
+def operated(primitive: Primitive, x: Any, y: Any = _ALONE) -> Tensor:
     """Do what `call` does for one operand or two; most nodes are made here."""
+    if y is None:  # given, but no operand: `call` says so
+        return call(primitive, (x, y))
+    if y is _ALONE:
+        y = None
     on, _, known, defer, _ = now.get()
     operation = known.get(primitive)
     if operation is None or not on or defer is not None:
