@@ -177,6 +177,8 @@ class Formulas:
                 continue
             if name == "axis":  # a vector has no other
                 usual = bool(notation) or len(self._nodes[node.inputs[0]].shape) == 1
+            elif name == "axes":  # of a transpose; all reversed is what it does unasked
+                usual = [i % len(value) for i in value] == [*range(len(value))][::-1]
             else:
                 usual = type(value) is int and value == node.primitive.parameters.get(name)
             if not usual:

@@ -109,6 +109,7 @@ def test_numbers_stand_in_formulas_and_need_no_box():
         (lambda a, b: a**2, "a^2"),
         (lambda a, b: (a @ b).sum(axis=0), "Σ(a @ b, axis=0)"),
         (lambda a, b: abs(a.T), "|aᵀ|"),
+        (lambda a, b: a.transpose(1, -2), "aᵀ"),
         (lambda a, b: a[0, 1:], "a[0, 1:]"),
         (lambda a, b: tg.maximum(a, 0), "maximum(a, 0)"),
         (lambda a, b: tg.take_along_axis(a, np.array([[0], [1]]), axis=1), "a[t]"),
