@@ -173,6 +173,14 @@ def test_changing_one_gradient_in_place_changes_no_other(f):
     np.testing.assert_array_equal(y.grad, expected[0])
 
 
+@pytest.mark.parametrize("f", [tg.exp, lambda x: tg.cross_entropy(x, [0, 1]), lambda x: x * 2.0])
+def test_a_gradient_that_nobody_else_holds_is_given_out_without_a_copy(f):
+    x = tg.Tensor([[1.0, 2.0, 3.0], [0.5, 0.1, -2.0]])
+    f(x).sum().backward()
+    held = x._grad
+    assert x.grad is held
+
+
 def test_a_gradient_changed_in_place_counts_as_changed_and_no_more():
     x = tg.Tensor([1.0, 2.0])
     y = (x * x).sum()

@@ -131,7 +131,8 @@ def add_to_grads(cotangents: dict[Any, Any]) -> int:
     """
     again = 0
     with changing:
-        for node, g in cotangents.items():
+        for node in cotangents:  # items() would hold each array once more
+            g = cotangents[node]
             if node._grad is None:
                 node._grad = g
                 if node._first is None:  # only leaves are read often enough to save them a copy
