@@ -55,7 +55,9 @@ def without_adding_in_place(patch):
 
 
 def without_short_cuts(patch):
-    patch.setattr(tensor, "operated", lambda row, *operands: calling.call(row, operands))
+    patch.setattr(
+        tensor, "operated", lambda row, *operands, params={}: calling.call(row, operands, params)
+    )
     patch.setattr(gradients, "pulled", sweep.pull)
 
 

@@ -131,7 +131,7 @@ def add_to_grads(cotangents: dict[Any, Any]) -> int:
     """
     again = 0
     with changing:
-        for node in cotangents:  # items() would hold each array once more
+        for node in cotangents:  # noqa: PLC0206  items() would hold each array once more
             g = cotangents[node]
             if node._grad is None:
                 node._grad = g

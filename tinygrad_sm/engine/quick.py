@@ -9,10 +9,11 @@ import numpy as np
 
 from tinygrad_sm.engine.calling import call
 from tinygrad_sm.engine.intake import misfit
-from tinygrad_sm.engine.node import Node, _new, _next_id, now
+from tinygrad_sm.engine.node import NO_PARAMS, Node, Operation, _new, _next_id, now
 from tinygrad_sm.engine.primitive import Primitive
 from tinygrad_sm.engine.sweep import Edge, fitted, pull
 from tinygrad_sm.engine.threads.large import LARGE
+from tinygrad_sm.errors import TinygradError
 
 if TYPE_CHECKING:
     from tinygrad_sm.engine.tensor import Tensor
@@ -23,16 +24,22 @@ _ndarray = np.ndarray
 _ALONE: Any = object()
 
 
-def operated(primitive: Primitive, x: Any, y: Any = _ALONE) -> Tensor:
+def operated(
+    primitive: Primitive, x: Any, y: Any = _ALONE, params: dict[str, Any] = NO_PARAMS
+) -> Tensor:
     """Do what `call` does for one operand or two; most nodes are made here."""
     if y is None:  # given, but no operand: `call` says so
-        return call(primitive, (x, y))
+        return call(primitive, (x, y), params)
     if y is _ALONE:
         y = None
-    on, _, known, defer, _ = now.get()
-    operation = known.get(primitive)
-    if operation is None or not on or defer is not None:
-        return call(primitive, (x,) if y is None else (x, y))
+    on, groups, known, defer, _ = now.get()
+    if not on or defer is not None:
+        return call(primitive, (x,) if y is None else (x, y), params)
+    operation = None if params else known.get(primitive)
+    if operation is None:
+        operation = Operation(primitive, params, (), None, groups)
+        if not params:
+            known[primitive] = operation
     a, b = x._array, y
     wanted, kind = x.requires_grad, type(y)
     usual = a.size < LARGE and (x._notes is None or x._notes.lent is None)
@@ -47,9 +54,14 @@ def operated(primitive: Primitive, x: Any, y: Any = _ALONE) -> Tensor:
     elif kind is not float and kind is not int and y is not None:
         usual = False
     if not wanted or not usual:
-        return call(primitive, (x,) if y is None else (x, y))
+        return call(primitive, (x,) if y is None else (x, y), params)
     try:
-        out = primitive.forward(a) if y is None else primitive.forward(a, b)
+        if params:
+            out = primitive.forward(*((a,) if y is None else (a, b)), **params)
+        else:
+            out = primitive.forward(a) if y is None else primitive.forward(a, b)
+    except TinygradError:  # already says what is wrong
+        raise
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise misfit(primitive.name, [a] if y is None else [a, b], error) from error
     if type(out) is not _ndarray:

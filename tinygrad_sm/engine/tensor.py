@@ -350,7 +350,7 @@ class Tensor(Node):
         return operated(p.abs, self)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return call(shapes.getitem, (self,), {"index": own_index(index)})
+        return operated(shapes.getitem, self, params={"index": own_index(index)})
 
     # Comparisons are piecewise constant: they give plain boolean arrays.
 
@@ -486,24 +486,24 @@ class Tensor(Node):
 
     def copy(self) -> Tensor:
         """The same values again; the gradient flows through. `detach` makes a constant."""
-        return call(shapes.astype, (self,), {"dtype": self.dtype})
+        return operated(shapes.astype, self, params={"dtype": self.dtype})
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in another shape, given as numbers or as one tuple."""
         one = len(shape) == 1 and isinstance(shape[0], Sequence)
-        return call(shapes.reshape, (self,), {"shape": tuple(shape[0]) if one else shape})
+        return operated(shapes.reshape, self, params={"shape": tuple(shape[0]) if one else shape})
 
     def transpose(self, *axes: Any) -> Tensor:
         """The axes reversed, or in the order given as numbers or as one tuple."""
         if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)):
             axes = () if axes[0] is None else tuple(axes[0])
-        return call(shapes.transpose, (self,), {"axes": axes or None})
+        return operated(shapes.transpose, self, params={"axes": axes or None})
 
     def astype(self, dtype: Any, copy: bool = True) -> Tensor:
         """The same values in another floating-point dtype; this Tensor if `copy` may be left."""
         if not copy and float_dtype(dtype) == self.dtype:
             return self
-        return call(shapes.astype, (self,), {"dtype": float_dtype(dtype)})
+        return operated(shapes.astype, self, params={"dtype": float_dtype(dtype)})
 
     # NumPy's protocols ----------------------------------------------------------------------------
 
@@ -511,13 +511,15 @@ class Tensor(Node):
         self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
     ) -> Tensor:
         """Answer a call of a primitive: compute and record."""
-        if not params and len(args) == 1:
-            return operated(primitive, self)
         kept = {
             name: own_index(value) if name == "index" else owned(value)
             for name, value in params.items()
         }
-        return call(primitive, args, kept)
+        return (
+            operated(primitive, self, params=kept)
+            if len(args) == 1
+            else call(primitive, args, kept)
+        )
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
@@ -578,7 +580,7 @@ def _reduced(
     """A method that reduces, with what else was said; the call refuses what is not usual."""
     if usual:
         return cast(Tensor, row(x, axis=axis, keepdims=keepdims, **unusual(usual)))
-    return call(row, (x,), {"axis": axis, "keepdims": keepdims})
+    return operated(row, x, params={"axis": axis, "keepdims": keepdims})
 
 
 def _warn_of_loss(x: Tensor) -> None:
