@@ -71,10 +71,9 @@ __all__ += [  # NumPy's other functions
     "cos", "cosh", "cumsum", "deg2rad", "diag", "diagonal", "diff", "dot", "dsplit", "dstack",
     "einsum", "exp2", "expm1", "flip", "fliplr", "flipud", "hsplit", "hstack", "hypot", "inner",
     "log2", "log10", "logaddexp", "min", "moveaxis", "nan_to_num", "norm", "outer", "prod",
-    "rad2deg", "ravel",
-    "reciprocal", "repeat", "roll", "rot90", "sin", "sinh", "sort", "split", "square",
-    "squeeze", "std", "swapaxes", "take", "tan", "tensordot", "tile", "trace", "tril", "triu",
-    "var", "vsplit", "vstack",
+    "rad2deg", "ravel", "reciprocal", "repeat", "roll", "rot90", "sin", "sinh", "sort", "split",
+    "square", "squeeze", "std", "swapaxes", "take", "tan", "tensordot", "tile", "trace", "tril",
+    "triu", "var", "vsplit", "vstack",
 ]  # fmt: skip
 if not TYPE_CHECKING:  # `*` leaves Python's own names alone: write tg.sum, tg.max, tg.abs, tg.pow
     __all__ = [name for name in __all__ if not hasattr(builtins, name)]

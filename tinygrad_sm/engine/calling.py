@@ -17,6 +17,7 @@ from tinygrad_sm.engine.memory import unexposed
 from tinygrad_sm.engine.node import NO_PARAMS, Node, now, record
 from tinygrad_sm.engine.primitive import Primitive, Vjp
 from tinygrad_sm.engine.rules import div, sum_to
+from tinygrad_sm.engine.sweep import is_repeated
 from tinygrad_sm.engine.threads.large import LARGE, Shared, copied, row_products, share, unshared
 from tinygrad_sm.errors import TinygradError
 
@@ -106,21 +107,25 @@ def dealt_out(primitive: Primitive) -> Primitive:
         forward = primitive.forward
         found.forward = lambda *args, **params: unshared(forward(*map(share, args), **params))
         found._vjps = tuple(
-            [None if vjp is None else _dealt_vjp(vjp, i) for i, vjp in enumerate(primitive._vjps)]
+            [
+                None if vjp is None else _dealt_vjp(vjp, None if primitive.arity is None else i)
+                for i, vjp in enumerate(primitive._vjps)
+            ]
         )
         if primitive is div:
             found._vjps = (found._vjps[0], _dealt_vjp(_to_the_denominator, 1))
     return found
 
 
-def _dealt_vjp(vjp: Vjp, argument: int) -> Vjp:
-    def dealt(g: Any, out: Any, *args: Any, **params: Any) -> Any:
-        c = vjp(*map(share, (g, out, *args)), **params)
-        shape = np.shape(args[argument])
-        if type(c) is Shared and c.shape != shape:  # adding up over repeated axes is large, too
-            repeated = c.shape[max(c.ndim - len(shape), 0) :]
-            if len(repeated) == len(shape) and all(map(_is_repeated, shape, repeated)):
-                c = sum_to(c, args[argument])
+def _dealt_vjp(vjp: Vjp, argument: int | None) -> Vjp:
+    """The same vjp; of the argument at this position, None for one that any number share."""
+
+    def dealt(*args: Any, **params: Any) -> Any:
+        c = vjp(*map(share, args), **params)
+        if type(c) is Shared and argument is not None:
+            _, _, *operands = args
+            if is_repeated(c.shape, np.shape(operands[argument])):
+                c = sum_to(c, operands[argument])  # large, too
         return unshared(c)
 
     return dealt
@@ -130,7 +135,3 @@ def _to_the_denominator(g: Any, q: Any, f: Any, d: Any) -> Any:
     """What the rule of `div` says, without the whole of the product g·q."""
     sums = row_products(g, q, d)
     return -(sum_to(g * q, d) if sums is None else sums) / d
-
-
-def _is_repeated(length: int, times: int) -> bool:
-    return length in (1, times)

@@ -136,7 +136,7 @@ def add_to_grads(cotangents: dict[Any, Any]) -> int:
             if node._grad is None:
                 node._grad = g
                 if node._first is None:  # only leaves are read often enough to save them a copy
-                    notes(node).grad_is_own = not _held_elsewhere(cotangents, node)
+                    notes(node).grad_is_own = not _held_elsewhere(cotangents, node, known=2)
                 elif node._notes is not None:
                     node._notes.grad_is_own = False
             else:
@@ -155,7 +155,7 @@ def add_up(cotangents: dict[Any, Any], node: Any, contribution: Any) -> None:
         cotangents[node] = total(known, contribution)
     else:
         del known  # else it would count as somebody who holds the array
-        if _references(cotangents, node) > _ONE or not _is_whole(cotangents[node]):
+        if _held_elsewhere(cotangents, node):
             cotangents[node] = unshared(share(cotangents[node]) + contribution)
         else:
             add_in_place(cotangents[node], contribution)
@@ -163,9 +163,7 @@ def add_up(cotangents: dict[Any, Any], node: Any, contribution: Any) -> None:
 
 def handed_out(cotangents: dict[Any, Any], node: Any) -> Any:
     """Return a cotangent for the caller to keep: a copy, if anybody else holds the array."""
-    if _references(cotangents, node) > _ONE or not _is_whole(cotangents[node]):
-        return cotangents[node].copy()
-    return cotangents[node]
+    return cotangents[node].copy() if _held_elsewhere(cotangents, node) else cotangents[node]
 
 
 def total(known: Any, contribution: Any) -> Any:
@@ -176,13 +174,12 @@ def total(known: Any, contribution: Any) -> Any:
     return np.asarray(found)
 
 
-def _held_elsewhere(cotangents: dict[Any, Any], node: Any) -> bool:
-    """Whether more than these cotangents, the node, and two variables hold the array's memory."""
-    return _references(cotangents, node) > _ONE + 2 or not _is_whole(cotangents[node])
-
-
-def _is_whole(array: Any) -> bool:
-    return type(array) is np.ndarray and array.flags.owndata and array.flags.writeable
+def _held_elsewhere(cotangents: dict[Any, Any], node: Any, known: int = 0) -> bool:
+    """Whether anybody but these cotangents, and so many `known` holders, holds the memory."""
+    if _references(cotangents, node) > _ONE + known:
+        return True
+    array = cotangents[node]
+    return not (type(array) is np.ndarray and array.flags.owndata and array.flags.writeable)
 
 
 def _references(values: dict[Any, Any], key: Any) -> int:

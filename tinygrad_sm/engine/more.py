@@ -673,8 +673,7 @@ __all__ = [
     "cos", "cosh", "cumsum", "deg2rad", "diag", "diagonal", "diff", "dot", "dsplit", "dstack",
     "einsum", "exp2", "expm1", "flip", "fliplr", "flipud", "hsplit", "hstack", "hypot", "inner",
     "log2", "log10", "logaddexp", "min", "moveaxis", "nan_to_num", "norm", "outer", "prod",
-    "rad2deg", "ravel",
-    "reciprocal", "repeat", "roll", "rot90", "sin", "sinh", "sort", "split", "square",
-    "squeeze", "std", "swapaxes", "take", "tan", "tensordot", "tile", "trace", "tril", "triu",
-    "var", "vsplit", "vstack",
+    "rad2deg", "ravel", "reciprocal", "repeat", "roll", "rot90", "sin", "sinh", "sort", "split",
+    "square", "squeeze", "std", "swapaxes", "take", "tan", "tensordot", "tile", "trace", "tril",
+    "triu", "var", "vsplit", "vstack",
 ]  # fmt: skip

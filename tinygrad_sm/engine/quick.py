@@ -35,11 +35,6 @@ def operated(
     on, groups, known, defer, _ = now.get()
     if not on or defer is not None:
         return call(primitive, (x,) if y is None else (x, y), params)
-    operation = None if params else known.get(primitive)
-    if operation is None:
-        operation = Operation(primitive, params, (), None, groups)
-        if not params:
-            known[primitive] = operation
     a, b = x._array, y
     wanted, kind = x.requires_grad, type(y)
     usual = a.size < LARGE and (x._notes is None or x._notes.lent is None)
@@ -66,7 +61,12 @@ def operated(
         raise misfit(primitive.name, [a] if y is None else [a, b], error) from error
     if type(out) is not _ndarray:
         out = np.asarray(out)
-    node: Tensor = _new(x._kind)  # as `made` does
+    operation = None if params else known.get(primitive)
+    if operation is None:
+        operation = Operation(primitive, params, (), None, groups)
+        if not params:
+            known[primitive] = operation
+    node: Tensor = _new(x._kind)  # as `made` does, without a call
     node._id = _next_id()
     node._array = out
     node._operation = operation

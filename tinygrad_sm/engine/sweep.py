@@ -88,8 +88,7 @@ def fitted(contribution: Any, node: Any, argument: int, operand: Any, like: Any)
             c = leaf(like._kind, c)
     shape = operand.shape
     if c.shape != shape:
-        extra = c.ndim - len(shape)
-        if extra < 0 or any(n not in (1, m) for n, m in zip(shape, c.shape[extra:], strict=True)):
+        if not is_repeated(c.shape, shape):
             raise InvalidValueError(
                 f"the vjp of {node._operation.primitive.name!r} for argument {argument} returned "
                 f"shape {c.shape}; the argument's shape is {shape}"
@@ -98,3 +97,9 @@ def fitted(contribution: Any, node: Any, argument: int, operand: Any, like: Any)
     if c.dtype != operand.dtype:
         c = astype(c, dtype=operand.dtype)
     return c if isinstance(c, Node) else np.asarray(c)
+
+
+def is_repeated(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    """Return whether broadcasting can make an array of `shape` of one of the shape `given`."""
+    extra = len(shape) - len(given)
+    return extra >= 0 and all(n in (1, m) for n, m in zip(given, shape[extra:], strict=True))
