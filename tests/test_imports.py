@@ -12,7 +12,7 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 # From the ground up: a module imports from the layers below its own, or from its own. A room is a
 # folder; of the engine, each file.
 LAYERS = [
-    {"errors"}, {"engine.threads"}, {"engine.intake"}, {"engine.primitive"},
+    {"errors"}, {"texts"}, {"engine.threads"}, {"engine.intake"}, {"engine.primitive"},
     {"engine.numpy_protocol"}, {"engine.shapes"}, {"engine.rules"}, {"engine.more"},
     {"engine.node"}, {"engine.scopes"}, {"engine.memory"}, {"engine.sweep"}, {"engine.view"},
     {"engine.trace"}, {"engine.calling"},

@@ -1,4 +1,4 @@
-"""The options of the loss, which several commands share."""
+"""The options that several commands share: those of the loss, and the language."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from tinygrad_sm.cli.inputs import read_weight
 from tinygrad_sm.loss.composite import FORMS
 from tinygrad_sm.loss.options import DEFAULTS, REDUCTIONS
+from tinygrad_sm.texts import LANGUAGES
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -49,3 +50,8 @@ def loss_options(command: _Command) -> _Command:
     for option in reversed(_LOSS_OPTIONS):
         command = option(command)
     return command
+
+
+language_option = click.option(
+    "--lang", type=click.Choice(LANGUAGES), default="en", help="Language of the texts."
+)
