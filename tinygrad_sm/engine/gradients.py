@@ -22,6 +22,8 @@ _grown = (0, 0)  # how many old results the last pass had, how often in a row th
 
 before_sweep: ContextVar[Callable[[Any], Any] | None] = ContextVar("before_sweep", default=None)
 """What `backward` puts in the place of an output before it sweeps, if anything: see `fusing`."""
+stand_ins: ContextVar[tuple[Any, Any] | None] = ContextVar("stand_ins", default=None)
+"""Another `pull` and another `add` for every sweep, if any: see `tinygrad_sm.study.mistakes`."""
 
 
 def backward(
@@ -34,17 +36,18 @@ def backward(
         output = replace(given)
     seed = _seed(output, gradient, create_graph)
     traced = BackwardTrace(output) if trace else None
-    cotangents = _swept(output, seed, traced.pull if traced else pulled)
+    cotangents = _swept(output, seed, traced)
     if output is not given:  # the one that the caller holds took part, too
         cotangents[given] = seed
     _check_growth(memory.add_to_grads(cotangents), stacklevel=4)
     return traced
 
 
-def _swept(output: Any, seed: Any, pull: Any = pulled) -> Cotangents:
+def _swept(output: Any, seed: Any, traced: BackwardTrace | None = None) -> Cotangents:
     nodes, cotangents = newest_first(output), {output: seed}
     memory.check_unchanged(nodes)
-    sweep_back(nodes, cotangents, pull, memory.add_up)
+    pull, add = stand_ins.get() or (pulled, memory.add_up)
+    sweep_back(nodes, cotangents, traced.recording(pull) if traced else pull, add)
     return cotangents
 
 

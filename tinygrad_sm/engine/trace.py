@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygrad_sm.engine.memory import current
 from tinygrad_sm.engine.node import Node as Recorded
-from tinygrad_sm.engine.sweep import Edge, pull
+from tinygrad_sm.engine.sweep import Edge
 from tinygrad_sm.engine.view import Graph, Node, graph
+
+Pull = Callable[[Any, Any], Iterable[Edge]]
 
 
 class Contribution(NamedTuple):
@@ -60,9 +62,11 @@ class BackwardTrace:
         """Return the gradient that the sweep found for a Tensor, or None if none reached it."""
         return self._cotangents.get(self.graph.node_of(tensor).id)
 
-    def pull(self, t: Any, g: Any) -> Iterable[Edge]:
-        """Do what the sweep's `pull` does, and write it down."""
-        pulled = list(pull(t, g))
+    def recording(self, pull: Pull) -> Pull:
+        """Return a function that does what `pull` does, and writes it down."""
+        return lambda t, g: self._written_down(t, g, list(pull(t, g)))
+
+    def _written_down(self, t: Any, g: Any, pulled: list[Edge]) -> list[Edge]:
         node = self.graph.node_of(t)
         edges = []
         for i, x, value in pulled:

@@ -58,17 +58,17 @@ def logits_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
     """g·∂L/∂a = g·(Σq·p − q)/T, p = softmax(a/T), by differentiable operations."""
     q = target if task.index is None else task.dense(logits.dtype)
     p = softmax(logits / task.temperature, axis=task.axis)
-    return _spread(g, task) * closed_form(p, q, task.axis) / task.temperature
+    return spread(g, task) * closed_form(p, q, task.axis) / task.temperature
 
 
 def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
     """g·∂L/∂q_j = −g·log p_j; 0 where the class is masked and q_j = 0."""
     terms = -log_softmax(logits / task.temperature, axis=task.axis)
     masked = np.isneginf(logits.numpy() if isinstance(logits, Tensor) else logits)
-    return _spread(g, task) * unless_masked(terms, 0.0, masked, target)
+    return spread(g, task) * unless_masked(terms, 0.0, masked, target)
 
 
-def _spread(g: Any, task: Task) -> Any:
+def spread(g: Any, task: Task) -> Any:
     """The cotangent of each row's loss, with a class axis of length 1."""
     return shapes.expand_dims(g, task.axis) if task.reduction == "none" else g / task.divisor
 
