@@ -11,13 +11,7 @@ from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.pictures import NamedPictures, picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_whole, print_written
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.study.stability.report import (
-    TOLERANCE,
-    Band,
-    Report,
-    SweepReport,
-    survey,
-)
+from tinygrad_sm.study.stability.report import TOLERANCE, Band, Report, SweepReport, survey
 from tinygrad_sm.study.stability.truth import DTYPES
 from tinygrad_sm.study.stability.two_losses import confidently_wrong
 

@@ -18,12 +18,12 @@ import numpy as np
 from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
-from tinygrad_sm.engine.view import Node, graph, kept_for_backward
+from tinygrad_sm.engine.view import Graph, Node, graph, kept_for_backward
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy
 from tinygrad_sm.loss.options import LossOptions, Task, refuse_non_finite, takes, task_of
-from tinygrad_sm.loss.probabilities import row_maximum, softmax
+from tinygrad_sm.loss.probabilities import row_maximum
 from tinygrad_sm.study.comparison import Comparison, Contributions, Cost, ulp_text
 from tinygrad_sm.study.diagnose import Breakdown, first_breakdown, first_index, label, underflowed
 from tinygrad_sm.study.ulp import ULP_SIZES, ulp_distance
@@ -68,31 +68,31 @@ def compare(
         lambda: cross_entropy(a, target, **options),
     ]
     with np.errstate(all="ignore"):  # what breaks is reported, not warned about
-        composite, fused = (_swept(a, side()) for side in sides)
-        times = _times(a, sides, seconds)
+        composite, fused = (
+            _swept(a, side(), times)
+            for side, times in zip(sides, _times(a, sides, seconds), strict=True)
+        )
         notes = tuple(_likely_mistakes(a.numpy(), target, task.axis))
-        return _judged(a.numpy(), task, form, composite, fused, times, notes)
+        return _judged(a.numpy(), task, form, composite, fused, notes)
 
 
 class _Swept(NamedTuple):
-    """One side: its loss, the gradient at the logits, the record of both, what backward needed."""
+    """One side: its loss, the gradient at the logits, the record of both, what they took."""
 
     loss: np.ndarray
     grad: np.ndarray
     trace: BackwardTrace
-    bytes: int
-
-    def cost(self, times: list[float]) -> Cost:
-        return Cost(self.bytes, float(np.median(times)) if times else None, len(times))
+    cost: Cost
 
 
-def _swept(a: Tensor, loss: Tensor) -> _Swept:
+def _swept(a: Tensor, loss: Tensor, times: list[float]) -> _Swept:
     kept = sum(array.bytes for of_node in kept_for_backward(graph(loss)) for array in of_node)
     trace = loss.backward(np.ones(loss.shape), trace=True)
     assert trace is not None
     grad: np.ndarray = a.grad
     a.zero_grad()
-    return _Swept(loss.numpy(), grad, trace, kept)
+    cost = Cost(kept, float(np.median(times)) if times else None, len(times))
+    return _Swept(loss.numpy(), grad, trace, cost)
 
 
 def _times(a: Tensor, sides: list[Callable[[], Tensor]], seconds: float) -> list[list[float]]:
@@ -150,11 +150,11 @@ def _judged(
     form: str,
     composite: _Swept,
     fused: _Swept,
-    times: list[list[float]],
     notes: tuple[str, ...],
 ) -> Comparison:
     y = np.asarray(task.dense(logits.dtype))
-    p = softmax(logits / task.temperature, axis=task.axis)
+    e, s = (_named(composite.trace.graph, name) for name in "es")
+    p = (e.value / s.value).astype(logits.dtype, copy=False)
     row_sums = y.sum(axis=task.axis, keepdims=True)
     scale = 1.0 / (task.divisor * task.temperature)
     textbook = ((p - y) * scale).astype(logits.dtype)
@@ -189,33 +189,37 @@ def _judged(
         verdict=_verdict(agree, same_grad, max_abs, max_ulp),
         reason=reason + _about_the_textbook(task, row_sums, textbook, fused.grad),
         notes=notes,
-        composite_cost=composite.cost(times[0]),
-        fused_cost=fused.cost(times[1]),
+        composite_cost=composite.cost,
+        fused_cost=fused.cost,
         breakdown=breakdown,
         composite_trace=composite.trace,
         fused_trace=fused.trace,
     )
 
 
+def _named(record: Graph, name: str) -> Node:
+    return next(node for node in record.nodes if node.name == name)
+
+
 def _contributions(side: _Swept, task: Task, form: str, allowed: np.ndarray) -> Contributions:
     """The contributions at e = exp(a), times e (its local rule), on to the logits."""
     nodes = side.trace.graph.nodes
-    e = next(node for node in nodes if node.name == "e")
+    e = _named(side.trace.graph, "e")
 
-    def arrived(node: Node) -> dict[str, np.ndarray]:
-        assert node.tensor is not None
+    def arrived(node: Node, consumer: str) -> np.ndarray:
         edges = side.trace.contributions(node.tensor)
-        return {edge.consumer.name or edge.consumer.op: edge.value for edge in edges}
+        return next(
+            edge.value for edge in edges if consumer in (edge.consumer.name, edge.consumer.op)
+        )
 
-    denominator = arrived(e)["s"] * e.value
     if form == "logsumexp":  # the numerator's logarithm is the logit itself, in lse − a
         z = nodes[nodes[e.inputs[0]].inputs[0]]  # e = exp(z − m)
-        numerator = arrived(z)["sub"]
+        numerator = arrived(z, "sub")
     else:
-        numerator = arrived(e)["p"] * e.value
-    dtype = side.grad.dtype
+        numerator = arrived(e, "p") * e.value
     numerator, denominator = (
-        (term / task.temperature).astype(dtype) for term in (numerator, denominator)
+        (term / task.temperature).astype(side.grad.dtype)
+        for term in (numerator, arrived(e, "s") * e.value)
     )
     both = numerator.astype(np.float64) + denominator
     add_up = bool((np.abs(both - side.grad) <= allowed).all())
@@ -227,15 +231,15 @@ def _rounding(logits: np.ndarray, task: Task, form: str) -> Any:
     epsilon = float(np.finfo(logits.dtype).eps)
     if logits.dtype == np.float16:  # computed in float32, rounded to float16
         epsilon += float(np.finfo(np.float32).eps)
-    units: Any = _ROUNDINGS + math.log2(task.classes)
-    if form != "naive" or task.temperature != 1:
-        z = logits.astype(np.float64) / task.temperature
-        distance = np.abs(z) if form == "naive" else np.abs(z - row_maximum(z, task.axis))
-        # p = e/s: the error of s is that of its largest terms, which are near the maximum
-        units = units + np.where(np.isfinite(distance), distance, 0.0)
-        if form == "naive":
-            units = units + np.max(np.where(np.isfinite(z), np.abs(z), 0), initial=0.0)
-    return epsilon * units
+    units = _ROUNDINGS + math.log2(task.classes)
+    if form == "naive" and task.temperature == 1:  # exp is taken of the logits as they are
+        return epsilon * units
+    z = logits.astype(np.float64) / task.temperature
+    shift = 0.0 if form == "naive" else row_maximum(z, task.axis)
+    distance = np.nan_to_num(np.abs(z - shift), posinf=0.0)
+    # p = e/s: the error of s is that of its largest terms, which are near the maximum
+    of_total = distance.max(initial=0.0) if form == "naive" else 0.0
+    return epsilon * (units + distance + of_total)
 
 
 def _loss_terms(logits: np.ndarray, y: np.ndarray, p: np.ndarray, task: Task) -> np.ndarray:

@@ -83,7 +83,7 @@ class Comparison:
         composite_loss, fused_loss: float, or an array with one loss per row under "none".
         logits: the logits a.
         target: the effective target y, as a distribution.
-        probabilities: p = softmax(a / T), from the shifted logits.
+        probabilities: p = softmax(a / T), as the composite found it on its way.
         composite_grad, fused_grad: the gradients with respect to the logits.
         textbook_grad: p − y, scaled like the loss: the closed form that holds when Σy = 1.
         contributions: the terms −y and +p·Σy, from the composite's backward.

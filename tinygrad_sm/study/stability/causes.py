@@ -9,13 +9,7 @@ import numpy as np
 
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import Graph, Node
-from tinygrad_sm.study.diagnose import (
-    Record,
-    first_breakdown,
-    first_index,
-    graph_of,
-    underflowed,
-)
+from tinygrad_sm.study.diagnose import Record, first_breakdown, first_index, graph_of, underflowed
 from tinygrad_sm.study.stability.forms import FLOOR
 from tinygrad_sm.study.stability.truth import INF, NAN, Judge
 
