@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import mutually_broadcastable_shapes
 import tinygrad_sm as tg
 from tinygrad_sm.engine import calling, memory
 from tinygrad_sm.engine.threads import large, pool
-from tinygrad_sm.engine.threads.large import Shared, share, unshared
+from tinygrad_sm.engine.threads.large import in_pieces
 
 THREADS = [1, 2, 5]
 
@@ -65,8 +65,9 @@ def test_pairs_give_the_bits_and_the_layout_of_numpy(shapes, dtypes, layouts, uf
         LAYOUTS[layout](numbers(shape, dtype))
         for shape, dtype, layout in zip(shapes.input_shapes, dtypes, layouts, strict=True)
     )
-    same(np.asarray(unshared(ufunc(share(x), share(y)))), np.asarray(ufunc(x, y)))
-    same(np.asarray(unshared(ufunc(share(x), 2))), np.asarray(ufunc(x, 2)))
+    for function in (ufunc, lambda *pieces: ufunc(*pieces)):  # the first puts its results itself
+        same(np.asarray(in_pieces(function, [x, y])), np.asarray(ufunc(x, y)))
+        same(np.asarray(in_pieces(function, [x, 2])), np.asarray(ufunc(x, 2)))
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -77,7 +78,7 @@ def test_pairs_give_the_bits_and_the_layout_of_numpy(shapes, dtypes, layouts, uf
 def test_single_arguments(threads, ufunc, layout, shape, dtype):
     tg.set_threads(threads)
     x = LAYOUTS[layout](numbers(shape, dtype))
-    same(unshared(ufunc(share(x))), ufunc(x))
+    same(in_pieces(ufunc, [x]), ufunc(x))
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -85,14 +86,23 @@ def test_single_arguments(threads, ufunc, layout, shape, dtype):
 @pytest.mark.parametrize("shape", [(3, 1000), (100, 7), (1, 5000), (4, 5, 300), (500,), (2, 0, 3)])
 @pytest.mark.parametrize("axis", [-1, (-1,), 0, None])
 @pytest.mark.parametrize("keepdims", [False, True])
-@pytest.mark.parametrize("ufunc", [np.add, np.maximum])
-def test_reductions_give_the_bits_of_numpy(threads, dtype, shape, axis, keepdims, ufunc):
+@pytest.mark.parametrize("row", [tg.sum, tg.max, tg.prod])
+def test_reductions_give_the_bits_of_numpy(monkeypatch, threads, dtype, shape, axis, keepdims, row):
     tg.set_threads(threads)
     x = np.random.default_rng(0).normal(size=shape).astype(dtype)
-    if 0 in shape and ufunc is np.maximum:
+    if 0 in shape and row is tg.max:
         return
-    found = unshared(ufunc.reduce(share(x), axis=axis, keepdims=keepdims))
-    np.testing.assert_array_equal(found, ufunc.reduce(x, axis=axis, keepdims=keepdims))
+
+    def run():
+        t = tg.Tensor(x)
+        y = row(t, axis=axis, keepdims=keepdims)
+        y.backward(np.ones(y.shape))
+        return [y.numpy(), t.grad]
+
+    found, expected = run(), unshared_run(monkeypatch, run)
+    np.testing.assert_array_equal(found[0], row(x, axis=axis, keepdims=keepdims))
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(f, e)
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -100,44 +110,50 @@ def test_reductions_give_the_bits_of_numpy(threads, dtype, shape, axis, keepdims
 @pytest.mark.parametrize("shape", [(3, 1000), (100, 7), (4, 5, 300)])
 @pytest.mark.parametrize("repeated", [False, True])
 def test_products_are_added_up_as_numpy_would(threads, dtype, shape, repeated):
+    """What goes to a denominator that is one for a row is summed piece by piece."""
     tg.set_threads(threads)
     rng = np.random.default_rng(0)
-    x, y = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    q, g = (rng.normal(size=shape).astype(dtype) for _ in range(2))
     if repeated:
-        y = np.broadcast_to(y[..., :1], shape)
-    like = x[..., :1]
-    found = large.row_products(share(x), share(y), like)
-    same(found, np.add.reduce(x * y, axis=-1, keepdims=True))
-    assert large.row_products(share(x), share(y), x[:1]) is None
-    assert large.row_products(share(x), y, like) is None
+        g = np.broadcast_to(g[..., :1], shape)
+    d = tg.Tensor(np.full((*shape[:-1], 1), 2, dtype))
+    ((2 * q) / d).backward(g)
+    same(d.grad, -tg.sum(g * q, axis=-1, keepdims=True) / 2)
 
 
-def test_calls_that_are_not_dealt_out_still_work():
-    x, y = numbers((4, 5), np.float64), numbers((5, 3), np.float64)
-    s = share(x)
-    np.testing.assert_array_equal(s @ share(y), x @ y)
-    np.testing.assert_array_equal(np.add.accumulate(s, axis=1), np.add.accumulate(x, axis=1))
-    np.testing.assert_array_equal(np.modf(s)[0], np.modf(x)[0])
-    np.testing.assert_array_equal(np.exp(s, where=x > 1, out=np.zeros_like(x))[x <= 1], 0)
-    into = np.empty_like(x)
-    np.add(s, 1, out=share(into))
-    np.testing.assert_array_equal(into, x + 1)
+OWN = {
+    "of a row": lambda x: x - x.max(axis=-1, keepdims=True),
+    "beside another array": lambda x: x * (numbers((6, 7), np.float64) > 1),
+    "of a mask": lambda x: np.concatenate([x[numbers((6, 7), np.float64) > 1]] * 50)[: x.size],
+    "a view": lambda x: x.T,
+    "itself": lambda x: x,
+    "a number": lambda x: float(x.size),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_function_that_has_no_rows_is_run_on_the_whole(name):
+    x = numbers((6, 7), np.float64)
+    np.testing.assert_array_equal(in_pieces(OWN[name], [x]), OWN[name](x))
+
+
+def test_what_is_repeated_along_the_rows_is_given_whole():
+    x, y = numbers((4, 5), np.float64), numbers((5,), np.float64)
+    seen = []
+    in_pieces(lambda x, y, z: seen.append((x.shape, y.shape)) or x * y * z, [x, y, 2.0])
+    assert {s[1] for s in seen} == {(5,)}
+    assert {s[0] for s in seen} <= {(1, 5), (2, 5)}
     with pytest.raises(ValueError, match="broadcast"):
-        s + share(y)
-    with pytest.raises(TypeError):
-        s + share(np.full((4, 5), None))
+        in_pieces(np.add, [x, numbers((5, 3), np.float64)])
 
 
-def test_what_was_shared_comes_back():
+def test_the_result_is_put_where_it_is_wanted():
     x = numbers((4, 5), np.float64)
-    small = numbers((2,), np.float64)
-    assert unshared(share(x)) is x
-    assert share(small) is small
-    assert share("text") == unshared("text") == "text"
-    view = unshared(share(x)[1:].T)
-    assert type(view) is np.ndarray
-    assert np.shares_memory(view, x)
-    np.testing.assert_array_equal(view, x[1:].T)
+    for into in (np.empty_like(x), np.empty_like(x.T).T, np.empty((4, 10))[:, ::2]):
+        for function in (np.exp, lambda x: np.exp(x)):
+            into[...] = 0
+            assert in_pieces(function, [x], out=into) is into
+            np.testing.assert_array_equal(into, np.exp(x))
 
 
 # Errors and warnings ------------------------------------------------------------------------------
@@ -180,7 +196,7 @@ def test_an_error_in_a_helper_reaches_the_caller(monkeypatch):
     monkeypatch.setattr(pool, "run", run)
     tg.set_threads(2)
     with np.errstate(over="raise"), pytest.raises(FloatingPointError):
-        np.exp(share(np.full(40, 1000.0)))
+        in_pieces(np.exp, [np.full(40, 1000.0)])
 
 
 # The engine ---------------------------------------------------------------------------------------
@@ -233,12 +249,12 @@ def test_primitives_of_others_are_given_plain_arrays():
     assert set(seen) == {np.ndarray}
 
 
-def test_nothing_shared_is_handed_out():
+def test_plain_arrays_are_handed_out():
     x = tg.Tensor(np.ones((5, 6)), name="x")
     y = tg.relu(x.T.reshape(6, 5)[1:] * 2)
     trace = y.backward(np.ones((5, 5)), trace=True)
     held = [x.grad, y.grad, y.data, x.numpy(), *(c.value for c in trace.contributions(x))]
-    assert not any(isinstance(array, Shared) for array in held)
+    assert all(type(array) is np.ndarray for array in held)
     assert type(tg.grad(y, x, np.ones((5, 5)))) is np.ndarray
     second = tg.grad((tg.exp(x) * x).sum(), x, create_graph=True)
     assert type(second.numpy()) is np.ndarray

@@ -2,12 +2,13 @@
 
 Plain arguments are made fit to compute with and our own. Where a leaf's data was given away, what
 it holds now is noted with the operation. What is elementwise or a reduction is dealt out to several
-threads where arrays are large: its forward and vjps, a user's too, then get views of them.
+threads where arrays are large: its forward and vjps, a user's too, then get some rows at a time.
 """
 
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +16,9 @@ import numpy as np
 from tinygrad_sm.engine.intake import misfit, real_numbers
 from tinygrad_sm.engine.memory import unexposed
 from tinygrad_sm.engine.node import NO_PARAMS, Node, now, record
-from tinygrad_sm.engine.primitive import Primitive, Vjp
-from tinygrad_sm.engine.rules import div, sum_to
-from tinygrad_sm.engine.sweep import is_repeated
-from tinygrad_sm.engine.threads.large import LARGE, Shared, copied, row_products, share, unshared
+from tinygrad_sm.engine.primitive import Primitive
+from tinygrad_sm.engine.rules import sum_to
+from tinygrad_sm.engine.threads.large import LARGE, copied, in_pieces
 from tinygrad_sm.errors import TinygradError
 
 if TYPE_CHECKING:
@@ -100,38 +100,45 @@ _dealt_out: dict[Primitive, Primitive] = {}
 
 
 def dealt_out(primitive: Primitive) -> Primitive:
-    """Return the same primitive, whose ufuncs are dealt out to threads where arrays are large."""
+    """Return the same primitive, run in pieces where each row is made of the same rows."""
     found = _dealt_out.get(primitive)
     if found is None:
         found = _dealt_out[primitive] = copy.copy(primitive)
-        forward = primitive.forward
-        found.forward = lambda *args, **params: unshared(forward(*map(share, args), **params))
-        found._vjps = tuple(
-            [
-                None if vjp is None else _dealt_vjp(vjp, None if primitive.arity is None else i)
-                for i, vjp in enumerate(primitive._vjps)
-            ]
-        )
-        if primitive is div:
-            found._vjps = (found._vjps[0], _dealt_vjp(_to_the_denominator, 1))
+        found.forward = partial(_forward_in_pieces, primitive)
+        repeats = primitive.kind == "reduction" and primitive.linear  # its vjp: nothing to compute
+        if primitive.arity is not None and not repeats:
+            found._vjps = tuple(
+                [vjp and partial(_vjp_in_pieces, primitive, i) for i, vjp in enumerate(found._vjps)]
+            )
     return found
 
 
-def _dealt_vjp(vjp: Vjp, argument: int | None) -> Vjp:
-    """The same vjp; of the argument at this position, None for one that any number share."""
-
-    def dealt(*args: Any, **params: Any) -> Any:
-        c = vjp(*map(share, args), **params)
-        if type(c) is Shared and argument is not None:
-            _, _, *operands = args
-            if is_repeated(c.shape, np.shape(operands[argument])):
-                c = sum_to(c, operands[argument])  # large, too
-        return unshared(c)
-
-    return dealt
+def _forward_in_pieces(primitive: Primitive, *args: Any, **params: Any) -> Any:
+    forward = partial(primitive.forward, **params) if params else primitive.forward
+    return in_pieces(forward, args) if _by_rows(primitive, args[0], params) else forward(*args)
 
 
-def _to_the_denominator(g: Any, q: Any, f: Any, d: Any) -> Any:
-    """What the rule of `div` says, without the whole of the product g·q."""
-    sums = row_products(g, q, d)
-    return -(sum_to(g * q, d) if sums is None else sums) / d
+def _vjp_in_pieces(
+    primitive: Primitive, i: int, g: Any, out: Any, *args: Any, **params: Any
+) -> Any:
+    """What the vjp of argument `i` gives; summed at once, if each row of that is one number."""
+    vjp: Any = primitive._vjps[i]
+    if isinstance(g, Node) or not _by_rows(primitive, args[0], params, g):
+        return vjp(g, out, *args, **params)
+    each = (*out.shape[:-1], 1)
+    one_a_row = np.shape(args[i]) == each != out.shape and args[i].size > 1
+
+    def contribution(g: Any, out: Any, *args: Any) -> Any:
+        c = vjp(g, out, *args, **params)
+        return sum_to(c, args[i]) if one_a_row and np.shape(c) == out.shape else c
+
+    return in_pieces(contribution, (g, out, *args))
+
+
+def _by_rows(primitive: Primitive, x: Any, params: dict[str, Any], g: Any = None) -> bool:
+    """Whether rows can be computed one by one: all, or if it reduces, those of several elements."""
+    if primitive.kind == "elementwise":
+        return True
+    axis, last = params.get("axis", primitive.parameters.get("axis")), x.ndim - 1
+    along = axis in (-1, last, (-1,), (last,)) and x.size > x.shape[-1]
+    return along and (g is None or g.ndim == x.ndim)

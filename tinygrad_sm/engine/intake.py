@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_sm.engine.threads.large import Shared
 from tinygrad_sm.errors import (
     InvalidIndexError,
     InvalidTypeError,
@@ -212,7 +211,7 @@ def _settled(primitive: Primitive, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Plain arguments as numbers and arrays to compute with."""
     given = [
         x
-        if isinstance(x, (np.generic, Shared)) or type(x) in (bool, int, float)
+        if isinstance(x, np.generic) or type(x) in (bool, int, float)
         else real_numbers(x, f"{primitive.name}: argument {i + 1}")
         for i, x in enumerate(args)
     ]

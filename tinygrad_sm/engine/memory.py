@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygrad_sm.engine.intake import float_array
 from tinygrad_sm.engine.node import Node
-from tinygrad_sm.engine.threads.large import LARGE, add_in_place, share, unshared
+from tinygrad_sm.engine.threads.large import LARGE, add_in_place, in_pieces
 from tinygrad_sm.errors import ChangedDataError
 
 changing = threading.RLock()
@@ -156,7 +156,7 @@ def add_up(cotangents: dict[Any, Any], node: Any, contribution: Any) -> None:
     else:
         del known  # else it would count as somebody who holds the array
         if _held_elsewhere(cotangents, node):
-            cotangents[node] = unshared(share(cotangents[node]) + contribution)
+            cotangents[node] = in_pieces(np.add, [cotangents[node], contribution])
         else:
             add_in_place(cotangents[node], contribution)
 

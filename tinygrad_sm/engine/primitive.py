@@ -159,7 +159,8 @@ def def_primitive(
             its place, after broadcasting. "reduction": each from all along `axis`, which goes
             unless `keepdims`. "view": the same elements in another shape. "move": elements of
             the arguments, picked or joined. "loss": a loss against the argument `target`. A ufunc
-            without signature is elementwise unasked.
+            without signature is elementwise unasked. Of large arrays what is elementwise, or a
+            reduction along the last axis, may get some rows at a time, in several threads.
         linear: it is linear in all of its array arguments together, like a sum.
         analytic: `forward` computes the same function on complex arrays, from which gradcheck
             gets more digits. What is linear, a view or a move is analytic unasked.
