@@ -86,12 +86,13 @@ def imports_map(format: str = "svg") -> bytes:
     """Return the map: what a room imports from is below it."""
     style = {"fontname": FONT, "fontsize": str(SIZE)}
     drawing = graphviz.Digraph(
+        "imports",
         graph_attr={"ranksep": "0.3", "nodesep": "0.2", "bgcolor": "white", "pad": "0.1"},
         node_attr=BOXES["operation"] | style | {"height": "0.3"},
         edge_attr={"color": FAINT, "arrowsize": "0.7"},
     )
     pairs = sorted(arrows())
-    inside = drawing.__class__(
+    inside = graphviz.Digraph(
         "cluster_engine", graph_attr={"label": "engine", "color": FAINT, "style": "rounded"} | style
     )
     for room in sorted({room for pair in pairs for room in pair}):

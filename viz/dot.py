@@ -93,7 +93,8 @@ def _write_level(
     """Write the boxes right inside one cluster, and the clusters inside it, in order."""
     for box, cluster in scene.inside(path):
         if cluster is None:
-            digraph.node(box.key, label=_html(_label(box)), **_box_style(box))
+            style = _box_style(box)
+            digraph.node(box.key, label=_html(_label(box)), id=f"node-{box.key}", **style)
             continue
         with digraph.subgraph(name=f"cluster_{cluster.key}") as inner:
             inner.attr(
@@ -109,7 +110,8 @@ def _write_level(
     for i, place in framed.items():
         if place == path:
             label = _html(_arrow_label(scene.arrows[i], upright=False))
-            digraph.node(f"label{i}", label=label, shape="plaintext", margin="0")
+            name = f"label-{scene.arrows[i].id}"
+            digraph.node(f"label{i}", label=label, id=name, shape="plaintext", margin="0")
 
 
 def _heading(cluster: Cluster) -> str:
@@ -145,11 +147,11 @@ def _write_arrow(digraph: graphviz.Digraph, arrow: Arrow, upright: bool, by_way_
         attributes["weight"] = "0"
         head = f"{arrow.target}:s"  # around the cluster, not through it
     if by_way_of:
-        digraph.edge(tail, by_way_of, **attributes, arrowhead="none")
+        digraph.edge(tail, by_way_of, id=f"{arrow.id}-start", **attributes, arrowhead="none")
         tail = by_way_of
     elif arrow.label or arrow.cells:
         attributes["label"] = _html(_arrow_label(arrow, upright))
-    digraph.edge(tail, head, **attributes)
+    digraph.edge(tail, head, id=arrow.id, **attributes)
 
 
 def _box_style(box: Box) -> dict[str, str]:

@@ -109,13 +109,14 @@ def _box(sketch: Sketch, node: Node, path: tuple[str, ...], upright: bool) -> Bo
 
 
 def _arrows(sketch: Sketch) -> Iterator[Arrow]:
-    crossing: set[Arrow] = set()
+    crossing: set[tuple[str, str]] = set()
     for edge in sketch.edges():
-        arrow = Arrow(sketch.keys[edge.source], sketch.keys[edge.target])
-        if _CUT not in (arrow.source, arrow.target):
+        arrow = Arrow(sketch.keys[edge.source], sketch.keys[edge.target], edge.argument)
+        ends = arrow.source, arrow.target
+        if _CUT not in ends:
             yield _labelled(arrow, edge, sketch)
-        elif arrow not in crossing:  # many edges to what is not shown are one
-            crossing.add(arrow)
+        elif ends not in crossing:  # many edges to what is not shown are one
+            crossing.add(ends)
             yield arrow
 
 

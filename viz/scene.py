@@ -78,6 +78,7 @@ class Arrow:
 
     Attributes:
         source, target: keys of boxes.
+        argument: which of the target's arguments the source is.
         label: text beside it; `cells` are the numbers that follow.
         tone: "plain" for what is computed, "rewrite" from what was replaced to what replaces it,
             the others for what backward sends.
@@ -89,6 +90,7 @@ class Arrow:
 
     source: str
     target: str
+    argument: int = 0
     label: str = ""
     cells: Grid = ()
     tone: Tone = "plain"
@@ -96,6 +98,12 @@ class Arrow:
     port: str | None = None
     source_port: str | None = None
     loose: bool = False
+
+    @property
+    def id(self) -> str:
+        """What the arrow is called in an svg, e.g. "edge-n3-n5-0"; a box is "node-n3"."""
+        way = "-back" if self.back else ""
+        return f"edge-{self.source}-{self.target}-{self.argument}{way}"
 
 
 @dataclass(frozen=True, slots=True)

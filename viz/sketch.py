@@ -85,7 +85,8 @@ class Sketch:
 
     def arrows(self) -> Iterator[Arrow]:
         """An arrow for each of these edges."""
-        return (Arrow(self.keys[edge.source], self.keys[edge.target]) for edge in self.edges())
+        keys = self.keys
+        return (Arrow(keys[e.source], keys[e.target], e.argument) for e in self.edges())
 
     def gradient(self, node: Node) -> np.ndarray | None:
         """The gradient of a node, of its shape, or None if there is none."""

@@ -146,3 +146,14 @@ def test_importing_viz_loads_no_graphviz():
     program = "import sys, viz; sys.exit('graphviz' in sys.modules or 'pygraphviz' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert os.spawnve(os.P_WAIT, sys.executable, [sys.executable, "-c", program], env) == 0
+
+
+def test_boxes_and_arrows_of_an_svg_have_ids(drawing):
+    x = tg.Tensor(3.0, name="x")
+    found = re.findall(r'<g id="((?:node|edge)-[^"]*)"', viz.draw(x * x).render("svg").decode())
+    assert sorted(found) == ["edge-n0-n1-0", "edge-n0-n1-1", "node-n0", "node-n1"]
+    for which in (drawing, viz.draw_comparison(tg.compare([2.0, 1.0, 0.1], [1, 0, 0]))):
+        ids = re.findall(r' id="([^"]*)"', which.render("svg").decode())
+        assert len(set(ids)) == len(ids)
+        assert {f"node-{box.key}" for box in which.scene.boxes} <= set(ids)
+        assert {arrow.id for arrow in which.scene.arrows} <= set(ids)
