@@ -13,10 +13,10 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 # folder; of the engine, each file.
 LAYERS = [
     {"errors"}, {"texts"}, {"engine.threads"}, {"engine.intake"}, {"engine.primitive"},
-    {"engine.numpy_protocol"}, {"engine.shapes"}, {"engine.rules"}, {"engine.more"},
-    {"engine.node"}, {"engine.scopes"}, {"engine.memory"}, {"engine.sweep"}, {"engine.view"},
+    {"engine.shapes"}, {"engine.rules"}, {"engine.more"}, {"engine.node"}, {"engine.scopes"},
+    {"engine.memory"}, {"engine.numpy_protocol"}, {"engine.sweep"}, {"engine.view"},
     {"engine.trace"}, {"engine.calling"},
-    {"engine.quick"}, {"engine.gradients"}, {"engine.tensor"}, {"engine.later"},
+    {"engine.quick"}, {"engine.methods"}, {"engine.gradients"}, {"engine.tensor"}, {"engine.later"},
     {"engine.derivatives"},
     {"loss"}, {"fusion", "study"}, {"viz"}, {"__init__"}, {"cli", "__main__"},
 ]  # fmt: skip

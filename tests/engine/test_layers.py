@@ -10,8 +10,17 @@ import pytest
 import test_rules
 import test_sweep
 
-from tinygrad_sm.engine import calling, gradients, memory, primitive, rules, sweep, tensor
-from tinygrad_sm.engine.node import Node, leaf, record
+from tinygrad_sm.engine import (
+    calling,
+    gradients,
+    memory,
+    methods,
+    primitive,
+    rules,
+    sweep,
+    tensor,
+)  # fmt: skip
+from tinygrad_sm.engine.node import NO_PARAMS, Node, leaf, record
 
 # One case for each operation, the one with the most elements
 CASES = list(
@@ -55,9 +64,10 @@ def without_adding_in_place(patch):
 
 
 def without_short_cuts(patch):
-    patch.setattr(
-        tensor, "operated", lambda row, *operands, params={}: calling.call(row, operands, params)
-    )
+    for module in (methods, tensor):
+        patch.setattr(
+            module, "operated", lambda row, *x, params=NO_PARAMS: calling.call(row, x, params)
+        )
     patch.setattr(gradients, "pulled", sweep.pull)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType, NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +179,23 @@ def misfit(name: str, arrays: Sequence[Any], error: Exception) -> Exception:
     elif isinstance(error, IndexError) and not isinstance(error, ValueError):
         kind = InvalidIndexError  # NumPy's AxisError is both
     return kind(f"{name} of shape {shapes} is not possible: {error}")
+
+
+# Keyword arguments of NumPy's functions with the values that change nothing
+_USUAL: dict[str, tuple[Any, ...]] = {
+    "out": (None,), "dtype": (None,), "where": (True,), "initial": (None,), "order": ("C", "K"),
+    "casting": ("same_kind",), "subok": (True,), "optimize": (True, False), "kind": (None,),
+    "stable": (None,),
+}  # fmt: skip
+
+
+def unusual(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the keyword arguments that ask for what NumPy does anyway, such as `out=None`."""
+    return {
+        name: value
+        for name, value in kwargs.items()
+        if not any(type(value) is type(x) and value == x for x in _USUAL.get(name, ()))
+    }
 
 
 # Calls of primitives ------------------------------------------------------------------------------

@@ -58,6 +58,11 @@ def current(node: Node) -> np.ndarray:
     return node._notes.lent if is_lent(node) else node._array
 
 
+def current_of(x: Any) -> Any:
+    """Return the values of a node; anything else as it is."""
+    return current(x) if isinstance(x, Node) else x
+
+
 def unexposed(node: Node) -> np.ndarray:
     """Return the values now, as an array that nobody else can change."""
     return current(node).copy() if is_lent(node) else node._array

@@ -8,24 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.engine.intake import unusual
+from tinygrad_sm.engine.memory import current_of
+from tinygrad_sm.engine.node import Node, now
 from tinygrad_sm.engine.primitive import NUMPY
 from tinygrad_sm.errors import InvalidTypeError
 
-# Keyword arguments of NumPy's functions with the values that change nothing
-_USUAL: dict[str, tuple[Any, ...]] = {
-    "out": (None,), "dtype": (None,), "where": (True,), "initial": (None,), "order": ("C", "K"),
-    "casting": ("same_kind",), "subok": (True,), "optimize": (True, False), "kind": (None,),
-    "stable": (None,),
-}  # fmt: skip
-
-
-def unusual(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the keyword arguments that ask for what NumPy does anyway, such as `out=None`."""
-    return {
-        name: value
-        for name, value in kwargs.items()
-        if not any(type(value) is type(x) and value == x for x in _USUAL.get(name, ()))
+# NumPy functions whose results are booleans, integers or shapes, or constant but for jumps: there
+# is nothing to differentiate.
+_CONSTANT: frozenset[Callable[..., Any]] = frozenset(
+    {
+        np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal,
+        np.isfinite, np.isinf, np.isnan, np.signbit, np.logical_and, np.logical_or, np.logical_not,
+        np.argmax, np.argmin, np.argsort, np.shape, np.ndim, np.size, np.all, np.any,
+        np.array_equal, np.allclose, np.isclose, np.count_nonzero, np.nonzero, np.result_type,
+        np.zeros_like, np.ones_like, np.empty_like, np.array_repr, np.array_str,
+        np.array2string, np.sign, np.floor, np.ceil, np.rint, np.trunc, np.round, np.argpartition,
+        np.searchsorted, np.isreal, np.iscomplex, np.isrealobj, np.iscomplexobj,
     }
+)  # fmt: skip
 
 
 def answer_for_numpy(
@@ -38,6 +39,10 @@ def answer_for_numpy(
             (``out=``, ``where=``, ``dtype=``): a detached array would lose the gradient silently.
     """
     operation = NUMPY.get(function)
+    asked = kwargs if isinstance(function, np.ufunc) else "out" in kwargs
+    constant = function in _CONSTANT or (operation is None and _loses_nothing(args, kwargs))
+    if constant and not asked:
+        return _on_arrays(function, args, kwargs)
     if operation is None:
         close = difflib.get_close_matches(
             getattr(function, "__name__", ""), {f.__name__ for f in NUMPY}, n=2, cutoff=0.8
@@ -58,6 +63,23 @@ def answer_for_numpy(
         return operation(*args, **kwargs)
     except TypeError as error:
         raise InvalidTypeError(f"{_spelled(function)} on a Tensor: {error}") from error
+
+
+def _loses_nothing(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether there are Tensors, of which none is to be differentiated here, e.g. for np.savez."""
+    given = [x for x in (*args, *kwargs.values()) if isinstance(x, Node)]
+    return bool(given) and not (now.get().on and any(x.requires_grad for x in given))
+
+
+def _on_arrays(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """What NumPy says of the values."""
+    plain = tuple(map(current_of, args))
+    named = {name: current_of(value) for name, value in kwargs.items()}
+    if isinstance(function, np.ufunc):
+        return function(*plain, **named)
+    return np.empty(0).__array_function__(function, (), plain, named)
 
 
 def _spelled(function: Callable[..., Any]) -> str:

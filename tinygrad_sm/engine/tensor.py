@@ -6,6 +6,7 @@ operation keeps for backward, so changing it cannot spoil a gradient; backward n
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -16,18 +17,11 @@ from tinygrad_sm.engine import memory, more, shapes
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.calling import call
 from tinygrad_sm.engine.gradients import backward
-from tinygrad_sm.engine.intake import (
-    float_dtype,
-    misfit,
-    own_index,
-    owned,
-    read_only,
-    real_numbers,
-    text,
-)
+from tinygrad_sm.engine.intake import float_dtype, own_index, owned, read_only, text
+from tinygrad_sm.engine.methods import comparison, method, operators, reduction, unary
 from tinygrad_sm.engine.node import LEAF, Node, leaf
-from tinygrad_sm.engine.numpy_protocol import answer_for_numpy, unusual
-from tinygrad_sm.engine.primitive import NUMPY, Primitive
+from tinygrad_sm.engine.numpy_protocol import answer_for_numpy
+from tinygrad_sm.engine.primitive import Primitive
 from tinygrad_sm.engine.quick import operated
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.engine.trace import BackwardTrace
@@ -201,7 +195,7 @@ class Tensor(Node):
                 f"a Tensor computed by {self.op!r} cannot be copied or pickled; "
                 "detach() it first, or take numpy()"
             )
-        grad = None if self.grad is None else np.array(_plain(self.grad))
+        grad = None if self.grad is None else np.array(memory.current_of(self.grad))
         return _leaf, (self._now, self.name, self.requires_grad, grad)  # a copy is another Tensor
 
     def named(self, name: str) -> Tensor:
@@ -268,225 +262,87 @@ class Tensor(Node):
 
     # Operators ------------------------------------------------------------------------------------
 
-    def __add__(self, other: Any) -> Tensor:
-        return operated(p.add, self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return call(p.add, (other, self))
-
-    def __sub__(self, other: Any) -> Tensor:
-        return operated(p.sub, self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return call(p.sub, (other, self))
-
-    def __mul__(self, other: Any) -> Tensor:
-        return operated(p.mul, self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return call(p.mul, (other, self))
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return operated(p.div, self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return call(p.div, (other, self))
-
-    def __pow__(self, other: Any) -> Tensor:
-        return operated(p.pow, self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return call(p.pow, (other, self))
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return operated(shapes.matmul, self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return call(shapes.matmul, (other, self))
-
-    def _augmented(self, primitive: Primitive, sign: str, other: Any) -> Tensor:
-        """``self sign= other``: the data of a leaf inside `no_grad`, else a new Tensor."""
-        if self._operation is LEAF and not is_recording():
-            if type(other) not in (int, float):
-                other = real_numbers(_plain(other), f"{sign}=: the right side")
-            try:
-                primitive.forward(self.data, other, out=self.data)
-            except (ValueError, TypeError, OverflowError) as error:
-                raise misfit(f"{sign}=", [self, other], error) from error
-            return self
-        if self._operation is LEAF and self.requires_grad:
-            name = self.name or "w"
-            raise InvalidTypeError(
-                f"{name} {sign}= … changes a leaf, which no gradient can follow: write it inside "
-                f"`with tg.no_grad():` to train {name}, or {name} = {name} {sign} … for a new one"
-            )
-        return operated(primitive, self, other)
-
-    def __iadd__(self, other: Any) -> Tensor:
-        return self._augmented(p.add, "+", other)
-
-    def __isub__(self, other: Any) -> Tensor:
-        return self._augmented(p.sub, "-", other)
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self._augmented(p.mul, "*", other)
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self._augmented(p.div, "/", other)
-
-    def __ipow__(self, other: Any) -> Tensor:
-        return self._augmented(p.pow, "**", other)
-
-    def __imatmul__(self, other: Any) -> Tensor:
-        return self._augmented(shapes.matmul, "@", other)
-
-    def __neg__(self) -> Tensor:
-        return operated(p.neg, self)
+    __add__, __radd__, __iadd__ = operators(p.add, "+")
+    __sub__, __rsub__, __isub__ = operators(p.sub, "-")
+    __mul__, __rmul__, __imul__ = operators(p.mul, "*")
+    __truediv__, __rtruediv__, __itruediv__ = operators(p.div, "/")
+    __pow__, __rpow__, __ipow__ = operators(p.pow, "**")
+    __matmul__, __rmatmul__, __imatmul__ = operators(shapes.matmul, "@")
+    __neg__ = unary(p.neg)
+    __abs__ = unary(p.abs)
 
     def __pos__(self) -> Tensor:
         return self
 
-    def __abs__(self) -> Tensor:
-        return operated(p.abs, self)
-
     def __getitem__(self, index: Any) -> Tensor:
         return operated(shapes.getitem, self, params={"index": own_index(index)})
 
-    # Comparisons are piecewise constant: they give plain boolean arrays.
-
-    def __lt__(self, other: Any) -> Any:
-        return self._now < _plain(other)
-
-    def __le__(self, other: Any) -> Any:
-        return self._now <= _plain(other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self._now > _plain(other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self._now >= _plain(other)
-
-    def __eq__(self, other: object) -> Any:
-        return self._now == _plain(other)
-
-    def __ne__(self, other: object) -> Any:
-        return self._now != _plain(other)
-
+    __lt__ = comparison(operator.lt)
+    __le__ = comparison(operator.le)
+    __gt__ = comparison(operator.gt)
+    __ge__ = comparison(operator.ge)
+    __eq__ = comparison(operator.eq)
+    __ne__ = comparison(operator.ne)
     __hash__ = object.__hash__
 
     # Methods --------------------------------------------------------------------------------------
 
-    def exp(self) -> Tensor:
-        """Element by element e to the power of the values."""
-        return operated(p.exp, self)
+    exp = unary(p.exp)
+    """Element by element e to the power of the values."""
+    log = unary(p.log)
+    """Element by element natural logarithm."""
+    log1p = unary(p.log1p)
+    """Element by element log(1 + x), accurate near 0."""
+    sqrt = unary(p.sqrt)
+    """Element by element square root."""
+    tanh = unary(p.tanh)
+    """Element by element hyperbolic tangent."""
+    sigmoid = unary(p.sigmoid)
+    """Element by element logistic function."""
+    relu = unary(p.relu)
+    """Element by element positive part."""
+    abs = unary(p.abs)
+    """Element by element absolute value."""
 
-    def log(self) -> Tensor:
-        """Element by element natural logarithm."""
-        return operated(p.log, self)
+    sum = reduction(p.sum)
+    """Sum along `axis` (an int, a tuple, or None for all)."""
+    mean = reduction(p.mean)
+    """Mean along `axis` (an int, a tuple, or None for all)."""
+    max = reduction(p.max)
+    """Largest element along `axis`; ties share the gradient evenly."""
+    min = reduction(more.min)
+    """Smallest element along `axis`; ties share the gradient evenly."""
+    prod = reduction(more.prod)
+    """Product along `axis` (an int, a tuple, or None for all)."""
 
-    def log1p(self) -> Tensor:
-        """Element by element log(1 + x), accurate near 0."""
-        return operated(p.log1p, self)
-
-    def sqrt(self) -> Tensor:
-        """Element by element square root."""
-        return operated(p.sqrt, self)
-
-    def tanh(self) -> Tensor:
-        """Element by element hyperbolic tangent."""
-        return operated(p.tanh, self)
-
-    def sigmoid(self) -> Tensor:
-        """Element by element logistic function."""
-        return operated(p.sigmoid, self)
-
-    def relu(self) -> Tensor:
-        """Element by element positive part."""
-        return operated(p.relu, self)
-
-    def abs(self) -> Tensor:
-        """Element by element absolute value."""
-        return operated(p.abs, self)
-
-    # `usual`: other parameters of ndarray's methods, which may only be given their usual values
-
-    def sum(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
-        """Sum along `axis` (an int, a tuple, or None for all)."""
-        return _reduced(p.sum, self, axis, keepdims, usual)
-
-    def mean(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
-        """Mean along `axis` (an int, a tuple, or None for all)."""
-        return _reduced(p.mean, self, axis, keepdims, usual)
-
-    def max(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
-        """Largest element along `axis`; ties share the gradient evenly."""
-        return _reduced(p.max, self, axis, keepdims, usual)
-
-    def min(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
-        """Smallest element along `axis`; ties share the gradient evenly."""
-        return _reduced(more.min, self, axis, keepdims, usual)
-
-    def prod(self, axis: p.Axis = None, keepdims: bool = False, **usual: Any) -> Tensor:
-        """Product along `axis` (an int, a tuple, or None for all)."""
-        return _reduced(more.prod, self, axis, keepdims, usual)
-
-    def cumsum(self, axis: int | None = None, **usual: Any) -> Tensor:
-        """Running sum along `axis`; of all elements in a row if it is None."""
-        return more.cumsum(self, axis, **unusual(usual))
-
-    def var(
-        self, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False, **usual: Any
-    ) -> Tensor:
-        """Variance along `axis`, with the divisor n - `ddof`."""
-        return more.var(self, axis, ddof, keepdims, **usual)
-
-    def std(
-        self, axis: p.Axis = None, ddof: float = 0, keepdims: bool = False, **usual: Any
-    ) -> Tensor:
-        """Standard deviation along `axis`; its slope is 0 where all elements are equal."""
-        return more.std(self, axis, ddof, keepdims, **usual)
-
-    def clip(self, min: Any = None, max: Any = None, **usual: Any) -> Tensor:
-        """Elements kept between `min` and `max`; None is no bound."""
-        return more.clip(self, min, max, **usual)
+    cumsum = method(more.cumsum)
+    """Running sum along `axis`; of all elements in a row if it is None."""
+    var = method(more.var)
+    """Variance along `axis`, with the divisor n - `ddof`."""
+    std = method(more.std)
+    """Standard deviation along `axis`; its slope is 0 where all elements are equal."""
+    clip = method(more.clip)
+    """Elements kept between `min` and `max`; None is no bound."""
+    flatten = ravel = method(more.ravel)
+    """All elements in a row."""
+    squeeze = method(more.squeeze)
+    """Without the axes of length 1, or without those of them that `axis` names."""
+    swapaxes = method(more.swapaxes)
+    """Two axes exchanged."""
+    repeat = method(more.repeat)
+    """Each element several times in succession along `axis`."""
+    take = method(more.take)
+    """The elements at integer positions along `axis`."""
+    trace = method(more.trace)
+    """Sum of the elements (i, i + `offset`) of two axes."""
+    diagonal = method(more.diagonal)
+    """The elements (i, i + `offset`) of two axes, as the last axis."""
+    copy = method(more.copy)
+    """The same values again; the gradient flows through. `detach` makes a constant."""
 
     def dot(self, other: Any, **usual: Any) -> Tensor:
         """Matrix product, as `np.dot` has it."""
         return cast(Tensor, more.dot(self, other, **usual))
-
-    def ravel(self, **usual: Any) -> Tensor:
-        """All elements in a row."""
-        return more.ravel(self, **usual)
-
-    flatten = ravel
-
-    def squeeze(self, axis: p.Axis = None) -> Tensor:
-        """Without the axes of length 1, or without those of them that `axis` names."""
-        return more.squeeze(self, axis)
-
-    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
-        """Two axes exchanged."""
-        return more.swapaxes(self, axis1, axis2)
-
-    def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
-        """Each element several times in succession along `axis`."""
-        return more.repeat(self, repeats, axis)
-
-    def take(self, indices: Any, axis: int | None = None) -> Tensor:
-        """The elements at integer positions along `axis`."""
-        return more.take(self, indices, axis)
-
-    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-        """Sum of the elements (i, i + `offset`) of two axes."""
-        return more.trace(self, offset, axis1, axis2)
-
-    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-        """The elements (i, i + `offset`) of two axes, as the last axis."""
-        return more.diagonal(self, offset, axis1, axis2)
-
-    def copy(self) -> Tensor:
-        """The same values again; the gradient flows through. `detach` makes a constant."""
-        return operated(shapes.astype, self, params={"dtype": self.dtype})
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in another shape, given as numbers or as one tuple."""
@@ -515,11 +371,9 @@ class Tensor(Node):
             name: own_index(value) if name == "index" else owned(value)
             for name, value in params.items()
         }
-        return (
-            operated(primitive, self, params=kept)
-            if len(args) == 1
-            else call(primitive, args, kept)
-        )
+        if len(args) == 1:
+            return operated(primitive, self, params=kept)
+        return call(primitive, args, kept)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
@@ -527,8 +381,6 @@ class Tensor(Node):
                 f"np.{ufunc.__name__}.{method} does not differentiate a Tensor; "
                 "use an operation of tinygrad_sm"
             )
-        if ufunc in _CONSTANT and not kwargs:
-            return ufunc(*(_plain(x) for x in inputs))
         return answer_for_numpy(ufunc, inputs, kwargs)
 
     def __array_function__(
@@ -538,13 +390,6 @@ class Tensor(Node):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if function in _CONSTANT and "out" not in kwargs:
-            return function(*(_plain(x) for x in args), **{k: _plain(v) for k, v in kwargs.items()})
-        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        wanted = is_recording() and any(x.requires_grad for x in given)
-        if given and not wanted and function not in NUMPY:  # e.g. np.savez; nothing can be lost
-            plain = {k: _plain(v) for k, v in kwargs.items()}
-            return self._now.__array_function__(function, (), tuple(map(_plain, args)), plain)
         return answer_for_numpy(function, args, kwargs)
 
     if not TYPE_CHECKING:  # else `array @ tensor` seems to be an array to them
@@ -557,30 +402,6 @@ class Tensor(Node):
                     "(inside tg.no_grad() it does)"
                 )
             return np.array(self._now, dtype=dtype)
-
-
-# NumPy functions whose results are booleans, integers or shapes, or constant but for jumps: there
-# is nothing to differentiate.
-_CONSTANT: frozenset[Callable[..., Any]] = frozenset(
-    {
-        np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal,
-        np.isfinite, np.isinf, np.isnan, np.signbit, np.logical_and, np.logical_or, np.logical_not,
-        np.argmax, np.argmin, np.argsort, np.shape, np.ndim, np.size, np.all, np.any,
-        np.array_equal, np.allclose, np.isclose, np.count_nonzero, np.nonzero, np.result_type,
-        np.zeros_like, np.ones_like, np.empty_like, np.array_repr, np.array_str,
-        np.array2string, np.sign, np.floor, np.ceil, np.rint, np.trunc, np.round, np.argpartition,
-        np.searchsorted, np.isreal, np.iscomplex, np.isrealobj, np.iscomplexobj,
-    }
-)  # fmt: skip
-
-
-def _reduced(
-    row: Primitive, x: Tensor, axis: p.Axis, keepdims: bool, usual: dict[str, Any]
-) -> Tensor:
-    """A method that reduces, with what else was said; the call refuses what is not usual."""
-    if usual:
-        return cast(Tensor, row(x, axis=axis, keepdims=keepdims, **unusual(usual)))
-    return operated(row, x, params={"axis": axis, "keepdims": keepdims})
 
 
 def _warn_of_loss(x: Tensor) -> None:
@@ -606,7 +427,3 @@ def _leaf(
 def constant(array: np.ndarray) -> Tensor:
     """Return a constant Tensor around an array that nobody else can change."""
     return cast(Tensor, leaf(Tensor, array))
-
-
-def _plain(x: Any) -> Any:
-    return x._now if isinstance(x, Tensor) else x

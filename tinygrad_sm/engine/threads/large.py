@@ -73,6 +73,8 @@ def add_in_place(total: np.ndarray, x: np.ndarray) -> None:
 
 def copied(x: np.ndarray) -> np.ndarray:
     """Return a copy of an array."""
+    if x.size < LARGE:
+        return x.copy()
     found: np.ndarray = in_pieces(lambda piece: piece, [x], out=np.empty(x.shape, x.dtype))
     return found
 
