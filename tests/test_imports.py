@@ -120,8 +120,9 @@ def test_a_patch_would_be_seen():
 
 
 PICTURES = [
-    "scene", "style", "values", "formula", "files", "picture", "mermaid", "dot", "rendering",
-    "drawing", "lab", "sketch", "graphs", "comparisons", "levels", "fusion", "__init__",
+    "notation", "scene", "style", "values", "formula", "files", "picture", "mermaid", "dot",
+    "rendering", "drawing", "lab", "sketch", "graphs", "comparisons", "levels", "fusion",
+    "__init__",
 ]  # fmt: skip
 
 
