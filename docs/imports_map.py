@@ -13,8 +13,8 @@ from viz.style import BOXES, FAINT, FONT, SIZE
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("tinygrad_sm", "viz")
-OPENED = "tinygrad_sm.engine"
-"""The room whose files are shown one by one; of the others, the folder."""
+OPENED = ("tinygrad_sm.engine", "tinygrad_sm.arrays")
+"""The rooms whose files are shown one by one; of the others, the folder."""
 CORE = ("primitive", "rules", "node", "sweep")
 """The files of the engine to read first."""
 
@@ -92,15 +92,19 @@ def imports_map(format: str = "svg") -> bytes:
         edge_attr={"color": FAINT, "arrowsize": "0.7"},
     )
     pairs = sorted(arrows())
-    inside = graphviz.Digraph(
-        "cluster_engine", graph_attr={"label": "engine", "color": FAINT, "style": "rounded"} | style
-    )
+    framed = {"color": FAINT, "style": "rounded"} | style
+    inside = {
+        opened: graphviz.Digraph(f"cluster_{name}", graph_attr=framed | {"label": name})
+        for opened in OPENED
+        for name in [opened.rpartition(".")[2]]
+    }
     for room in sorted({room for pair in pairs for room in pair}):
-        home = inside if room.startswith(f"{OPENED}.") else drawing
-        file = room.rpartition(".")[2]
-        core = home is inside and file in CORE
-        home.node(room, label=file, **(BOXES["fused"] | {"shape": "box"} if core else {}))
-    drawing.subgraph(inside)
+        folder, _, file = room.rpartition(".")
+        core = folder == OPENED[0] and file in CORE
+        look = BOXES["fused"] | {"shape": "box"} if core else {}
+        inside.get(folder, drawing).node(room, label=file, **look)
+    for cluster in inside.values():
+        drawing.subgraph(cluster)
     drawing.edges(pairs)
     return render(drawing.source, format)
 

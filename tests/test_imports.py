@@ -10,9 +10,10 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 
 # From the ground up: a module imports from the layers below its own, or from its own. A room is a
-# folder; of the engine, each file.
+# folder; of the engine and of the arrays, each file.
 LAYERS = [
-    {"errors"}, {"texts"}, {"engine.threads"}, {"engine.intake"}, {"engine.primitive"},
+    {"errors"}, {"texts"}, {"arrays.kinds"}, {"arrays.elements", "arrays.refused"},
+    {"engine.threads"}, {"engine.intake"}, {"engine.primitive"},
     {"engine.shapes"}, {"engine.rules"}, {"engine.more"}, {"engine.node"}, {"engine.scopes"},
     {"engine.memory"}, {"engine.numpy_protocol"}, {"engine.sweep"}, {"engine.view"},
     {"engine.trace"}, {"engine.calling"},
@@ -51,7 +52,7 @@ def room_of(module):
     parts = module.removesuffix(".__init__").split(".")
     if parts[0] == "viz":
         return "viz"
-    if parts[1:2] == ["engine"]:
+    if parts[1:2] in (["engine"], ["arrays"]):
         return ".".join(parts[1:3]) if len(parts) > 2 else ""
     return parts[1] if len(parts) > 1 else "__init__"
 

@@ -3,6 +3,8 @@
 import builtins
 from typing import TYPE_CHECKING
 
+from tinygrad_sm.arrays.elements import precise, symbols
+from tinygrad_sm.arrays.kinds import Kind, def_kind
 from tinygrad_sm.engine.derivatives import hessian, jacobian
 from tinygrad_sm.engine.gradients import grad
 from tinygrad_sm.engine.more import *
@@ -34,6 +36,7 @@ __all__ = [
     "GradcheckReport",
     "GradientWarning",
     "Graph",
+    "Kind",
     "LossWarning",
     "SoftmaxWithLoss",
     "Tensor",
@@ -42,6 +45,7 @@ __all__ = [
     "composite_cross_entropy",
     "cross_entropy",
     "cross_entropy_with_gradient",
+    "def_kind",
     "def_primitive",
     "first_breakdown",
     "fuse",
@@ -56,8 +60,10 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "no_grad",
+    "precise",
     "set_threads",
     "softmax",
+    "symbols",
 ]
 __all__ += [  # the table
     "abs", "add", "astype", "broadcast_to", "concatenate", "div", "exp", "expand_dims",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_of as is_of_a_kind
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import CONSTANT, LEAF, Edge, Graph, Node
@@ -171,6 +172,8 @@ def _identity(node: Node) -> Hashable:
     """What is the same for the same leaf, and for constants with equal elements."""
     if node.op == LEAF:
         return id(node.tensor)
+    if is_of_a_kind(node.value) is not None:
+        return node.op, id(node.value)
     return node.op, node.value.size, (node.value.astype(np.float64) + 0.0).tobytes()
 
 

@@ -1,4 +1,4 @@
-"""Arrays as text: small ones in full, large ones as min, mean and max."""
+"""Arrays as text: small ones in full, large ones as min, mean and max; formulas as they are."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_of
 from viz.scene import Grid, Row, Tone
 
 _MOST_ELEMENTS = 12
 _MOST_COLUMNS = 6
 _MOST_LINES = 2  # beside an arrow
 _DIGITS = 3  # of a summary
+_BROAD = 14  # letters, from which on each element has a line of its own
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def number(x: Any, digits: int = 4) -> str:
     """A few significant digits, with a true minus sign; −0 is shown as 0."""
+    if isinstance(x, str) or kind_of(x) is not None:
+        return x if isinstance(x, str) else str(_pictured(x))
     x = float(x)
     if math.isnan(x):
         return "NaN"
@@ -30,6 +34,9 @@ def row(
     label: str, x: np.ndarray, tone: Tone = "plain", port: str | None = None, *, full: bool = True
 ) -> Row:
     """A labelled array: its elements if there are few (and `full` allows it), else a summary."""
+    x = _pictured(x)
+    if isinstance(x, str):
+        return Row(label, ((x,),), tone, port)
     if x.size == 0 or (full and in_full(x)):
         return Row(label, _elements(x), tone, port)
     found = _summary(x)
@@ -38,7 +45,10 @@ def row(
 
 def brief(x: np.ndarray) -> Grid:
     """What an arrow has room for: the elements if there are few, else two lines."""
-    lines = x.size // max(x.shape[-1], 1) if x.ndim else 1
+    x = _pictured(x)
+    if isinstance(x, str):
+        return ((x,),)
+    lines = x.size // max(x.shape[-1], 1) if x.ndim and not _is_text(x) else 1
     if x.size == 0 or (in_full(x) and lines <= _MOST_LINES):
         return _elements(x)
     found = _summary(x)
@@ -56,11 +66,28 @@ def _elements(x: np.ndarray) -> Grid:
     if x.size == 0:
         return (("no elements",),)
     rows = x.reshape(1, -1) if x.ndim < 2 else x.reshape(-1, x.shape[-1])
+    if _is_text(x) and max(map(len, x.flat)) > _BROAD:
+        rows = x.reshape(-1, 1)
     return tuple(tuple(number(v) for v in row) for row in rows)
+
+
+def _pictured(x: Any) -> Any:
+    """An array of numbers or texts, or one text for all of an array that has neither."""
+    kind = kind_of(x)
+    return x if kind is None else kind.pictured(x)
+
+
+def _is_text(x: np.ndarray) -> bool:
+    return x.dtype.kind == "O"
 
 
 def _summary(x: np.ndarray) -> dict[str, str]:
     """Min, mean and max of the finite elements by name; or one sentence, which has none."""
+    if _is_text(x):
+        first = x.flat[0]
+        return {
+            "": f"{first if len(first) <= _BROAD else first[:_BROAD] + '…'}, and {x.size - 1} more"
+        }
     finite = x[np.isfinite(x)].astype(np.float64)
     if finite.size == 0:
         return {"": "no finite element"}
@@ -77,7 +104,10 @@ def _summary(x: np.ndarray) -> dict[str, str]:
 
 
 def alarm(x: np.ndarray) -> str:
-    """How many elements are NaN or infinite, or nothing if none is."""
+    """How many elements are NaN or infinite, or nothing if none is, or nobody can tell."""
+    x = _pictured(x)
+    if isinstance(x, str) or _is_text(x):
+        return ""
     counts = {
         "NaN": np.count_nonzero(np.isnan(x)),
         "∞": np.count_nonzero(np.isposinf(x)),

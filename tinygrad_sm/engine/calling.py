@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_among, kind_of
 from tinygrad_sm.engine.intake import misfit, real_numbers
 from tinygrad_sm.engine.memory import unexposed
 from tinygrad_sm.engine.node import NO_PARAMS, Node, now, record
@@ -39,20 +40,27 @@ def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = N
         put_off: Tensor | None = here.defer(primitive, args, params, here.groups)
         if put_off is not None:
             return put_off
-    wanted = lent = unsettled = large = False
+    wanted = lent = unsettled = large = foreign = False
     kind: type[Any] = Node
     for x in args:
         if isinstance(x, Node):
             kind = x._kind
             wanted = wanted or x.requires_grad
-            large = large or x._array.size >= LARGE
+            array = x._array
+            large = large or array.size >= LARGE
+            foreign = foreign or type(array) is not _ndarray
             lent = lent or (x._notes is not None and x._notes.lent is not None)
         elif type(x) is not float and type(x) is not int and not _is_settled(primitive, x):
             unsettled = True
     if unsettled:
         args = settled(primitive, args, wanted and here.on)
+    if foreign or unsettled:
+        of = kind_among([x._array if isinstance(x, Node) else x for x in args])
+        foreign = of is not None
+        if of is not None:
+            primitive = of.row(primitive)
     values = tuple([unexposed(x) if isinstance(x, Node) else x for x in args]) if lent else None
-    if large and primitive.kind in _DEALT:
+    if large and not foreign and primitive.kind in _DEALT:
         primitive = dealt_out(primitive)
     try:
         made: Tensor = record(kind, primitive, args, params, values)
@@ -82,6 +90,9 @@ def settled(primitive: Primitive, args: tuple[Any, ...], wanted: bool) -> tuple[
         if isinstance(x, Node) or type(x) in (bool, int, float):
             continue
         array = real_numbers(x, f"{primitive.name}: argument {i + 1}")
+        if kind_of(array) is not None:
+            found[i] = array
+            continue
         kind = array.dtype.kind
         if kind != "f" and not primitive.integers and primitive.vjps(len(args))[i] is not None:
             # integers have no precision of their own to impose

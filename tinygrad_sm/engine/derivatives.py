@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_of
+from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.gradients import grad
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError
 
 
-def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
+def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Any:
     """Return the Jacobian of `f` at `x`: entry [i…, j…] is ∂f(x)[i…] / ∂x[j…].
 
     One reverse sweep per element of the output.
@@ -30,10 +32,10 @@ def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
     """
     at, y = _evaluated("jacobian", f, x)
     rows = [grad(y, at, unit, allow_unused=True) for unit in _units(y)]
-    return np.array(rows, dtype=at.dtype).reshape(y.shape + at.shape)
+    return _stacked(rows, y.shape + at.shape, at)
 
 
-def hessian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
+def hessian(f: Callable[[Tensor], Tensor], x: Any) -> Any:
     """Return the second derivatives of a scalar `f` at `x`: entry [i…, j…] is ∂²f/∂x[i…]∂x[j…].
 
     The gradient is recorded (``create_graph``) and differentiated again, once per element.
@@ -51,7 +53,7 @@ def hessian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
     if not g.requires_grad:  # f is linear in x
         return np.zeros(at.shape + at.shape, at.dtype)
     rows = [grad(g, at, unit, allow_unused=True) for unit in _units(g)]
-    return np.array(rows, dtype=at.dtype).reshape(at.shape + at.shape)
+    return _stacked(rows, at.shape + at.shape, at)
 
 
 def _evaluated(caller: str, f: Callable[[Tensor], Tensor], x: Any) -> tuple[Tensor, Tensor]:
@@ -65,6 +67,12 @@ def _evaluated(caller: str, f: Callable[[Tensor], Tensor], x: Any) -> tuple[Tens
             f"{caller}: f must return a Tensor that depends on its argument; got {type(y).__name__}"
         )
     return at, y
+
+
+def _stacked(rows: list[Any], shape: tuple[int, ...], at: Tensor) -> Any:
+    if kind_of(at._array) is None:
+        return np.array(rows, dtype=at.dtype).reshape(shape)
+    return shapes.reshape(shapes.stack(rows), shape)
 
 
 def _units(y: Tensor) -> list[np.ndarray]:

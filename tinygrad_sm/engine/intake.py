@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_among, kind_of, of_a_kind
+from tinygrad_sm.arrays.refused import why_refused
 from tinygrad_sm.errors import (
     InvalidIndexError,
     InvalidTypeError,
@@ -26,14 +28,21 @@ _POINTS = (int, np.integer, np.bool_, NoneType, EllipsisType)  # parts of an ind
 
 
 def rectangular(data: Any, what: str) -> np.ndarray:
-    """Return data as an array, of whatever dtype it has.
+    """Return data as an array, of whatever dtype it has; an array of a known kind as it is.
 
     Raises:
+        InvalidTypeError: data are sparse, or of a library's own that NumPy cannot read.
         InvalidValueError: nested lists have unequal lengths, or elements are masked: nothing here
             would honour a mask.
     """
     if type(data) is np.ndarray:
         return data
+    if kind_of(data) is not None:
+        found: np.ndarray = of_a_kind(data)
+        return found
+    reason = why_refused(data)
+    if reason is not None:
+        raise InvalidTypeError(f"{what} {reason}")
     for part in data if isinstance(data, (list, tuple)) else (data,):
         if isinstance(part, np.ndarray) and np.any(getattr(part, "mask", False)):
             raise InvalidValueError(
@@ -59,6 +68,9 @@ def real_numbers(x: Any, what: str) -> np.ndarray:
     """
     array = rectangular(x, what)
     if array.dtype.kind not in "biuf":
+        foreign: np.ndarray | None = of_a_kind(array)
+        if foreign is not None:
+            return foreign
         raise InvalidTypeError(
             f"{what} must be a number, an array of real numbers or a Tensor; got {described(x)}"
         )
@@ -84,6 +96,11 @@ def float_array(data: Any, dtype: Any, copy: bool = True, what: str = "data") ->
     """Return an array of real floating-point numbers, made of whatever the user gave."""
     wanted = None if dtype is None else float_dtype(dtype)
     array = rectangular(data, what)
+    foreign = of_a_kind(array)
+    kind = kind_of(foreign)
+    if kind is not None:
+        leaf: np.ndarray = kind.leaf(foreign, wanted)
+        return leaf
     if array.dtype.kind not in "biuf":
         raise InvalidTypeError(
             f"{what} must be real numbers; got {described(data)}"
@@ -108,6 +125,8 @@ def text(name: Any) -> str:
 def owned(parameter: Any) -> Any:
     """Return a parameter that its giver cannot change before backward reads it again."""
     if not hasattr(type(parameter), "__primitive__") and hasattr(type(parameter), "__array__"):
+        if kind_of(parameter) is not None:
+            return parameter
         return parameter if isinstance(parameter, np.generic) else np.array(parameter)
     if type(parameter) in (list, tuple):
         return type(parameter)(owned(part) for part in parameter)
@@ -154,6 +173,8 @@ def may_repeat(index: Any) -> bool:
 
 def read_only(array: np.ndarray, locked: bool = True) -> np.ndarray:
     """Return a read-only view; `locked` makes what is behind it read-only too, its `base`."""
+    if kind_of(array) is not None:
+        return array
     view = array.view()
     view.setflags(write=False)
     owner = view.base
@@ -216,12 +237,19 @@ def computed(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
             break
     try:
         if not ready:
+            kind = kind_among(args)
+            if kind is not None:
+                return kind.run(primitive, [_of_its_kind(x) for x in args], params)
             args = _settled(primitive, args)
         return primitive.forward(*args, **params)
     except TinygradError:  # already says what is wrong
         raise
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise misfit(primitive.name, args, error) from error
+
+
+def _of_its_kind(x: Any) -> Any:
+    return x if kind_of(x) is None else of_a_kind(x)
 
 
 def _settled(primitive: Primitive, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from tinygrad_sm.arrays.kinds import kind_among
 from tinygrad_sm.engine.calling import settled
 from tinygrad_sm.engine.memory import is_lent
 from tinygrad_sm.engine.node import Operation, made
@@ -83,6 +84,8 @@ def put_off(
         if x.waits if isinstance(x, Deferred) else x._array.size >= WORTH_WAITING:
             break
     else:
+        return None
+    if kind_among(x._array for x in tensors if not isinstance(x, Deferred)) is not None:
         return None
     if any(map(is_lent, tensors)) or not any(x.requires_grad for x in tensors):
         return None

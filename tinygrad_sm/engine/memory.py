@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from tinygrad_sm.engine.intake import float_array
+from tinygrad_sm.arrays.kinds import kind_of
+from tinygrad_sm.engine.intake import float_array, rectangular
 from tinygrad_sm.engine.node import Node
 from tinygrad_sm.engine.threads.large import LARGE, add_in_place, in_pieces
 from tinygrad_sm.errors import ChangedDataError
@@ -68,10 +69,18 @@ def unexposed(node: Node) -> np.ndarray:
     return current(node).copy() if is_lent(node) else node._array
 
 
-def floats(data: Any, dtype: Any, copy: bool = True, what: str = "data") -> np.ndarray:
-    """Do what `float_array` does, for Tensors too: a copy, since a Tensor's array is its own."""
+def floats(
+    data: Any, dtype: Any, copy: bool = True, what: str = "data", like: Any = None
+) -> np.ndarray:
+    """Do what `float_array` does, for Tensors too: a copy, since a Tensor's array is its own.
+
+    If `like` is an array of another kind than NumPy's, so is the result.
+    """
     if isinstance(data, Node):
-        return float_array(current(data), dtype, True, what)
+        data, copy = current(data), True
+    kind = kind_of(like)
+    if kind is not None:
+        return cast(np.ndarray, kind.beside(rectangular(data, what), like))
     return float_array(data, dtype, copy, what)
 
 

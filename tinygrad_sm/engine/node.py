@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import as_array
 from tinygrad_sm.engine.primitive import Primitive
 
 NO_PARAMS: dict[str, Any] = {}
@@ -149,7 +150,7 @@ def record(
         is_node = isinstance(x, Node)
         arrays.append(x._array if is_node else x)
         wanted = wanted or (is_node and x.requires_grad)
-    out = np.asarray(primitive.forward(*(values or arrays), **params))
+    out = as_array(primitive.forward(*(values or arrays), **params))
     if not (wanted and on):
         return leaf(kind, out)
     plain = not params and values is None and len(operands) <= 2

@@ -37,11 +37,11 @@ def operated(
         return call(primitive, (x,) if y is None else (x, y), params)
     a, b = x._array, y
     wanted, kind = x.requires_grad, type(y)
-    usual = a.size < LARGE and (x._notes is None or x._notes.lent is None)
+    usual = type(a) is _ndarray and a.size < LARGE and (x._notes is None or x._notes.lent is None)
     if kind is type(x):
         b = y._array
         wanted = wanted or y.requires_grad
-        usual = usual and (y._notes is None or y._notes.lent is None)
+        usual = usual and type(b) is _ndarray and (y._notes is None or y._notes.lent is None)
     elif kind is _ndarray:
         usual = usual and y.dtype.kind == "f"
         if wanted and usual and (y.flags.writeable or y.base is not None):

@@ -65,7 +65,7 @@ tanh = def_primitive("tanh", np.tanh, lambda g, y, x: g * (1 - y * y), analytic=
 def _sigmoid(x: Any) -> Any:
     """The logistic function 1 / (1 + exp(-x)), from the side on which exp cannot overflow."""
     e = np.exp(-np.abs(x))
-    return np.where(np.asarray(x) >= 0, 1 / (1 + e), e / (1 + e))
+    return np.where(np.greater_equal(x, 0), 1 / (1 + e), e / (1 + e))
 
 
 sigmoid: Unary = def_primitive(  # 1 − y is σ(−x), which keeps its digits where y rounds to 1
@@ -151,7 +151,7 @@ sum = def_primitive(
 
 def sum_to(x: Any, like: Any) -> Any:
     """Undo broadcasting: sum x over the axes along which an array like `like` was repeated."""
-    shape = np.shape(like)
+    shape = like.shape if hasattr(like, "shape") else np.shape(like)
     if x.shape == shape:
         return x
     extra = x.ndim - len(shape)
@@ -188,8 +188,9 @@ def _max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 def _max_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     top = _kept(y, x, axis, keepdims)
     largest = x == top
-    ties = np.maximum(_add_up(largest, axis=axis, keepdims=True), 1)
-    others = np.where(top != top, np.nan, 0).astype(x.dtype)  # if the largest is a NaN, so are all
+    ties = sum(where(largest, 1.0, 0.0), axis=axis, keepdims=True)
+    ties = where(ties == 0, 1.0, ties)  # the largest is a NaN: then so are all
+    others = where(top != top, np.nan, 0.0)
     return where(largest, _divided(_kept(g, x, axis, keepdims), ties), others)
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
-
+from tinygrad_sm.arrays.kinds import as_array
 from tinygrad_sm.engine.node import Node, leaf
 from tinygrad_sm.engine.rules import sum_to
 from tinygrad_sm.engine.shapes import astype
@@ -83,7 +82,7 @@ def fitted(contribution: Any, node: Any, argument: int, operand: Any, like: Any)
     """
     c = contribution
     if not isinstance(c, Node):
-        c = np.asarray(c)
+        c = as_array(c)
         if isinstance(like, Node):  # the vjp did not use it, and gave a constant
             c = leaf(like._kind, c)
     shape = operand.shape
@@ -96,7 +95,7 @@ def fitted(contribution: Any, node: Any, argument: int, operand: Any, like: Any)
         c = sum_to(c, operand)
     if c.dtype != operand.dtype:
         c = astype(c, dtype=operand.dtype)
-    return c if isinstance(c, Node) else np.asarray(c)
+    return c if isinstance(c, Node) else as_array(c)
 
 
 def is_repeated(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_of
 from tinygrad_sm.engine import memory, more, shapes
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.calling import call
@@ -92,7 +93,9 @@ class Tensor(Node):
         A leaf's array may be changed in place; a backward through operations that had used the
         old values then raises ChangedDataError. A computed Tensor's array is read-only.
         """
-        return memory.lend(self) if self._operation is LEAF else self.numpy()
+        if self._operation is not LEAF or kind_of(self._array) is not None:
+            return read_only(self._now, not memory.is_lent(self))
+        return memory.lend(self)
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -100,6 +103,11 @@ class Tensor(Node):
             raise InvalidTypeError(
                 f"data of a Tensor computed by {self.op!r} cannot be set; "
                 "only a leaf's can: detach() makes one"
+            )
+        if kind_of(self._array) is not None:
+            raise InvalidTypeError(
+                f"data of a Tensor that holds {type(self._array).__name__} cannot be set; "
+                "make another Tensor of the new values"
             )
         if value is memory.current(self):  # `t.data -= step` changed it in place and hands it back
             return
@@ -128,7 +136,7 @@ class Tensor(Node):
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is not None and not isinstance(value, Tensor):
-            value = memory.floats(value, self.dtype, copy=False, what="grad")
+            value = memory.floats(value, self.dtype, copy=False, what="grad", like=self._array)
         if value is not None and value.shape != self._array.shape:
             raise InvalidValueError(
                 f"grad must have the data's shape {self._array.shape}; got {value.shape}"
@@ -155,6 +163,16 @@ class Tensor(Node):
         """The Tensor with its axes reversed."""
         return self.transpose()
 
+    @property
+    def real(self) -> Tensor:
+        """The Tensor itself, for who asks arrays of any kind, as xarray does."""
+        return self
+
+    @property
+    def imag(self) -> np.ndarray:
+        """Zeros."""
+        return np.zeros(self.shape, self.dtype)
+
     def tolist(self) -> Any:
         """The values as Python numbers in nested lists, without a gradient."""
         return self._now.tolist()
@@ -179,11 +197,14 @@ class Tensor(Node):
         """
         if self._array.size != 1:
             raise InvalidValueError(f"item needs exactly one element; the shape is {self.shape}")
-        return float(self._now.item())
+        kind = kind_of(self._array)
+        return float(self._now.item()) if kind is None else kind.plain(self._array).item()
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only array, without a copy and without a gradient."""
-        return read_only(self._now, not memory.is_lent(self))
+        kind = kind_of(self._array)
+        values = self._now if kind is None else kind.plain(self._array)
+        return read_only(values, not memory.is_lent(self))
 
     def detach(self) -> Tensor:
         """A constant with these values: no gradient flows through it."""
@@ -204,7 +225,12 @@ class Tensor(Node):
         return self
 
     def __repr__(self) -> str:
-        values = np.array2string(self._now, separator=", ", threshold=20, prefix="Tensor(")
+        kind = kind_of(self._array)
+        values = (
+            np.array2string(self._now, separator=", ", threshold=20, prefix="Tensor(")
+            if kind is None
+            else kind.show(self._array)
+        )
         facts = [f"shape={self.shape}", f"dtype={self.dtype}"]
         if self.name is not None:
             facts.append(f"name={self.name!r}")
@@ -224,7 +250,7 @@ class Tensor(Node):
         return bool(self._now)
 
     def __float__(self) -> float:
-        value = self.item()
+        value = float(self.item())
         _warn_of_loss(self)
         return value
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_of
+from tinygrad_sm.engine.intake import read_only
 from tinygrad_sm.engine.memory import current
 from tinygrad_sm.engine.node import Node as Recorded
 from tinygrad_sm.engine.sweep import Edge
@@ -80,6 +82,9 @@ class BackwardTrace:
 
 def _kept(value: Any) -> np.ndarray:
     """A read-only copy: others may hold, change or add to the array itself."""
-    kept: np.ndarray = np.array(current(value) if isinstance(value, Recorded) else value)
+    value = current(value) if isinstance(value, Recorded) else value
+    if kind_of(value) is not None:
+        return read_only(value)
+    kept: np.ndarray = np.array(value)
     kept.setflags(write=False)
     return kept

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import as_array
 from tinygrad_sm.engine.intake import read_only
 from tinygrad_sm.engine.memory import current, is_lent
 from tinygrad_sm.engine.node import Node as Recorded
@@ -258,9 +259,9 @@ def kept_for_backward(view: Graph) -> tuple[tuple[Kept, ...], ...]:
     return tuple(found)
 
 
-def _owner(array: np.ndarray) -> np.ndarray:
+def _owner(array: Any) -> Any:
     """The array whose memory this one looks at; itself, if it has its own."""
-    while isinstance(array.base, np.ndarray):
+    while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return array
 
@@ -303,7 +304,7 @@ def _copied(facts: dict[str, Any]) -> Node:
 
 
 def _constant(id: int, value: Any, groups: tuple[str, ...]) -> Node:
-    array = read_only(np.asarray(value))
+    array = read_only(as_array(value))
     params: Mapping[str, Any] = MappingProxyType({})
     weak = isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
     return Node(

@@ -16,8 +16,10 @@ from typing import Any, Unpack, overload
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import may_hold
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine import shapes
+from tinygrad_sm.engine.memory import current, floats
 from tinygrad_sm.engine.scopes import group
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidValueError, shown
@@ -26,7 +28,7 @@ from tinygrad_sm.loss.options import (
     Task,
     as_given,
     as_tensor,
-    refuse_non_finite,
+    mask_of,
     takes,
     task_of,
 )
@@ -67,7 +69,7 @@ def composite_cross_entropy(
         )
     a = as_tensor(logits)
     task = task_of(composite_cross_entropy, a.shape, a.dtype, target, **options)
-    mask = None if refuse_non_finite(a.numpy(), task.axis) else np.isneginf(a.numpy())
+    mask = mask_of(current(a), task.axis)
     z = a.astype(np.float32) if a.dtype == np.float16 else a
     if task.temperature != 1:
         z = (z / task.temperature).named("z")
@@ -85,7 +87,7 @@ def composite_cross_entropy(
 
 def _shifted(z: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     """The maximum as a constant (the loss does not depend on the shift), and z minus it."""
-    m = Tensor(row_maximum(z.numpy(), task.axis), name="m", requires_grad=False)
+    m = Tensor(row_maximum(current(z), task.axis), name="m", requires_grad=False)
     return m, (z - m).named("d")
 
 
@@ -94,7 +96,7 @@ def _total(e: Tensor, task: Task, mask: np.ndarray | None) -> Tensor:
     s = e.sum(axis=task.axis, keepdims=True)
     if mask is not None:
         empty = mask.all(axis=task.axis, keepdims=True)
-        s = p.where(empty, 1.0, s) if empty.any() else s
+        s = p.where(empty, 1.0, s) if may_hold(empty) else s
     return s.named("s")
 
 
@@ -107,7 +109,8 @@ def _from_softmax(z: Tensor, task: Task, mask: np.ndarray | None, shift: bool) -
         probabilities = (e / _total(e, task, mask)).named("p")
     with group("cross-entropy"):
         if mask is not None:
-            probabilities = unless_masked(probabilities, 1.0, mask, task.dense(np.float64))
+            q = task.dense(np.float64, like=current(z))
+            probabilities = unless_masked(probabilities, 1.0, mask, q)
         return -_weighed(probabilities.log(), task)
 
 
@@ -120,7 +123,7 @@ def _from_logsumexp(z: Tensor, task: Task, mask: np.ndarray | None) -> Tensor:
     with group("cross-entropy"):
         terms = lse - z
         if mask is not None:
-            terms = unless_masked(terms, 0.0, mask, task.dense(np.float64))
+            terms = unless_masked(terms, 0.0, mask, task.dense(np.float64, like=current(z)))
         return _weighed(terms, task)
 
 
@@ -131,8 +134,9 @@ def _weighed(terms: Tensor, task: Task) -> Tensor:
         losses = picked.reshape(task.index.shape)
         if task.coefficient is None:
             return losses
-        return Tensor(task.coefficient.astype(terms.dtype), name="w", requires_grad=False) * losses
-    q = task.dense(terms.dtype)
+        weights = floats(task.coefficient, terms.dtype, like=current(terms))
+        return Tensor(weights, name="w", requires_grad=False) * losses
+    q = task.dense(terms.dtype, like=current(terms))
     if not isinstance(q, Tensor):
         q = Tensor(q, name="y", requires_grad=False)
     total: Tensor = (q * terms).sum(axis=task.axis)
@@ -143,4 +147,5 @@ def _reduced(losses: Tensor, task: Task) -> Tensor:
     if task.reduction == "none":
         return losses
     total = losses.sum() if losses.ndim else losses
-    return total if task.divisor == 1 else total / task.divisor
+    one = isinstance(task.divisor, float) and task.divisor == 1.0
+    return total if one else total / task.divisor

@@ -26,9 +26,11 @@ from typing import Any, Unpack, overload
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_of
 from tinygrad_sm.engine import rules, shapes
 from tinygrad_sm.engine.calling import call
 from tinygrad_sm.engine.intake import float_array
+from tinygrad_sm.engine.memory import current
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.engine.tensor import Tensor
@@ -56,16 +58,28 @@ def closed_form(p: Any, y: Any, axis: int) -> Any:
 
 def logits_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
     """g·∂L/∂a = g·(Σq·p − q)/T, p = softmax(a/T), by differentiable operations."""
-    q = target if task.index is None else task.dense(logits.dtype)
+    q = target if task.index is None else task.dense(logits.dtype, like=values_of(logits))
     p = softmax(logits / task.temperature, axis=task.axis)
     return spread(g, task) * closed_form(p, q, task.axis) / task.temperature
 
 
 def target_cotangent(g: Any, logits: Any, target: Any, task: Task) -> Any:
     """g·∂L/∂q_j = −g·log p_j; 0 where the class is masked and q_j = 0."""
+    return spread(g, task) * _surprisals(logits, target, task)
+
+
+def _surprisals(logits: Any, q: Any, task: Task) -> Any:
+    """−log p_j; 0 where the class is masked and q_j = 0."""
+    values = values_of(logits)
+    kind = kind_of(values)
+    masked = np.isneginf(values) if kind is None else kind.masked(values)
     terms = -log_softmax(logits / task.temperature, axis=task.axis)
-    masked = np.isneginf(logits.numpy() if isinstance(logits, Tensor) else logits)
-    return spread(g, task) * unless_masked(terms, 0.0, masked, target)
+    return unless_masked(terms, 0.0, masked, q)
+
+
+def values_of(x: Any) -> Any:
+    """The array of a Tensor, or an array as it is."""
+    return current(x) if isinstance(x, Tensor) else x
 
 
 def spread(g: Any, task: Task) -> Any:
@@ -86,13 +100,22 @@ class _Saved:
 
 def _forward(logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
     """Softmax-cross-entropy of logits and target, as `cross_entropy` describes it."""
+    if kind_of(logits) is not None:
+        return _by_operations(logits, target, task)
     losses, saved.gradient = run_kernel(logits, target, task, 1.0 / task.divisor, saved.wanted)
     return reduced(losses, task, logits.dtype)
 
 
+def _by_operations(logits: Any, target: Any, task: Task) -> Any:
+    """Σq·(lse(a/T) − a/T), reduced, by operations: on arrays that the kernel does not know."""
+    q = target if task.index is None else task.dense(logits.dtype, like=logits)
+    losses = rules.sum(q * _surprisals(logits, q, task), axis=task.axis)
+    return losses if task.reduction == "none" else rules.sum(losses) / task.divisor
+
+
 def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
     """g·(Σq·p − q)/T: what the forward pass left, or the kernel once more."""
-    if isinstance(g, Tensor):
+    if isinstance(g, Tensor) or kind_of(logits) is not None:
         return logits_cotangent(g, logits, target, task)
     per_row = task.reduction == "none"
     one = np.count_nonzero(g == 1.0) == g.size if per_row else float(g) == 1.0

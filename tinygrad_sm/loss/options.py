@@ -22,7 +22,10 @@ from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
-from tinygrad_sm.engine.intake import rectangular
+from tinygrad_sm.arrays.kinds import as_array, kind_of, of_a_kind
+from tinygrad_sm.engine.intake import read_only, rectangular
+from tinygrad_sm.engine.memory import current
+from tinygrad_sm.engine.rules import sum, where
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, LossWarning, shown
 
@@ -133,10 +136,21 @@ class Task:
         """The operand that stands for the target: class indices, or the effective distribution."""
         return self.soft if self.index is None else self.index
 
-    def dense(self, dtype: Any) -> Any:
-        """Return the effective target q in the logits' shape, also where indices were given."""
+    def dense(self, dtype: Any, like: Any = None) -> Any:
+        """Return the effective target q in the logits' shape, also where indices were given.
+
+        If the logits `like` are of another kind than NumPy's, so is q.
+        """
         if self.index is None:
             return self.soft
+        kind = kind_of(like)
+        if kind is not None:
+            q = kind.one_hot(self.by_class(self.index), like, self.axis)
+            q = q if self.coefficient is None else q * self.by_class(self.coefficient)
+            if self.smooth is None:
+                return q
+            smooth = _along(self.smooth, self.axis, q.ndim)
+            return q + (smooth if self.active is None else smooth * self.by_class(self.active))
         q = np.zeros(self.shape, dtype)
         coefficient = 1.0 if self.coefficient is None else self.by_class(self.coefficient)
         np.put_along_axis(q, self.by_class(self.index), coefficient, self.axis)
@@ -147,7 +161,7 @@ class Task:
 
     def by_class(self, per_row: Any) -> Any:
         """Give an array of one number per row the class axis back, with length 1."""
-        return np.asarray(per_row)[(slice(None),) * self.axis + (None,)]
+        return as_array(per_row)[(slice(None),) * self.axis + (None,)]
 
 
 def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -195,9 +209,12 @@ def task_of(
     weight = _checked_weight(weight, classes)
     task = Task(shape, axis, reduction, float(temperature))
     if isinstance(target, Tensor):
-        given: Any = target if target.requires_grad else target.numpy()
+        plain = kind_of(target._array) is None
+        given: Any = target if target.requires_grad else target.numpy() if plain else target._array
     else:
         given = target if type(target) is np.ndarray else rectangular(target, "target")
+        if given.dtype.kind == "O" and of_a_kind(given) is not None:
+            given = of_a_kind(given)
     if given.shape == shape:
         if ignore_index != -100:
             raise InvalidValueError(
@@ -205,7 +222,7 @@ def task_of(
                 f"since it has the logits' shape {shape}"
             )
         task.soft = _checked_distribution(given, dtype, weight, label_smoothing, axis)
-        counted = float(math.prod(rows))
+        counted: Any = float(math.prod(rows))
     elif given.shape == rows:
         task.index, task.active = _checked_index(given, classes, ignore_index)
         counted = _aim_at_classes(task, task.index, weight, label_smoothing)
@@ -216,7 +233,9 @@ def task_of(
             f"{rows} (class indices); got {given.shape}"
             + ("; are logits and target swapped?" if swapped else "")
         )
-    if task.reduction == "mean" and counted:
+    if task.reduction == "mean" and kind_of(counted) is not None:  # as labels that are lazy
+        task.divisor = where(counted == 0, 1.0, counted)
+    elif task.reduction == "mean" and counted:
         task.divisor = counted
     elif task.reduction == "mean":
         warn(
@@ -236,9 +255,15 @@ DEFAULTS: dict[str, Any] = {
 
 def _aim_at_classes(
     task: Task, index: np.ndarray, weight: np.ndarray | None, smoothing: float
-) -> float:
+) -> Any:
     """Set `coefficient` and `smooth`; return how much the rows count towards a mean."""
-    if weight is None:
+    kind = kind_of(index)
+    counted: Any
+    if kind is not None:
+        one: Any = 1.0 if weight is None else kind.pick(weight, index)
+        task.coefficient = one * task.active
+        counted = sum(task.coefficient)
+    elif weight is None:
         task.coefficient = None if task.active is None else task.active.astype(np.float64)
         counted = float(index.size if task.active is None else np.count_nonzero(task.active))
     else:
@@ -259,7 +284,7 @@ def _aim_at_classes(
                 f"beside the weights of the target's classes, overflows; got up to {weight.max()}"
             )
         ones = np.ones(index.shape) if task.coefficient is None else task.coefficient
-        task.coefficient = ones * (1.0 - smoothing)
+        task.coefficient = ones * (1 - smoothing)
     return counted
 
 
@@ -334,7 +359,10 @@ def _checked_distribution(
     given: Any, dtype: Any, weight: np.ndarray | None, smoothing: float, axis: int
 ) -> Any:
     """The effective target of a distribution; all that is wrong with it is found by one look."""
-    values = given.numpy() if isinstance(given, Tensor) else given
+    values = current(given) if isinstance(given, Tensor) else given
+    if kind_of(values) is not None:  # whose values are formulas, or not computed yet
+        return _effective(given, weight, smoothing, axis)
+    dtype = np.dtype(np.float64) if dtype.kind == "O" else dtype
     if values.dtype.kind not in "biuf":
         raise InvalidTypeError(f"target must be real numbers; got dtype {values.dtype}")
     if values.dtype.kind != "f":
@@ -359,7 +387,7 @@ def _checked_distribution(
 def _effective(y: Any, weight: np.ndarray | None, smoothing: float, axis: int) -> Any:
     """The effective target of a distribution, by operators: y may be an array or a Tensor."""
     if smoothing:
-        y = y * (1.0 - smoothing) + smoothing / y.shape[axis]
+        y = y * (1 - smoothing) + smoothing / y.shape[axis]
     return y if weight is None else y * _along(weight, axis, y.ndim).astype(y.dtype)
 
 
@@ -369,7 +397,8 @@ def _checked_index(
     """Return valid class indices, and which rows count (None: all of them)."""
     if not is_integer(ignore_index):
         raise InvalidTypeError(f"ignore_index must be an integer; got {shown(ignore_index)}")
-    if given.size == 0:
+    kind = kind_of(given)
+    if given.size == 0 and kind is None:
         return np.zeros(given.shape, np.intp), None
     if given.dtype.kind not in "iu":
         raise InvalidTypeError(
@@ -377,6 +406,8 @@ def _checked_index(
             f"got dtype {given.dtype}"
             + (", which target.astype(int) makes of whole ones" if given.dtype.kind == "f" else "")
         )
+    if kind is not None:
+        return kind.labels(given, classes, ignore_index)
     index = np.array(given, np.intp)  # our own: the owner may change it before backward
     active = None
     if ignore_index >= 0 or not _all_below(classes, index):
@@ -397,6 +428,18 @@ def _all_below(classes: int, index: np.ndarray) -> bool:
     """Whether 0 <= t < classes for all: seen as unsigned numbers, negative ones are large."""
     unsigned = index.view(np.uintp)
     return bool(unsigned.item(unsigned.argmax()) < classes)
+
+
+def mask_of(logits: Any, axis: int) -> Any:
+    """Return which logits are −inf, which masks their classes; None if none is.
+
+    Raises InvalidValueError if one is NaN or +inf; other kinds of arrays than NumPy's say that
+    where they are computed.
+    """
+    kind = kind_of(logits)
+    if kind is not None:
+        return kind.masked(logits)
+    return None if refuse_non_finite(logits, axis) else np.isneginf(logits)
 
 
 def refuse_non_finite(logits: np.ndarray, axis: int) -> bool:
@@ -454,4 +497,4 @@ def as_given(loss: Tensor, *given: Any) -> Any:
     """The loss as a plain array, if nothing that was given is a Tensor."""
     if loss.requires_grad or any(isinstance(x, Tensor) for x in given):
         return loss
-    return loss.numpy()
+    return read_only(loss._array)

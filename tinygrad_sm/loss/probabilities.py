@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_of, may_hold
 from tinygrad_sm.engine import rules as p
+from tinygrad_sm.engine.memory import current
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.rules import Axis
 from tinygrad_sm.engine.tensor import Tensor
@@ -17,15 +19,18 @@ from tinygrad_sm.engine.tensor import Tensor
 
 def row_maximum(a: Any, axis: Axis) -> Any:
     """The largest logit along `axis`, kept; 0 where it is infinite, so that a - m is never NaN."""
+    kind = kind_of(a)
+    if kind is not None:
+        return kind.shift(a, axis)
     m = np.max(a, axis=axis, keepdims=True, initial=-np.inf)
     return np.where(np.isinf(m), 0, m).astype(a.dtype, copy=False)
 
 
-def unless_masked(x: Any, other: float, masked: np.ndarray, q: Any) -> Any:
+def unless_masked(x: Any, other: float, masked: Any, q: Any) -> Any:
     """x, but `other` for masked classes without a target: there q log p is 0, whatever log p is."""
-    if not masked.any():
+    if masked is None or not may_hold(masked):
         return x
-    return p.where(masked & ((q.numpy() if isinstance(q, Tensor) else q) == 0), other, x)
+    return p.where(masked & ((current(q) if isinstance(q, Tensor) else q) == 0), other, x)
 
 
 def _floats(a: Any) -> tuple[np.ndarray, Any]:

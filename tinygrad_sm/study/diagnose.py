@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_of
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace, Contribution
 from tinygrad_sm.engine.view import Graph, Node, graph
@@ -61,7 +62,7 @@ def first_breakdown(record: Record) -> Breakdown | None:
     """
     nodes = graph_of(record).nodes
     for node in nodes:
-        if node.inputs and not np.isfinite(node.value).all():
+        if node.inputs and not _is_finite(node.value):
             arguments = [nodes[i].value for i in node.inputs]
             broken = _newly_broken(node, arguments)
             if broken.any():
@@ -70,10 +71,16 @@ def first_breakdown(record: Record) -> Breakdown | None:
     if isinstance(record, BackwardTrace):
         for step in record.steps:
             for edge in step.passed_on:
-                if not np.isfinite(edge.value).all():
+                if not _is_finite(edge.value):
                     at = first_index(~np.isfinite(edge.value))
                     return Breakdown(step.node, "backward", at, _backward_cause(edge, at))
     return None
+
+
+def _is_finite(x: Any) -> bool:
+    """Whether all elements are, or nobody can know before they are computed."""
+    kind = kind_of(x)
+    return (kind is not None and not kind.is_computed(x)) or bool(np.isfinite(x).all())
 
 
 def first_index(mask: np.ndarray) -> tuple[int, ...]:
