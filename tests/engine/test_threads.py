@@ -142,7 +142,7 @@ def test_what_is_repeated_along_the_rows_is_given_whole():
     seen = []
     in_pieces(lambda x, y, z: seen.append((x.shape, y.shape)) or x * y * z, [x, y, 2.0])
     assert {s[1] for s in seen} == {(5,)}
-    assert {s[0] for s in seen} <= {(1, 5), (2, 5)}
+    assert {s[0] for s in seen} <= {(0, 5), (1, 5), (2, 5)}
     with pytest.raises(ValueError, match="broadcast"):
         in_pieces(np.add, [x, numbers((5, 3), np.float64)])
 
@@ -302,6 +302,30 @@ def test_every_gradient_is_what_it_was_without(monkeypatch, name, trace):
 
     for f, e in zip(run(), unshared_run(monkeypatch, run), strict=True):
         np.testing.assert_array_equal(f, e)
+
+
+BESIDE = [(), (1,), (11,), (1, 1), (1, 11), (7, 1), (7, 11)]
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("shape", [(7, 11), (1, 7, 11), (3, 7, 11), (1, 1, 11)])
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize("row", [tg.add, tg.sub, tg.mul, tg.div, tg.maximum, tg.hypot, tg.pow])
+def test_what_is_repeated_gets_the_sum(monkeypatch, threads, shape, beside, row):
+    """Also where the rule itself sums, as that of `div` does."""
+    tg.set_threads(threads)
+    rng = np.random.default_rng(0)
+    x, y = rng.random(shape) + 1, rng.random(beside) + 1
+    g = rng.normal(size=np.broadcast_shapes(shape, beside))
+
+    def run():
+        pairs = [(tg.Tensor(x), tg.Tensor(y)) for _ in range(2)]
+        row(*pairs[0]).backward(g)
+        row(*pairs[1][::-1]).backward(g)
+        return [t.grad for pair in pairs for t in pair]
+
+    for f, e in zip(run(), unshared_run(monkeypatch, run), strict=True):
+        np.testing.assert_allclose(f, e, rtol=1e-13)
 
 
 KEEPERS = {

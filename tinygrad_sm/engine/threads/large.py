@@ -28,8 +28,8 @@ def in_pieces(
     """Return ``function(*args)``, each row of which is made of the same row of the arguments.
 
     Rows are the parts of the first axis longer than 1; what is repeated along it is given whole.
-    With `out` the result is put there. Else the function is tried on one row, and run on the whole
-    if that does not give one row of the result, or a mere view. So it is where arrays are small, or
+    With `out` the result is put there. Else the function is tried on no rows, and run on the whole
+    if that does not give no rows of a result, or a mere view. So it is where arrays are small, or
     lie in memory in another order than their shape says (as ever in NumPy, what is contiguous is
     fastest, and it is safest: NumPy 2.4 writes float32 negatives between strided arrays into wrong
     places).
@@ -48,13 +48,12 @@ def in_pieces(
 
     if out is None:
         try:
-            with np.errstate(all="ignore"):
-                row = function(*rows(slice(0, 1)))
-        except (ValueError, IndexError):
+            none = function(*rows(slice(0, 0)))
+        except Exception:
             return function(*args)
-        if type(row) is not np.ndarray or row.base is not None or row.shape[axis:][:1] != (1,):
+        if type(none) is not np.ndarray or none.base is not None or none.shape[axis:][:1] != (0,):
             return function(*args)
-        out = np.empty((*row.shape[:axis], length, *row.shape[axis + 1 :]), row.dtype)
+        out = np.empty((*none.shape[:axis], length, *none.shape[axis + 1 :]), none.dtype)
     into = out
     step = max(1, length * PIECE // size)
 
