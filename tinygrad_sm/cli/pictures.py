@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -36,7 +36,7 @@ def picture_options(
         command = click.option(
             "--format", "formats", default="svg", metavar="LIST",
             help=f"Picture formats: {', '.join(formats)}; several with commas.",
-            callback=lambda _, __, value: _chosen(value, formats),
+            callback=lambda _, __, value: chosen("--format", value, formats),
         )(command)  # fmt: skip
         return click.option(
             "-o", "--output", "folder", metavar="DIR", help=f"Draw {what} into this folder.",
@@ -46,15 +46,19 @@ def picture_options(
     return add
 
 
-def _chosen(value: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    """The formats in a list such as "svg,png"."""
-    chosen = tuple(dict.fromkeys(word for word in value.lower().replace(",", " ").split()))
-    wrong = [word for word in chosen if word not in allowed]
-    if wrong or not chosen:
+def chosen(option: str, value: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words in a list such as "svg,png", each of them once.
+
+    Raises:
+        InvalidValueError: one of them is not allowed, or there is none.
+    """
+    words = tuple(dict.fromkeys(value.lower().replace(",", " ").split()))
+    wrong = [word for word in words if word not in allowed]
+    if wrong or not words:
         raise InvalidValueError(
-            f"--format must be among {', '.join(allowed)}; got {wrong[0] if wrong else value!r}"
+            f"{option} must be among {', '.join(allowed)}; got {wrong[0] if wrong else value!r}"
         )
-    return chosen
+    return words
 
 
 def output_folder(path: str) -> Path:
@@ -106,22 +110,32 @@ def write_pictures(
     """
     if folder is None:
         return []
-    from viz.files import SaveError, write_all  # noqa: PLC0415  only for pictures
-
     rendered = {
-        folder / f"{name}.{suffix}": picture.render(suffix)
+        f"{name}.{suffix}": picture.render(suffix)
         for name, picture in pictures
         for suffix in formats
     }
+    return write_into(folder, rendered)
+
+
+def write_into(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files, by name, into a folder that is made if need be: all of them or none.
+
+    Raises:
+        InvalidValueError: a file cannot be written.
+    """
+    from viz.files import SaveError, write_all  # noqa: PLC0415  only where something is written
+
+    placed = {folder / name: content for name, content in files.items()}
     try:
         with _made(folder):
-            write_all(rendered)
+            write_all(placed)
     except OSError as error:  # a SaveError is one, too
         why = error.__cause__ if isinstance(error, SaveError) else error
         raise InvalidValueError(
             f"--output {folder}: cannot be written to ({getattr(why, 'strerror', None) or why})"
         ) from None
-    return list(rendered)
+    return list(placed)
 
 
 @contextmanager
