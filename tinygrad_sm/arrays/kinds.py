@@ -66,7 +66,8 @@ class Kind:
     def run(self, primitive: Any, args: Iterable[Any], params: Mapping[str, Any]) -> Any:
         """Run a primitive on arrays of this kind, NumPy's, and numbers."""
         forward = self.forwards.get(primitive.name) or PROTOCOLS.get(primitive.name)
-        return (forward or primitive.forward)(*args, **params)
+        given = [x if kind_of(x) is None else of_a_kind(x) for x in args]
+        return (forward or primitive.forward)(*given, **params)
 
     def is_computed(self, array: Any) -> bool:
         """Whether values are there; if not, nothing looks at them: no check, no number drawn."""
@@ -76,9 +77,17 @@ class Kind:
         """Ones in the shape of an array: what backward starts from."""
         return np.ones_like(like)
 
+    def zeros(self, like: Any) -> Any:
+        """Zeros in the shape of an array: the gradient of what took no part."""
+        return 0 * self.ones(like)
+
     def plain(self, array: Any) -> np.ndarray:
         """The values as NumPy's array; for a lazy kind this computes them."""
         return np.asarray(array)
+
+    def item(self, array: Any) -> Any:
+        """The single element as a number of Python's."""
+        return self.plain(array).item()
 
     def show(self, array: Any) -> str:
         """The values, or what there is to say of them, for `repr`."""
@@ -131,6 +140,31 @@ class Kind:
         """Whether a condition may hold anywhere; True where that would have to be computed."""
         return not self.is_computed(condition) or bool(self.plain(condition).any())
 
+
+class _OfNumPy(Kind):
+    """NumPy's own arrays, which need no other way to run anything."""
+
+    name = "NumPy"
+
+    def ones(self, like: Any) -> Any:
+        one = np.array(1.0, like.dtype)  # quicker than np.ones
+        return one.reshape(like.shape) if like.size == 1 else np.ones(like.shape, like.dtype)
+
+    def zeros(self, like: Any) -> Any:
+        return np.zeros(like.shape, like.dtype)
+
+    def plain(self, array: Any) -> np.ndarray:
+        found: np.ndarray = array
+        return found
+
+    def item(self, array: Any) -> float:
+        return float(array.item())
+
+    def show(self, array: Any) -> str:
+        return np.array2string(array, separator=", ", threshold=20, prefix="Tensor(")
+
+
+NUMPY = _OfNumPy()
 
 # What NumPy's protocols run, where a row's forward is written for NumPy's arrays alone ------------
 
@@ -226,6 +260,11 @@ def _found(cls: type) -> Kind | None:
     return found
 
 
+def kind_for(array: Any) -> Kind:
+    """Return the kind of an array that a Tensor holds, NumPy's too."""
+    return kind_of(array) or NUMPY
+
+
 def kind_among(args: Iterable[Any]) -> Kind | None:
     """Return the kind of the first argument that has one."""
     for x in args:
@@ -244,6 +283,13 @@ def of_a_kind(data: Any) -> Any:
     if kind is None and isinstance(data, np.ndarray) and data.dtype == object and data.size:
         kind = kind_of(data.flat[0])
     return None if kind is None else kind.array(data)
+
+
+def leaf_of(data: Any, dtype: Any) -> Any:
+    """Return what a Tensor holds of data of a kind; None if they are of none."""
+    array = of_a_kind(data)
+    kind = kind_of(array)
+    return None if kind is None else kind.leaf(array, dtype)
 
 
 def may_hold(condition: Any) -> bool:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinygrad_sm.errors import InvalidTypeError
 
-def why_refused(data: Any) -> str | None:
-    """Return why data of no kind cannot be taken, to follow their name; None if they may be."""
+
+def check_not_refused(data: Any, what: str) -> None:
+    """Raise InvalidTypeError for data of no kind that cannot be converted without a loss."""
+    reason = _why_refused(data)
+    if reason is not None:
+        raise InvalidTypeError(f"{what} {reason}")
+
+
+def _why_refused(data: Any) -> str | None:
+    """Why, to follow the name of the data; None if they may be converted."""
     cls = type(data)
     if hasattr(cls, "todense"):  # scipy.sparse and pydata's sparse, which convert unasked or not
         dense = "toarray" if hasattr(cls, "toarray") else "todense"

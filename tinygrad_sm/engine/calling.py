@@ -54,13 +54,12 @@ def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = N
             unsettled = True
     if unsettled:
         args = settled(primitive, args, wanted and here.on)
-    if foreign or unsettled:
-        of = kind_among([x._array if isinstance(x, Node) else x for x in args])
-        foreign = of is not None
-        if of is not None:
-            primitive = of.row(primitive)
     values = tuple([unexposed(x) if isinstance(x, Node) else x for x in args]) if lent else None
-    if large and not foreign and primitive.kind in _DEALT:
+    arrays = [x._array if isinstance(x, Node) else x for x in args]
+    of_kind = kind_among(arrays) if foreign or unsettled else None
+    if of_kind is not None:
+        primitive = of_kind.row(primitive)
+    elif large and primitive.kind in _DEALT:
         primitive = dealt_out(primitive)
     try:
         made: Tensor = record(kind, primitive, args, params, values)
@@ -68,7 +67,6 @@ def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = N
     except TinygradError:  # already says what is wrong
         raise
     except (ValueError, TypeError, IndexError, OverflowError) as error:
-        arrays = [x._array if isinstance(x, Node) else x for x in args]
         raise misfit(primitive.name, arrays, error) from error
 
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import kind_of
 from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.gradients import grad
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError
 
 
-def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Any:
+def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
     """Return the Jacobian of `f` at `x`: entry [i…, j…] is ∂f(x)[i…] / ∂x[j…].
 
     One reverse sweep per element of the output.
@@ -35,7 +34,7 @@ def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Any:
     return _stacked(rows, y.shape + at.shape, at)
 
 
-def hessian(f: Callable[[Tensor], Tensor], x: Any) -> Any:
+def hessian(f: Callable[[Tensor], Tensor], x: Any) -> np.ndarray:
     """Return the second derivatives of a scalar `f` at `x`: entry [i…, j…] is ∂²f/∂x[i…]∂x[j…].
 
     The gradient is recorded (``create_graph``) and differentiated again, once per element.
@@ -69,10 +68,10 @@ def _evaluated(caller: str, f: Callable[[Tensor], Tensor], x: Any) -> tuple[Tens
     return at, y
 
 
-def _stacked(rows: list[Any], shape: tuple[int, ...], at: Tensor) -> Any:
-    if kind_of(at._array) is None:
-        return np.array(rows, dtype=at.dtype).reshape(shape)
-    return shapes.reshape(shapes.stack(rows), shape)
+def _stacked(rows: list[Any], shape: tuple[int, ...], at: Tensor) -> np.ndarray:
+    joined = shapes.stack(rows) if rows else np.zeros(shape, at.dtype)
+    found: np.ndarray = shapes.reshape(joined, shape)
+    return found
 
 
 def _units(y: Tensor) -> list[np.ndarray]:

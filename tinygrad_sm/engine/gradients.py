@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
-
-from tinygrad_sm.arrays.kinds import kind_of
+from tinygrad_sm.arrays.kinds import kind_for
 from tinygrad_sm.engine import memory
 from tinygrad_sm.engine.node import Node, leaf
 from tinygrad_sm.engine.quick import pulled
@@ -65,13 +63,7 @@ def _seed(output: Any, gradient: Any, create_graph: bool) -> Any:
                 f"backward from an output of shape {output.shape} needs gradient, an array of "
                 "that shape; only an output with one element starts from 1"
             )
-        kind = kind_of(output._array)
-        if kind is not None:
-            gradient = kind.ones(output._array)
-        else:
-            gradient = np.array(1.0, output.dtype)  # quicker than np.ones
-            if output.ndim:
-                gradient = gradient.reshape(output.shape)
+        gradient = kind_for(output._array).ones(output._array)
     elif not (isinstance(gradient, Node) and create_graph):
         gradient = memory.floats(gradient, output.dtype, what="gradient", like=output._array)
     if gradient.shape != output.shape:
@@ -157,8 +149,7 @@ def grad(
                     f"grad: output does not depend on input {i},{name} of shape {x.shape}, by "
                     "recorded operations; allow_unused=True gives zeros"
                 )
-            kind = kind_of(x._array)
-            g = np.zeros(x.shape, x.dtype) if kind is None else 0 * kind.ones(x._array)
+            g = kind_for(x._array).zeros(x._array)
             g = leaf(output._kind, g) if create_graph else g
         elif not create_graph:
             del g  # else it would count as somebody who holds the array

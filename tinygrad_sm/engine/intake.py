@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import kind_among, kind_of, of_a_kind
-from tinygrad_sm.arrays.refused import why_refused
+from tinygrad_sm.arrays.kinds import kind_among, kind_of, leaf_of, of_a_kind
+from tinygrad_sm.arrays.refused import check_not_refused
 from tinygrad_sm.errors import (
     InvalidIndexError,
     InvalidTypeError,
@@ -40,9 +40,7 @@ def rectangular(data: Any, what: str) -> np.ndarray:
     if kind_of(data) is not None:
         found: np.ndarray = of_a_kind(data)
         return found
-    reason = why_refused(data)
-    if reason is not None:
-        raise InvalidTypeError(f"{what} {reason}")
+    check_not_refused(data, what)
     for part in data if isinstance(data, (list, tuple)) else (data,):
         if isinstance(part, np.ndarray) and np.any(getattr(part, "mask", False)):
             raise InvalidValueError(
@@ -96,10 +94,8 @@ def float_array(data: Any, dtype: Any, copy: bool = True, what: str = "data") ->
     """Return an array of real floating-point numbers, made of whatever the user gave."""
     wanted = None if dtype is None else float_dtype(dtype)
     array = rectangular(data, what)
-    foreign = of_a_kind(array)
-    kind = kind_of(foreign)
-    if kind is not None:
-        leaf: np.ndarray = kind.leaf(foreign, wanted)
+    leaf: np.ndarray | None = leaf_of(array, wanted)
+    if leaf is not None:
         return leaf
     if array.dtype.kind not in "biuf":
         raise InvalidTypeError(
@@ -125,9 +121,8 @@ def text(name: Any) -> str:
 def owned(parameter: Any) -> Any:
     """Return a parameter that its giver cannot change before backward reads it again."""
     if not hasattr(type(parameter), "__primitive__") and hasattr(type(parameter), "__array__"):
-        if kind_of(parameter) is not None:
-            return parameter
-        return parameter if isinstance(parameter, np.generic) else np.array(parameter)
+        immutable = isinstance(parameter, np.generic) or kind_of(parameter) is not None
+        return parameter if immutable else np.array(parameter)
     if type(parameter) in (list, tuple):
         return type(parameter)(owned(part) for part in parameter)
     return parameter
@@ -239,17 +234,13 @@ def computed(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
         if not ready:
             kind = kind_among(args)
             if kind is not None:
-                return kind.run(primitive, [_of_its_kind(x) for x in args], params)
+                return kind.run(primitive, args, params)
             args = _settled(primitive, args)
         return primitive.forward(*args, **params)
     except TinygradError:  # already says what is wrong
         raise
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise misfit(primitive.name, args, error) from error
-
-
-def _of_its_kind(x: Any) -> Any:
-    return x if kind_of(x) is None else of_a_kind(x)
 
 
 def _settled(primitive: Primitive, args: tuple[Any, ...]) -> tuple[Any, ...]:

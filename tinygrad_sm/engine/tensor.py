@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import kind_of
+from tinygrad_sm.arrays.kinds import kind_for, kind_of
 from tinygrad_sm.engine import memory, more, shapes
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.calling import call
@@ -93,9 +93,7 @@ class Tensor(Node):
         A leaf's array may be changed in place; a backward through operations that had used the
         old values then raises ChangedDataError. A computed Tensor's array is read-only.
         """
-        if self._operation is not LEAF or kind_of(self._array) is not None:
-            return read_only(self._now, not memory.is_lent(self))
-        return memory.lend(self)
+        return memory.lend(self) if self._operation is LEAF else read_only(self._array)
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -163,15 +161,9 @@ class Tensor(Node):
         """The Tensor with its axes reversed."""
         return self.transpose()
 
-    @property
-    def real(self) -> Tensor:
-        """The Tensor itself, for who asks arrays of any kind, as xarray does."""
-        return self
-
-    @property
-    def imag(self) -> np.ndarray:
-        """Zeros."""
-        return np.zeros(self.shape, self.dtype)
+    # Asked by xarray of whatever it takes for an array
+    real = property(lambda self: self, doc="The Tensor itself.")
+    imag = property(lambda self: np.zeros(self.shape, self.dtype), doc="Zeros.")
 
     def tolist(self) -> Any:
         """The values as Python numbers in nested lists, without a gradient."""
@@ -190,21 +182,19 @@ class Tensor(Node):
         return np.argsort(self._now, axis, kind="stable")
 
     def item(self) -> float:
-        """The single element as a Python float.
+        """The single element as a Python float; a formula or an exact number as it is.
 
         Raises:
             InvalidValueError: there is not exactly one element.
         """
         if self._array.size != 1:
             raise InvalidValueError(f"item needs exactly one element; the shape is {self.shape}")
-        kind = kind_of(self._array)
-        return float(self._now.item()) if kind is None else kind.plain(self._array).item()
+        value: float = kind_for(self._array).item(self._now)
+        return value
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only array, without a copy and without a gradient."""
-        kind = kind_of(self._array)
-        values = self._now if kind is None else kind.plain(self._array)
-        return read_only(values, not memory.is_lent(self))
+        return read_only(kind_for(self._array).plain(self._now), not memory.is_lent(self))
 
     def detach(self) -> Tensor:
         """A constant with these values: no gradient flows through it."""
@@ -225,12 +215,7 @@ class Tensor(Node):
         return self
 
     def __repr__(self) -> str:
-        kind = kind_of(self._array)
-        values = (
-            np.array2string(self._now, separator=", ", threshold=20, prefix="Tensor(")
-            if kind is None
-            else kind.show(self._array)
-        )
+        values = kind_for(self._array).show(self._now)
         facts = [f"shape={self.shape}", f"dtype={self.dtype}"]
         if self.name is not None:
             facts.append(f"name={self.name!r}")

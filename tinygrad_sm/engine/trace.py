@@ -83,8 +83,4 @@ class BackwardTrace:
 def _kept(value: Any) -> np.ndarray:
     """A read-only copy: others may hold, change or add to the array itself."""
     value = current(value) if isinstance(value, Recorded) else value
-    if kind_of(value) is not None:
-        return read_only(value)
-    kept: np.ndarray = np.array(value)
-    kept.setflags(write=False)
-    return kept
+    return read_only(np.array(value) if kind_of(value) is None else value)
