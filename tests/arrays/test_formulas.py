@@ -221,3 +221,13 @@ def test_what_is_refused_is_one_sentence(wrong, error, words):
     with pytest.raises(error, match=words) as caught:
         wrong()
     assert isinstance(caught.value, tg.TinygradError)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_loss_of_formulas_is_found_and_fused(name):
+    t, y = tg.Tensor(tg.symbols("a", 3)), tg.symbols("y", 3)
+    found = tg.fuse(form(name)(t, y)).output
+    assert found.op == "SoftmaxWithLoss"
+    found.backward()
+    for g, ai in zip(t.grad, t.data, strict=True):
+        assert is_zero(g - sympy.diff(textbook(t.data, y), ai))

@@ -116,6 +116,17 @@ def test_labels_of_that_kind_as_lazy_ones_would_be(loss):
     np.testing.assert_allclose(t.grad.x, plain.grad, rtol=1e-13, atol=1e-16)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("target", [SOFT, Counted(SOFT), Counted(np.array([2, 0]))], ids=str)
+def test_its_loss_is_found_and_fused(form, target):
+    t, plain = tg.Tensor(Counted(ROWS)), tg.Tensor(ROWS)
+    found = tg.fuse(tg.composite_cross_entropy(t, target, form=form, reduction="sum"))
+    assert "SoftmaxWithLoss" in [node.op for node in tg.graph(found.output).nodes]
+    found.output.backward()
+    tg.cross_entropy(plain, bare(target), reduction="sum").backward()
+    np.testing.assert_allclose(t.grad.x, plain.grad, rtol=1e-13, atol=1e-16)
+
+
 def test_how_it_is_shown_and_what_it_gives():
     t = tg.Tensor(Counted(np.array([1.0, 2.0])), name="c")
     y = (t * t).sum()

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import as_array, kind_among, kind_of
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.fused import loss_node
 from tinygrad_sm.loss.linear import linear_loss_node
 from tinygrad_sm.loss.options import Task, without_axis
@@ -78,10 +80,11 @@ class _Asked:
         if part.kind == "index":
             return make(self._task(part.by, index=self._index(target), coefficient=weight))
         soft = self._dense(target)
-        index = _one_hot_index(soft, self.axis)
+        plain = kind_of(soft) is None  # else nobody may know its elements yet
+        index = _one_hot_index(soft, self.axis) if plain else None
         if index is not None:
             return make(self._task(part.by, index=index, coefficient=weight))
-        if _nowhere_positive(soft):
+        if plain and _nowhere_positive(soft):
             # (-y)·log p: the fused node keeps its digits for a target that is not negative
             return -self.node_of([-soft, *weights], make)
         if weight is not None:
@@ -101,6 +104,11 @@ class _Asked:
 
     def _sum(self, targets: Sequence[Any]) -> np.ndarray:
         """The dense target that all parts are together."""
+        if kind_among(targets) is not None:
+            raise InvalidTypeError(
+                "fuse: a loss with several targets is fused for NumPy's arrays alone; add them up "
+                "to one"
+            )
         soft = np.zeros(self.shape, self.dtype)
         rest = list(targets)
         for part in self.parts:
@@ -117,28 +125,34 @@ class _Asked:
             np.put_along_axis(soft, at, there + by_class, self.axis)
         return soft
 
-    def _index(self, target: Any) -> np.ndarray:
+    def _index(self, target: Any) -> Any:
         """One class per row; a negative one counts from the end, as in NumPy's indexing."""
-        index = np.asarray(target)
-        if index.size and index.min() < 0:
+        index = as_array(target)
+        if kind_of(index) is None and index.size and index.min() < 0:
             index = np.where(index < 0, index + self.shape[self.axis], index)
-        return np.broadcast_to(index, self.rows)
+        return _broadcast(index, self.rows)
 
-    def _dense(self, target: Any) -> np.ndarray:
+    def _dense(self, target: Any) -> Any:
         """Numbers of the logits' shape."""
-        soft = np.asarray(target)
-        if soft.dtype.kind != "f":
+        soft = as_array(target)
+        if soft.dtype.kind not in "fO":
             soft = soft.astype(self.dtype)
-        return soft if soft.shape == self.shape else np.broadcast_to(soft, self.shape)
+        return _broadcast(soft, self.shape)
 
 
-def _product(weights: list[Any], rows: tuple[int, ...]) -> np.ndarray | None:
+def _product(weights: list[Any], rows: tuple[int, ...]) -> Any:
     if not weights:
         return None
-    weight = np.asarray(weights[0], np.float64)
+    weight: Any = weights[0]
+    if kind_of(weight) is None:
+        weight = np.asarray(weight, np.float64)
     for other in weights[1:]:
         weight = weight * other
-    return np.broadcast_to(weight, rows)
+    return _broadcast(weight, rows)
+
+
+def _broadcast(x: Any, shape: tuple[int, ...]) -> Any:
+    return x if x.shape == shape else np.broadcast_to(x, shape)
 
 
 def _nowhere_positive(soft: np.ndarray) -> bool:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import as_array, kind_of
 from tinygrad_sm.engine import view
-from tinygrad_sm.engine.memory import check_unchanged
+from tinygrad_sm.engine.memory import check_unchanged, current
 from tinygrad_sm.engine.primitive import TABLE, Primitive
 from tinygrad_sm.engine.sweep import newest_first
 from tinygrad_sm.engine.tensor import Tensor
@@ -96,7 +97,9 @@ class Snapshot:
         """Give data a slot, and find out whether an earlier one holds the same elements."""
         if isinstance(value, (bool, int, float)):
             return self._slot(value, (type(value), value), (), None)
-        array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        array = current(value) if isinstance(value, Tensor) else as_array(value)
+        if kind_of(array) is not None:  # its elements may be formulas, or wait: it equals itself
+            return self._slot(array, ("array", id(array)), array.shape, array.dtype)
         flat = array.reshape(-1)  # a probe, so that few pairs are compared in full
         ends = (flat[0].item(), flat[-1].item()) if flat.size else ()
         counts = _counted(array) if index else ()
@@ -114,7 +117,11 @@ class Snapshot:
         alike = self._same_probe.setdefault(probe, [])
         for other in alike:
             known = self.slots[other]
-            if dtype is None or np.array_equal(known.reshape(-1), value.reshape(-1)):
+            if (
+                dtype is None
+                or known is value
+                or np.array_equal(known.reshape(-1), value.reshape(-1))
+            ):
                 content = other
                 break
         else:
@@ -123,7 +130,7 @@ class Snapshot:
         params: dict[str, Any] = {"content": Slot(content)}
         if counts:
             params["counts"] = counts
-        op = CONSTANT if shape else NUMBER
+        op = CONSTANT if shape or kind_of(value) is not None else NUMBER
         self._constants.append(Row(op, (), tuple(params.items()), shape, dtype))
         return Slot(place)
 
@@ -164,7 +171,7 @@ class Snapshot:
             return part
         if isinstance(part, slice):
             return ("slice", part.start, part.stop, part.step)
-        return self._placed(np.asarray(part), index=True)
+        return self._placed(as_array(part), index=True)
 
 
 def _known_as(op: Primitive, params: Mapping[str, Any]) -> str:
