@@ -304,7 +304,7 @@ def test_every_gradient_is_what_it_was_without(monkeypatch, name, trace):
         np.testing.assert_array_equal(f, e)
 
 
-BESIDE = [(), (1,), (11,), (1, 1), (1, 11), (7, 1), (7, 11)]
+BESIDE = [(), (1,), (11,), (1, 1), (1, 11), (7, 1), (7, 11), (1, 1, 1)]
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -314,6 +314,7 @@ BESIDE = [(), (1,), (11,), (1, 1), (1, 11), (7, 1), (7, 11)]
 def test_what_is_repeated_gets_the_sum(monkeypatch, threads, shape, beside, row):
     """Also where the rule itself sums, as that of `div` does."""
     tg.set_threads(threads)
+    monkeypatch.setattr(large, "PIECE", 25)
     rng = np.random.default_rng(0)
     x, y = rng.random(shape) + 1, rng.random(beside) + 1
     g = rng.normal(size=np.broadcast_shapes(shape, beside))

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+
 from tinygrad_sm.arrays.kinds import kind_for
 from tinygrad_sm.engine import memory
 from tinygrad_sm.engine.node import Node, leaf
-from tinygrad_sm.engine.quick import pulled
-from tinygrad_sm.engine.sweep import Cotangents, newest_first, sweep_back
+from tinygrad_sm.engine.sweep import Cotangents, Edge, fitted, newest_first, pull, sweep_back
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError
 
+_ndarray = np.ndarray
 GROWTH = 20
 """Passes in a row that each go on through more old results, before backward warns."""
 _grown = (0, 0)  # how many old results the last pass had, how often in a row there were more
@@ -156,3 +158,37 @@ def grad(
             g = memory.handed_out(cotangents, x)
         found.append(g)
     return found[0] if single else found
+
+
+def pulled(node: Any, g: Any) -> Iterable[Edge]:
+    """Return what `pull` yields; where a node has one or two operands, by a shorter way."""
+    operation, x, y = node._operation, node._first, node._second
+    if operation.more or operation.values is not None or type(g) is not _ndarray:
+        return pull(node, g)
+    if x is None:
+        return ()
+    primitive, params = operation.primitive, operation.params
+    a, b, wanted = x, y, []
+    if isinstance(x, Node):
+        a = x._array
+        if x.requires_grad:
+            wanted.append((0, x))
+    if y is not None and isinstance(y, Node):
+        b = y._array
+        if y.requires_grad:
+            wanted.append((1, y))
+    values = (g, node._array, a) if y is None else (g, node._array, a, b)
+    vjps = primitive._vjps if primitive.arity else primitive.vjps(len(values) - 2)
+    edges = []
+    for i, operand in wanted:
+        vjp = vjps[i]
+        if vjp is None:
+            continue
+        c = vjp(*values, **params) if params else vjp(*values)
+        like = operand._array
+        if type(c) is not _ndarray or c.shape != like.shape or c.dtype is not like.dtype:
+            if c is None:
+                continue
+            c = fitted(c, node, i, operand, like=g)
+        edges.append((i, operand, c))
+    return edges

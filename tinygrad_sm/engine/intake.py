@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinygrad_sm.engine.primitive import Primitive
 
 _ndarray = np.ndarray
+_NUMBERS = (bool, int, float)
 _BOUNDS = frozenset({int, NoneType})
 _POINTS = (int, np.integer, np.bool_, NoneType, EllipsisType)  # parts of an index that stay as is
 
@@ -235,7 +236,7 @@ def computed(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
             kind = kind_among(args)
             if kind is not None:
                 return kind.run(primitive, args, params)
-            args = _settled(primitive, args)
+            args = settled(primitive, args)
         return primitive.forward(*args, **params)
     except TinygradError:  # already says what is wrong
         raise
@@ -243,27 +244,33 @@ def computed(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
         raise misfit(primitive.name, args, error) from error
 
 
-def _settled(primitive: Primitive, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Plain arguments as numbers and arrays to compute with."""
-    given = [
-        x
-        if isinstance(x, np.generic) or type(x) in (bool, int, float)
-        else real_numbers(x, f"{primitive.name}: argument {i + 1}")
-        for i, x in enumerate(args)
-    ]
-    if primitive.integers:
-        return tuple(given)
-    arrays = [x for x in given if isinstance(x, (np.ndarray, np.generic))]
-    floats = [x.dtype for x in arrays if x.dtype.kind == "f"]
-    dtype = np.result_type(*floats) if floats else np.dtype(np.float64)
-    for i, vjp in enumerate(primitive.vjps(len(given))):
-        x = given[i]
-        if isinstance(x, (np.ndarray, np.generic)):
-            if x.dtype.kind != "f" and vjp is not None:  # conditions and positions stay
-                given[i] = x.astype(dtype)
-        elif not arrays:
-            given[i] = float(x)
-    return tuple(given)
+def settled(
+    primitive: Primitive, args: tuple[Any, ...], own: Callable[[np.ndarray], Any] | None = None
+) -> tuple[Any, ...]:
+    """Return a call's arguments as numbers, arrays and Tensors to compute with.
+
+    Integers have no precision of their own to impose: they take that of the floating-point numbers
+    beside them. `own` gives what is to stand for an array that its giver may change.
+    """
+    found, whole = list(args), []
+    for i, x in enumerate(args):
+        if type(x) in _NUMBERS or hasattr(type(x), "__primitive__"):
+            continue
+        if x.dtype.kind not in "biuf" if type(x) is _ndarray else not isinstance(x, np.generic):
+            found[i] = x = real_numbers(x, f"{primitive.name}: argument {i + 1}")
+        if x.dtype.kind == "f" or primitive.integers or primitive.vjps(len(args))[i] is None:
+            if own is not None and kind_of(x) is None:
+                found[i] = own(x)
+        elif kind_of(x) is None:
+            whole.append(i)
+    if whole:
+        floats = [x.dtype for x in found if type(x) not in _NUMBERS and x.dtype.kind == "f"]
+        dtype = np.result_type(*floats) if floats else np.dtype(np.float64)
+        for i in whole:
+            found[i] = found[i].astype(dtype)
+    elif not primitive.integers and all(type(x) in _NUMBERS for x in args):
+        found = [float(x) for x in args]
+    return tuple(found)
 
 
 def bound(

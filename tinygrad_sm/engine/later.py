@@ -17,7 +17,8 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tinygrad_sm.arrays.kinds import kind_among
-from tinygrad_sm.engine.calling import settled
+from tinygrad_sm.engine.calling import our_own
+from tinygrad_sm.engine.intake import settled
 from tinygrad_sm.engine.memory import is_lent
 from tinygrad_sm.engine.node import Operation, made
 from tinygrad_sm.engine.primitive import Primitive
@@ -90,7 +91,7 @@ def put_off(
     if any(map(is_lent, tensors)) or not any(x.requires_grad for x in tensors):
         return None
     try:
-        operands = settled(primitive, args, True) if len(tensors) < len(args) else args
+        operands = settled(primitive, args, our_own) if len(tensors) < len(args) else args
         likes = [
             x._like if isinstance(x, Deferred) else x._array if isinstance(x, Tensor) else x
             for x in operands

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from tinygrad_sm.engine.calling import call
+from tinygrad_sm.engine.calling import call, operated
 from tinygrad_sm.engine.intake import misfit, real_numbers, unusual
 from tinygrad_sm.engine.memory import current_of
 from tinygrad_sm.engine.node import LEAF
 from tinygrad_sm.engine.primitive import Primitive
-from tinygrad_sm.engine.quick import operated
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.errors import InvalidTypeError
 

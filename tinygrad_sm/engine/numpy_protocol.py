@@ -39,11 +39,10 @@ def answer_for_numpy(
             (``out=``, ``where=``, ``dtype=``): a detached array would lose the gradient silently.
     """
     operation = NUMPY.get(function)
-    asked = kwargs if isinstance(function, np.ufunc) else "out" in kwargs
-    constant = function in _CONSTANT or (operation is None and _loses_nothing(args, kwargs))
-    if constant and not asked:
-        return _on_arrays(function, args, kwargs)
     if operation is None:
+        asked = kwargs if isinstance(function, np.ufunc) else "out" in kwargs
+        if not asked and (function in _CONSTANT or _loses_nothing(args, kwargs)):
+            return _on_arrays(function, args, kwargs)
         close = difflib.get_close_matches(
             getattr(function, "__name__", ""), {f.__name__ for f in NUMPY}, n=2, cutoff=0.8
         )

@@ -16,14 +16,13 @@ import numpy as np
 from tinygrad_sm.arrays.kinds import kind_for, kind_of
 from tinygrad_sm.engine import memory, more, shapes
 from tinygrad_sm.engine import rules as p
-from tinygrad_sm.engine.calling import call
+from tinygrad_sm.engine.calling import call, operated
 from tinygrad_sm.engine.gradients import backward
 from tinygrad_sm.engine.intake import float_dtype, own_index, owned, read_only, text
 from tinygrad_sm.engine.methods import comparison, method, operators, reduction, unary
 from tinygrad_sm.engine.node import LEAF, Node, leaf
 from tinygrad_sm.engine.numpy_protocol import answer_for_numpy
 from tinygrad_sm.engine.primitive import Primitive
-from tinygrad_sm.engine.quick import operated
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.engine import memory
-from tinygrad_sm.engine.gradients import stand_ins
+from tinygrad_sm.engine.gradients import pulled, stand_ins
 from tinygrad_sm.engine.node import Node
-from tinygrad_sm.engine.quick import pulled
 from tinygrad_sm.engine.sweep import Cotangents, Edge, pull
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace

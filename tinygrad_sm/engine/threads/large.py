@@ -1,5 +1,8 @@
 """Large operations dealt out to the pool of threads, piece by piece.
 
+What is elementwise, or reduces along the last axis, is dealt out: its forward and vjps, a user's
+too, get some rows of large arrays at a time.
+
 A piece of the result is made of the same piece of the arguments: some rows of each, which any
 thread may take. The pieces follow from the shapes alone and no sum is split, so results are the
 same bits for any number of threads. A piece fits into a processor's cache, and what a function
@@ -8,12 +11,16 @@ makes on its way to the result is never there as a whole.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.engine.primitive import Primitive
+from tinygrad_sm.engine.rules import sum_to
 from tinygrad_sm.engine.threads import pool
 
 LARGE = 2**19
@@ -91,3 +98,55 @@ def _in_order(x: np.ndarray) -> bool:
     """Whether the axes lie in memory in the order of the shape, as those of the result will."""
     steps = [step for step, n in zip(x.strides, x.shape, strict=True) if n > 1 and step]
     return all(step > 0 for step in steps) and sorted(steps, reverse=True) == steps
+
+
+# Primitives ---------------------------------------------------------------------------------------
+
+_dealt_out: dict[Primitive, Primitive] = {}
+
+
+def dealt_out(primitive: Primitive) -> Primitive:
+    """Return the same primitive, run in pieces where each row is made of the same rows."""
+    if primitive.kind not in ("elementwise", "reduction"):
+        return primitive
+    found = _dealt_out.get(primitive)
+    if found is None:
+        found = _dealt_out[primitive] = copy.copy(primitive)
+        found.forward = partial(_forward_in_pieces, primitive)
+        repeats = primitive.kind == "reduction" and primitive.linear  # its vjp: nothing to compute
+        if primitive.arity is not None and not repeats:
+            found._vjps = tuple(
+                [vjp and partial(_vjp_in_pieces, primitive, i) for i, vjp in enumerate(found._vjps)]
+            )
+    return found
+
+
+def _forward_in_pieces(primitive: Primitive, *args: Any, **params: Any) -> Any:
+    forward = partial(primitive.forward, **params) if params else primitive.forward
+    return in_pieces(forward, args) if _by_rows(primitive, args[0], params) else forward(*args)
+
+
+def _vjp_in_pieces(
+    primitive: Primitive, i: int, g: Any, out: Any, *args: Any, **params: Any
+) -> Any:
+    """What the vjp of argument `i` gives; summed at once, if each row of that is one number."""
+    vjp: Any = primitive._vjps[i]
+    if type(g) is not np.ndarray or not _by_rows(primitive, args[0], params, g):
+        return vjp(g, out, *args, **params)
+    each = (*out.shape[:-1], 1)
+    one_a_row = np.shape(args[i]) == each != out.shape and args[i].size > 1
+
+    def contribution(g: Any, out: Any, *args: Any) -> Any:
+        c = vjp(g, out, *args, **params)
+        return sum_to(c, args[i]) if one_a_row and np.shape(c) == out.shape else c
+
+    return in_pieces(contribution, (g, out, *args))
+
+
+def _by_rows(primitive: Primitive, x: Any, params: dict[str, Any], g: Any = None) -> bool:
+    """Whether rows can be computed one by one: all, or if it reduces, those of several elements."""
+    if primitive.kind == "elementwise":
+        return True
+    axis, last = params.get("axis", primitive.parameters.get("axis")), x.ndim - 1
+    along = axis in (-1, last, (-1,), (last,)) and x.size > x.shape[-1]
+    return along and (g is None or g.ndim == x.ndim)
