@@ -15,6 +15,7 @@ import click
 from tinygrad_sm.cli.compare import compare_command
 from tinygrad_sm.cli.draw import draw_command
 from tinygrad_sm.cli.fuse import fuse_command
+from tinygrad_sm.cli.prove import prove_command
 from tinygrad_sm.cli.stability import stability_command
 from tinygrad_sm.cli.worksheet import worksheet_command
 from tinygrad_sm.errors import LossWarning, TinygradError
@@ -48,7 +49,14 @@ def commands(context: click.Context) -> int:
     return BAD_INPUT  # unless there is a command, whose own status counts
 
 
-for _command in (compare_command, draw_command, fuse_command, stability_command, worksheet_command):
+for _command in (
+    compare_command,
+    draw_command,
+    fuse_command,
+    prove_command,
+    stability_command,
+    worksheet_command,
+):
     commands.add_command(_command)
 
 
