@@ -122,7 +122,7 @@ def test_a_patch_would_be_seen():
 PICTURES = [
     "notation", "scene", "style", "values", "formula", "files", "picture", "mermaid", "dot",
     "rendering", "drawing", "lab", "sketch", "graphs", "comparisons", "levels", "fusion",
-    "__init__",
+    "lessons", "__init__",
 ]  # fmt: skip
 
 

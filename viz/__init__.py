@@ -5,12 +5,14 @@ from viz.drawing import Drawing
 from viz.files import SaveError
 from viz.fusion import draw_fusion
 from viz.graphs import draw
+from viz.lessons.pages import Page, page
 from viz.levels import draw_levels
 from viz.picture import Picture
 from viz.rendering import RenderError
 
 __all__ = [
     "Drawing",
+    "Page",
     "Picture",
     "RenderError",
     "SaveError",
@@ -18,4 +20,5 @@ __all__ = [
     "draw_comparison",
     "draw_fusion",
     "draw_levels",
+    "page",
 ]

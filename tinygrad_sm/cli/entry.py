@@ -15,6 +15,7 @@ import click
 from tinygrad_sm.cli.compare import compare_command
 from tinygrad_sm.cli.draw import draw_command
 from tinygrad_sm.cli.fuse import fuse_command
+from tinygrad_sm.cli.page import page_command
 from tinygrad_sm.cli.prove import prove_command
 from tinygrad_sm.cli.stability import stability_command
 from tinygrad_sm.cli.worksheet import worksheet_command
@@ -53,6 +54,7 @@ for _command in (
     compare_command,
     draw_command,
     fuse_command,
+    page_command,
     prove_command,
     stability_command,
     worksheet_command,

@@ -1,0 +1,295 @@
+"""`page`: one file that steps through the chain rule, and needs nothing but a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinygrad_sm.engine.trace import BackwardTrace
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
+from tinygrad_sm.study.comparison import Comparison
+from tinygrad_sm.study.mistakes import MISTAKES, Broken, break_it
+from tinygrad_sm.texts import LANGUAGES, texts
+from viz.lessons.layout import CELL, HEAD, ROW, TITLE, picture
+from viz.lessons.presets import PRESETS, Lesson, lesson, lesson_of_comparison
+from viz.lessons.record import (
+    Record,
+    count_of_numbers,
+    graph_record,
+    loss_params,
+    numbers,
+    trace_record,
+)
+from viz.picture import Picture
+from viz.sketch import Sketch
+
+MOST_NODES = 200
+MOST_NUMBERS = 20_000
+_TOLERANCE = 1e-12
+_YOURS = "yours"
+_LINES = 3  # of gradcheck's report
+_HEIGHT = 760  # pixels of the frame in a notebook
+
+
+class Page(Picture):
+    """A page that steps through a graph; notebooks show it in a frame, and keep it when saved.
+
+    Attributes:
+        html: the whole file.
+        text: what it shows, in plain text.
+    """
+
+    formats: ClassVar[tuple[str, ...]] = ("html",)
+
+    def __init__(self, html: str, text: str) -> None:
+        self.html = html
+        self.text = text
+
+    def render(self, format: str) -> bytes:
+        """Return the page as "html"."""
+        self.check_format(format)
+        return self.html.encode()
+
+    def _repr_html_(self) -> str:
+        """The page in a frame that can reach nothing of the notebook, nor the network."""
+        return (
+            f'<iframe srcdoc="{html.escape(self.html)}" sandbox="allow-scripts allow-downloads" '
+            f'title="{html.escape(self.text, quote=True)}" width="100%" height="{_HEIGHT}" '
+            'style="border: 0"></iframe>'
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": self._repr_html_(), "text/plain": self.text}
+
+    def __repr__(self) -> str:
+        return f"<Page: {self.text}>"
+
+
+def page(
+    trace_or_comparison: BackwardTrace | Comparison | None = None,
+    *,
+    title: str | None = None,
+    lang: str = "en",
+) -> Page:
+    """Make a page that steps through the chain rule: forward, then backward, number by number.
+
+    Args:
+        trace_or_comparison: what ``backward(trace=True)`` returned, for a page about that graph;
+            what `compare` returned, for one about that softmax and loss; nothing for the lesson,
+            with the textbook's example and others.
+        title: of the page about your graph; the language's own if not given.
+        lang: the language that it opens in, "en" or "ko"; the page can change to the other.
+
+    Raises:
+        InvalidTypeError: the first argument is none of these, or the title is not text.
+        InvalidValueError: there is no such language, or the graph is too large for a page.
+        RenderError: Graphviz is missing or refuses.
+    """
+    if lang not in LANGUAGES:
+        raise InvalidValueError(f"lang must be one of {', '.join(LANGUAGES)}; got {shown(lang)}")
+    if title is not None and not isinstance(title, str):
+        raise InvalidTypeError(f"title must be text; got {type(title).__name__}")
+    if trace_or_comparison is None:
+        return _page(*_lesson_data(), lang, title)
+    mistakes: list[Record] = []
+    if isinstance(trace_or_comparison, Comparison):
+        one = lesson_of_comparison(trace_or_comparison)
+        mistakes = [*_mistakes_of(trace_or_comparison, one)]
+    elif isinstance(trace_or_comparison, BackwardTrace):
+        one = Lesson(_YOURS, trace_or_comparison)
+    else:
+        raise InvalidTypeError(
+            "page needs the BackwardTrace that backward(trace=True) returns, or a Comparison; "
+            f"got {type(trace_or_comparison).__name__}"
+        )
+    traces = [trace for trace in (one.trace, one.fused) if trace is not None]
+    nodes, count = max(len(t.graph.nodes) for t in traces), count_of_numbers(traces)
+    if nodes > MOST_NODES or count > MOST_NUMBERS:
+        raise InvalidValueError(
+            f"a page steps through at most {MOST_NODES} nodes and {MOST_NUMBERS} numbers; this "
+            f"graph has {nodes} and {count}: use viz.draw"
+        )
+    preset: Record = {"key": _YOURS, "lesson": _YOURS}
+    return _page([one], [preset | {"mistakes": mistakes}], [_record(_YOURS, one)], lang, title)
+
+
+def _lesson_data() -> tuple[list[Lesson], list[Record], list[Record]]:
+    """The lessons, presets and records of the page about softmax and cross-entropy."""
+    lessons: dict[str, Lesson] = {}
+    presets, records = [], []
+    for preset in PRESETS:
+        for key in preset.forms or (preset.lesson,):
+            one = lesson(preset, key)
+            lessons.setdefault(key, one)
+            records.append(_record(preset.key, one))
+        shows = preset.key in ("textbook", "soft", "batch")  # on others it is nothing new
+        mistakes = _mistakes(preset.logits, preset.target, preset.temperature) if shows else ()
+        presets.append(
+            {"key": preset.key, "lesson": preset.lesson, "forms": list(preset.forms),
+             "mistakes": list(mistakes)}
+        )  # fmt: skip
+    return list(lessons.values()), presets, records
+
+
+def _mistakes(logits: Any, target: Any, temperature: float) -> Iterator[Record]:
+    """What the engine finds with each mistake that shows on these inputs."""
+    for name in MISTAKES:
+        y = np.asarray(target, np.float64)
+        broken = break_it(name, logits, y, temperature=temperature)
+        if broken.shows:
+            yield _broken_record(broken)
+
+
+def _mistakes_of(comparison: Comparison, one: Lesson) -> Iterator[Record]:
+    """The same for a user's comparison, if the page knows its loss."""
+    params = None if one.fused is None else loss_params(one.fused)
+    if params and comparison.reduction == "mean" and comparison.form == "naive":
+        yield from _mistakes(comparison.logits, comparison.target, params["temperature"])
+
+
+def _broken_record(broken: Broken) -> Record:
+    found: Record = {
+        "key": broken.mistake.name,
+        "form": broken.mistake.form,
+        "gradient": numbers(broken.gradient),
+        "right": numbers(broken.right),
+        "edges": [f"{user}-{i}" for user, i in broken.edges],
+        "nodes": list(broken.nodes),
+        "report": "\n".join(str(broken.report).splitlines()[:_LINES]),
+    }
+    if broken.mistake.twice:
+        return found | {"own": True, "edges": [], "nodes": []}
+    wrong, right = trace_record(broken.trace), trace_record(broken.right_trace)
+    for part in ("gradients", "sent"):  # what is as it should be is in the record already
+        found[part] = {k: v for k, v in wrong[part].items() if v != right[part][k]}
+    return found
+
+
+def _record(preset: str, one: Lesson) -> Record:
+    found = {"preset": preset, "lesson": one.key, "composite": trace_record(one.trace)}
+    return found if one.fused is None else found | {"fused": trace_record(one.fused)}
+
+
+def _lesson_record(one: Lesson) -> Record:
+    roles = dict(one.roles or {})
+    graph = graph_record(one.trace.graph)
+    cotangent = numbers(one.trace.steps[0].cotangent)
+    if cotangent != [1]:
+        graph["seed"] = cotangent
+    if "m" in roles:
+        graph["maximum"] = [roles["m"], one.trace.graph.nodes[roles["d"]].inputs[0]]
+    return {
+        "graph": graph,
+        "fused": None if one.fused is None else graph_record(one.fused.graph),
+        "roles": roles,
+        "fork": _fork(one),
+        "boxes": [node.id for node in Sketch(one.trace).boxed()],
+    }
+
+
+def _fork(one: Lesson) -> Record | None:
+    """Where backward's two terms meet, and the edges that they come over."""
+    roles = one.roles or {}
+    if "y" not in roles:
+        return None
+    names = list(one.terms)
+    if "p" in roles:
+        edges = [f"{roles['p']}-0", f"{roles['s']}-0"]
+        return {"node": roles["e"], "edges": edges, "scaled": True, "names": names}
+    if "lse" in roles:
+        minus = next(n for n in one.trace.graph.nodes if n.inputs[:1] == (roles["lse"],))
+        edges = [f"{minus.id}-1", f"{roles['d']}-0"]
+        return {"node": minus.inputs[1], "edges": edges, "scaled": False, "names": names}
+    return None
+
+
+def _pictures(one: Lesson) -> tuple[str, str]:
+    """The SVG of the graph, and that of the fused node."""
+    sketch, fork = Sketch(one.trace), _fork(one)
+    marks = f'data-lesson="{one.key}" data-side="graph"'
+    graph = picture(sketch, marks, {fork["node"]: 2} if fork else {})
+    if one.fused is None:
+        return graph, ""
+    return graph, picture(Sketch(one.fused), f'data-lesson="{one.key}" data-side="fused"')
+
+
+def _page(
+    lessons: list[Lesson], presets: list[Record], records: list[Record], lang: str,
+    title: str | None,
+) -> Page:  # fmt: skip
+    words: Record = {
+        one: texts(one, "page") | {"mistakes": texts(one, "mistakes")} for one in LANGUAGES
+    }
+    if title is not None:
+        for one in words.values():
+            one["title"] = title
+    data = {
+        "lang": lang,
+        "texts": words,
+        "sizes": {"cell": CELL, "row": ROW, "title": TITLE, "head": HEAD},
+        "tolerance": _TOLERANCE,
+        "lessons": {one.key: _lesson_record(one) for one in lessons},
+        "presets": presets,
+        "records": records,
+    }
+    pictures = [_pictures(one) for one in lessons]
+    style, script = _lean(_file("lesson.css")), _lean(_file("lesson.js"))
+    places = {
+        "lang": lang,
+        "title": html.escape(words[lang]["title"]),
+        "style": style,
+        "style_hash": _hash(style),
+        "script": script,
+        "script_hash": _hash(script),
+        "graphs": "".join(graph for graph, _ in pictures),
+        "fused": "".join(fused for _, fused in pictures),
+        "data": _for_script(data),
+    }
+    return Page(_filled(_file("lesson.html"), places), words[lang]["title"])
+
+
+def _file(name: str) -> str:
+    return resources.files("viz").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _lean(source: str) -> str:
+    """A script or style without its indents and the comments that have lines of their own."""
+    bare = re.sub(r"^\s*(?:/\*.*?\*/|//[^\n]*)\s*?\n", "", source, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^\s+", "", bare, flags=re.MULTILINE)
+
+
+def _filled(template: str, places: dict[str, str]) -> str:
+    """Put each text into its place, where no text can be taken for a place itself."""
+    first, *parts = template.split("{")
+    filled = [first]
+    for part in parts:
+        name, _, rest = part.partition("}")
+        filled += [places[name], rest]
+    return "".join(filled)
+
+
+def _hash(text: str) -> str:
+    """What the page's policy knows an inline script or style by."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _for_script(data: Any) -> str:
+    """JSON that no text in it can end the script element with."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    unsafe: dict[str, str | int | None] = {
+        "<": "\\u003c",
+        ">": "\\u003e",
+        "&": "\\u0026",
+        "\u2028": "\\u2028",
+        "\u2029": "\\u2029",
+    }
+    return text.translate(str.maketrans(unsafe))
