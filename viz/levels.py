@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.engine.view import LEAF, Graph, Kept, graph, kept_for_backward
+from tinygrad_sm.engine.view import LEAF, Graph, graph
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.study.kept import Kept, kept_for_backward
 from viz.drawing import Drawing
 from viz.formula import is_loss, legible
 from viz.scene import Arrow, Box, Cluster, Row, Scene
@@ -24,7 +25,7 @@ _INPUTS, _OUTPUT = "inputs", "output"
 def draw_levels(levels: Mapping[str, Tensor]) -> Drawing:
     """Draw several graphs of the same inputs and the same output, with the bytes that each keeps.
 
-    What is kept is explained at `tinygrad_sm.engine.view.kept_for_backward`. Draw before
+    What is kept is explained at `tinygrad_sm.study.kept.kept_for_backward`. Draw before
     `backward`, which takes the gradients that fused nodes have saved.
 
     Args:

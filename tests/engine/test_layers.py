@@ -20,7 +20,7 @@ from tinygrad_sm.engine import (
     sweep,
     tensor,
 )  # fmt: skip
-from tinygrad_sm.engine.node import NO_PARAMS, Node, leaf, record
+from tinygrad_sm.engine.node import NO_PARAMS, Recorded, leaf, record
 
 # One case for each operation, the one with the most elements
 CASES = list(
@@ -107,7 +107,7 @@ def test_the_sweep_without_a_layer(gradient):
     gradient()
 
 
-class Plain(Node):
+class Plain(Recorded):
     """A node with no layer at all; operators for the vjps that are recorded."""
 
     __slots__ = ()

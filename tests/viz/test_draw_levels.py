@@ -6,7 +6,7 @@ from picture_text import svg_text
 
 import tinygrad_sm as tg
 import viz
-from tinygrad_sm.engine.view import kept_for_backward
+from tinygrad_sm.study.kept import kept_for_backward
 
 N, D, V = 32, 4, 100
 LOGITS = N * V * 8

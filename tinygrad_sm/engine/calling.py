@@ -13,7 +13,7 @@ import numpy as np
 from tinygrad_sm.arrays.kinds import kind_among
 from tinygrad_sm.engine.intake import misfit, settled
 from tinygrad_sm.engine.memory import unexposed
-from tinygrad_sm.engine.node import NO_PARAMS, Node, Operation, _new, _next_id, now, record
+from tinygrad_sm.engine.node import NO_PARAMS, Operation, Recorded, _new, _next_id, now, record
 from tinygrad_sm.engine.primitive import Primitive
 from tinygrad_sm.engine.threads.large import LARGE, copied, dealt_out
 from tinygrad_sm.errors import TinygradError
@@ -38,9 +38,9 @@ def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = N
         if put_off is not None:
             return put_off
     wanted = lent = unsettled = large = foreign = False
-    kind: type[Any] = Node
+    kind: type[Any] = Recorded
     for x in args:
-        if isinstance(x, Node):
+        if isinstance(x, Recorded):
             kind = x._kind
             wanted = wanted or x.requires_grad
             array = x._array
@@ -51,8 +51,8 @@ def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = N
             unsettled = True
     if unsettled:
         args = settled(primitive, args, our_own if wanted and here.on else None)
-    values = tuple([unexposed(x) if isinstance(x, Node) else x for x in args]) if lent else None
-    arrays = [x._array if isinstance(x, Node) else x for x in args]
+    values = tuple([unexposed(x) if isinstance(x, Recorded) else x for x in args]) if lent else None
+    arrays = [x._array if isinstance(x, Recorded) else x for x in args]
     of_kind = kind_among(arrays) if foreign or unsettled else None
     if of_kind is not None:
         primitive = of_kind.row(primitive)

@@ -11,8 +11,8 @@ import numpy as np
 
 from tinygrad_sm.arrays.kinds import kind_for
 from tinygrad_sm.engine import memory
-from tinygrad_sm.engine.node import Node, leaf
-from tinygrad_sm.engine.sweep import Cotangents, Edge, fitted, newest_first, pull, sweep_back
+from tinygrad_sm.engine.node import Recorded, leaf
+from tinygrad_sm.engine.sweep import Cotangents, Pulled, fitted, newest_first, pull, sweep_back
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError
 
@@ -66,13 +66,13 @@ def _seed(output: Any, gradient: Any, create_graph: bool) -> Any:
                 "that shape; only an output with one element starts from 1"
             )
         gradient = kind_for(output._array).ones(output._array)
-    elif not (isinstance(gradient, Node) and create_graph):
+    elif not (isinstance(gradient, Recorded) and create_graph):
         gradient = memory.floats(gradient, output.dtype, what="gradient", like=output._array)
     if gradient.shape != output.shape:
         raise InvalidValueError(
             f"gradient must have the output's shape {output.shape}; got {gradient.shape}"
         )
-    if create_graph and not isinstance(gradient, Node):
+    if create_graph and not isinstance(gradient, Recorded):
         gradient = leaf(output._kind, gradient)
     return gradient
 
@@ -125,14 +125,14 @@ def grad(
             depend on an input.
         ChangedDataError: data was changed in place after it was used.
     """
-    single = isinstance(inputs, Node)
+    single = isinstance(inputs, Recorded)
     if not single and not isinstance(inputs, Iterable):
         raise InvalidTypeError(
             f"grad: inputs must be a Tensor or a sequence of them; got {type(inputs).__name__}"
         )
     wanted: list[Any] = [inputs] if single else list(inputs)
     for i, x in enumerate((output, *wanted)):
-        if not isinstance(x, Node):
+        if not isinstance(x, Recorded):
             what = "output" if i == 0 else f"input {i}"
             raise InvalidTypeError(f"grad: {what} must be a Tensor; got {type(x).__name__}")
     seed = _seed(output, gradient, create_graph)
@@ -160,7 +160,7 @@ def grad(
     return found[0] if single else found
 
 
-def pulled(node: Any, g: Any) -> Iterable[Edge]:
+def pulled(node: Any, g: Any) -> Iterable[Pulled]:
     """Return what `pull` yields; where a node has one or two operands, by a shorter way."""
     operation, x, y = node._operation, node._first, node._second
     if operation.more or operation.values is not None or type(g) is not _ndarray:
@@ -169,11 +169,11 @@ def pulled(node: Any, g: Any) -> Iterable[Edge]:
         return ()
     primitive, params = operation.primitive, operation.params
     a, b, wanted = x, y, []
-    if isinstance(x, Node):
+    if isinstance(x, Recorded):
         a = x._array
         if x.requires_grad:
             wanted.append((0, x))
-    if y is not None and isinstance(y, Node):
+    if y is not None and isinstance(y, Recorded):
         b = y._array
         if y.requires_grad:
             wanted.append((1, y))

@@ -111,13 +111,6 @@ def _like(primitive: Primitive, likes: list[Any], params: dict[str, Any]) -> np.
     """An array of the result's shape and dtype, if there is a cheap one."""
     forward = primitive.forward
     if isinstance(forward, np.ufunc) and forward.signature is None:  # element by element
-        first = likes[0]
-        if isinstance(first, np.ndarray) and first.dtype.kind == "f":  # as mostly, its own like
-            second: Any = likes[1] if len(likes) == 2 else 0.0
-            if type(second) in (bool, int, float):
-                return first
-            if second.dtype == first.dtype and np.broadcast(first, second).shape == first.shape:
-                return first
         shape, dtype = np.broadcast(*likes).shape, np.result_type(*likes)
         return np.ndarray(shape, dtype, np.zeros((), dtype), strides=(0,) * len(shape))
     if primitive.kind == "reduction" and likes[0].size:

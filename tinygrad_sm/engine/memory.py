@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygrad_sm.arrays.kinds import kind_of
 from tinygrad_sm.engine.intake import float_array, rectangular
-from tinygrad_sm.engine.node import Node
+from tinygrad_sm.engine.node import Recorded
 from tinygrad_sm.engine.threads.large import LARGE, add_in_place, in_pieces
 from tinygrad_sm.errors import ChangedDataError
 
@@ -38,7 +38,7 @@ class Notes:
         self.grad_is_own = False
 
 
-def notes(node: Node) -> Notes:
+def notes(node: Recorded) -> Notes:
     """Return the notes of a node, to write on."""
     if node._notes is None:
         node._notes = Notes()
@@ -49,22 +49,22 @@ def notes(node: Node) -> Notes:
 # Data ---------------------------------------------------------------------------------------------
 
 
-def is_lent(node: Node) -> bool:
+def is_lent(node: Recorded) -> bool:
     """Return whether somebody may change the values."""
     return node._notes is not None and node._notes.lent is not None
 
 
-def current(node: Node) -> np.ndarray:
+def current(node: Recorded) -> np.ndarray:
     """Return the values as they are now, whoever may change them."""
     return node._notes.lent if is_lent(node) else node._array
 
 
 def current_of(x: Any) -> Any:
     """Return the values of a node; anything else as it is."""
-    return current(x) if isinstance(x, Node) else x
+    return current(x) if isinstance(x, Recorded) else x
 
 
-def unexposed(node: Node) -> np.ndarray:
+def unexposed(node: Recorded) -> np.ndarray:
     """Return the values now, as an array that nobody else can change."""
     return current(node).copy() if is_lent(node) else node._array
 
@@ -76,7 +76,7 @@ def floats(
 
     If `like` is an array of another kind than NumPy's, so is the result.
     """
-    if isinstance(data, Node):
+    if isinstance(data, Recorded):
         data, copy = current(data), True
     kind = kind_of(like)
     if kind is not None:
@@ -84,7 +84,7 @@ def floats(
     return float_array(data, dtype, copy, what)
 
 
-def lend(leaf: Node) -> np.ndarray:
+def lend(leaf: Recorded) -> np.ndarray:
     """Return the values as an array that the caller may change."""
     if kind_of(leaf._array) is not None:  # which nobody can change
         return leaf._array
@@ -95,7 +95,7 @@ def lend(leaf: Node) -> np.ndarray:
         return found.lent
 
 
-def set_data(leaf: Node, values: np.ndarray) -> None:
+def set_data(leaf: Recorded, values: np.ndarray) -> None:
     """Put other values in the place of a leaf's; whoever gave the array may still change it."""
     with changing:
         notes(leaf).lent = values
@@ -106,11 +106,11 @@ def check_unchanged(nodes: list[Any]) -> None:
     if [node for node in nodes if node._notes is not None and node._notes.lent is not None]:
         for node in nodes:
             for x in node._operands:
-                if isinstance(x, Node) and is_lent(x):
+                if isinstance(x, Recorded) and is_lent(x):
                     _check_unchanged(node, x)
 
 
-def _check_unchanged(node: Node, leaf: Node) -> None:
+def _check_unchanged(node: Recorded, leaf: Recorded) -> None:
     for x, used in zip(node._operands, node._values, strict=True):
         if x is leaf and not np.array_equal(current(leaf), used, equal_nan=True):
             name = "a Tensor" if leaf.name is None else f"the Tensor {leaf.name!r}"
@@ -123,7 +123,7 @@ def _check_unchanged(node: Node, leaf: Node) -> None:
 # Gradients ----------------------------------------------------------------------------------------
 
 
-def grad_of(node: Node) -> Any:
+def grad_of(node: Recorded) -> Any:
     """Return the gradient of a node; the first reader of an array that others hold gets a copy."""
     with changing:
         if isinstance(node._grad, np.ndarray) and not notes(node).grad_is_own:
@@ -132,7 +132,7 @@ def grad_of(node: Node) -> Any:
         return node._grad
 
 
-def set_grad(node: Node, value: Any) -> None:
+def set_grad(node: Recorded, value: Any) -> None:
     """Put a gradient, or None, in the place of what has been added up."""
     with changing:
         node._grad = value
@@ -167,7 +167,7 @@ def add_up(cotangents: dict[Any, Any], node: Any, contribution: Any) -> None:
     known = cotangents.get(node)
     if known is None:
         cotangents[node] = contribution
-    elif known.size < LARGE or isinstance(known, Node):
+    elif known.size < LARGE or isinstance(known, Recorded):
         cotangents[node] = total(known, contribution)
     else:
         del known  # else it would count as somebody who holds the array

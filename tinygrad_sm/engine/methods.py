@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 from tinygrad_sm.engine.calling import call, operated
 from tinygrad_sm.engine.intake import misfit, real_numbers, unusual
 from tinygrad_sm.engine.memory import current_of
-from tinygrad_sm.engine.node import LEAF
+from tinygrad_sm.engine.node import NO_OPERATION
 from tinygrad_sm.engine.primitive import Primitive
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.errors import InvalidTypeError
@@ -66,7 +66,7 @@ def operators(row: Primitive, sign: str) -> tuple[OfSelfAndOther, OfSelfAndOther
 
     def augmented(self: Tensor, other: Any) -> Tensor:
         """Change the data of a leaf inside `no_grad`, else return a new Tensor."""
-        if self._operation is not LEAF or (is_recording() and not self.requires_grad):
+        if self._operation is not NO_OPERATION or (is_recording() and not self.requires_grad):
             return operated(row, self, other)
         if is_recording():
             name = self.name or "w"

@@ -42,11 +42,11 @@ class Operation:
     groups: tuple[str, ...]
 
 
-LEAF = Operation(None, NO_PARAMS, (), None, ())
+NO_OPERATION = Operation(None, NO_PARAMS, (), None, ())
 """What a node has that no operation made."""
 
 
-class Node:
+class Recorded:
     """A value of a computation.
 
     Its operands are nodes, and constants: arrays and numbers that no gradient is wanted for. Nearly
@@ -59,7 +59,7 @@ class Node:
         "name", "requires_grad",
     )  # fmt: skip
 
-    _kind: ClassVar[type[Node]]  # the class of the nodes that are computed from this one
+    _kind: ClassVar[type[Recorded]]  # the class of the nodes that are computed from this one
 
     name: str | None
     requires_grad: bool
@@ -71,7 +71,7 @@ class Node:
     _grad: Any  # what backward has added up here
     _notes: Any  # room for what other layers remember, beside the mathematics
 
-    def __init_subclass__(cls, kind: type[Node] | None = None) -> None:
+    def __init_subclass__(cls, kind: type[Recorded] | None = None) -> None:
         cls._kind = kind or cls
 
     @property
@@ -101,7 +101,7 @@ class Node:
         """The arrays and numbers that the operation was run on."""
         if self._operation.values is not None:
             return self._operation.values
-        return tuple([x._array if isinstance(x, Node) else x for x in self._operands])
+        return tuple([x._array if isinstance(x, Recorded) else x for x in self._operands])
 
     def __primitive__(
         self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
@@ -147,7 +147,7 @@ def record(
     on, groups, known, _, _ = now.get()
     arrays, wanted = [], False
     for x in operands:
-        is_node = isinstance(x, Node)
+        is_node = isinstance(x, Recorded)
         arrays.append(x._array if is_node else x)
         wanted = wanted or (is_node and x.requires_grad)
     out = as_array(primitive.forward(*(values or arrays), **params))
@@ -165,7 +165,7 @@ def record(
 
 def leaf(kind: type[Any], array: np.ndarray, requires_grad: bool = False) -> Any:
     """Return a node that has no operands: an input, or a result that no gradient is wanted for."""
-    return made(kind, array, LEAF, requires_grad=requires_grad)
+    return made(kind, array, NO_OPERATION, requires_grad=requires_grad)
 
 
 def made(

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_sm.engine.intake import unusual
 from tinygrad_sm.engine.memory import current_of
-from tinygrad_sm.engine.node import Node, now
+from tinygrad_sm.engine.node import Recorded, now
 from tinygrad_sm.engine.primitive import NUMPY
 from tinygrad_sm.errors import InvalidTypeError
 
@@ -66,7 +66,7 @@ def answer_for_numpy(
 
 def _loses_nothing(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether there are Tensors, of which none is to be differentiated here, e.g. for np.savez."""
-    given = [x for x in (*args, *kwargs.values()) if isinstance(x, Node)]
+    given = [x for x in (*args, *kwargs.values()) if isinstance(x, Recorded)]
     return bool(given) and not (now.get().on and any(x.requires_grad for x in given))
 
 

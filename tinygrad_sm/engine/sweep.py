@@ -13,14 +13,14 @@ from operator import attrgetter
 from typing import Any
 
 from tinygrad_sm.arrays.kinds import as_array
-from tinygrad_sm.engine.node import Node, leaf
+from tinygrad_sm.engine.node import Recorded, leaf
 from tinygrad_sm.engine.rules import sum_to
 from tinygrad_sm.engine.shapes import astype
 from tinygrad_sm.errors import InvalidValueError
 
 Cotangents = dict[Any, Any]
 """The cotangent of each node: an array, or a node where the sweep itself is recorded."""
-Edge = tuple[int, Any, Any]
+Pulled = tuple[int, Any, Any]
 """What goes over an edge: the operand's position, the operand, and the contribution to it."""
 
 
@@ -29,22 +29,22 @@ def newest_first(output: Any) -> list[Any]:
     found, seen = [output], {output}
     for node in found:  # grows while it is walked
         for x in (node._first, node._second, *node._operation.more):
-            if isinstance(x, Node) and x not in seen:
+            if isinstance(x, Recorded) and x not in seen:
                 seen.add(x)
                 found.append(x)
     found.sort(key=attrgetter("_id"), reverse=True)
     return found
 
 
-def pull(node: Any, g: Any) -> Iterator[Edge]:
+def pull(node: Any, g: Any) -> Iterator[Pulled]:
     """Yield what the cotangent `g` of a node contributes to each of its operands."""
     operation, operands = node._operation, node._operands
     given = (g, node._array, *node._values)
-    if isinstance(g, Node):  # then the vjps are recorded, to be differentiated again
+    if isinstance(g, Recorded):  # then the vjps are recorded, to be differentiated again
         given = (g, node, *operands)
     vjps = operation.primitive.vjps(len(operands)) if operands else ()  # a leaf has neither
     for i, (operand, vjp) in enumerate(zip(operands, vjps, strict=True)):
-        if vjp is not None and isinstance(operand, Node) and operand.requires_grad:
+        if vjp is not None and isinstance(operand, Recorded) and operand.requires_grad:
             contribution = vjp(*given, **operation.params)
             if contribution is not None:  # None: it passes nothing on
                 yield i, operand, fitted(contribution, node, i, operand, like=g)
@@ -59,7 +59,7 @@ def add(cotangents: Cotangents, node: Any, contribution: Any) -> None:
 def sweep_back(
     nodes: Iterable[Any],
     cotangents: Cotangents,
-    pull: Callable[[Any, Any], Iterable[Edge]] = pull,
+    pull: Callable[[Any, Any], Iterable[Pulled]] = pull,
     add: Callable[[Cotangents, Any, Any], None] = add,
 ) -> None:
     """Complete the cotangents, of which the output's is known; `nodes` come newest first.
@@ -81,9 +81,9 @@ def fitted(contribution: Any, node: Any, argument: int, operand: Any, like: Any)
     broadcast of the operand's.
     """
     c = contribution
-    if not isinstance(c, Node):
+    if not isinstance(c, Recorded):
         c = as_array(c)
-        if isinstance(like, Node):  # the vjp did not use it, and gave a constant
+        if isinstance(like, Recorded):  # the vjp did not use it, and gave a constant
             c = leaf(like._kind, c)
     shape = operand.shape
     if c.shape != shape:
@@ -95,7 +95,7 @@ def fitted(contribution: Any, node: Any, argument: int, operand: Any, like: Any)
         c = sum_to(c, operand)
     if c.dtype != operand.dtype:
         c = astype(c, dtype=operand.dtype)
-    return c if isinstance(c, Node) else as_array(c)
+    return c if isinstance(c, Recorded) else as_array(c)
 
 
 def is_repeated(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:

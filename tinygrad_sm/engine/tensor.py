@@ -20,7 +20,7 @@ from tinygrad_sm.engine.calling import call, operated
 from tinygrad_sm.engine.gradients import backward
 from tinygrad_sm.engine.intake import float_dtype, own_index, owned, read_only, text
 from tinygrad_sm.engine.methods import comparison, method, operators, reduction, unary
-from tinygrad_sm.engine.node import LEAF, Node, leaf
+from tinygrad_sm.engine.node import NO_OPERATION, Recorded, leaf
 from tinygrad_sm.engine.numpy_protocol import answer_for_numpy
 from tinygrad_sm.engine.primitive import Primitive
 from tinygrad_sm.engine.scopes import is_recording
@@ -28,7 +28,7 @@ from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError
 
 
-class Tensor(Node):
+class Tensor(Recorded):
     """An n-dimensional array of floats that remembers how it was computed.
 
     Ways out of the graph: `item`, `numpy`, `detach` and `data`, formatting, `round` and `print`
@@ -92,11 +92,11 @@ class Tensor(Node):
         A leaf's array may be changed in place; a backward through operations that had used the
         old values then raises ChangedDataError. A computed Tensor's array is read-only.
         """
-        return memory.lend(self) if self._operation is LEAF else read_only(self._array)
+        return memory.lend(self) if self._operation is NO_OPERATION else read_only(self._array)
 
     @data.setter
     def data(self, value: Any) -> None:
-        if self._operation is not LEAF:
+        if self._operation is not NO_OPERATION:
             raise InvalidTypeError(
                 f"data of a Tensor computed by {self.op!r} cannot be set; "
                 "only a leaf's can: detach() makes one"
@@ -200,7 +200,7 @@ class Tensor(Node):
         return constant(memory.unexposed(self))
 
     def __reduce__(self) -> Any:
-        if self._operation is not LEAF:
+        if self._operation is not NO_OPERATION:
             raise InvalidTypeError(
                 f"a Tensor computed by {self.op!r} cannot be copied or pickled; "
                 "detach() it first, or take numpy()"
@@ -218,7 +218,7 @@ class Tensor(Node):
         facts = [f"shape={self.shape}", f"dtype={self.dtype}"]
         if self.name is not None:
             facts.append(f"name={self.name!r}")
-        if self._operation is not LEAF:
+        if self._operation is not NO_OPERATION:
             facts.append(f"op={self.op!r}")
         elif not self.requires_grad:
             facts.append("requires_grad=False")

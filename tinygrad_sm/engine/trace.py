@@ -10,11 +10,11 @@ import numpy as np
 from tinygrad_sm.arrays.kinds import kind_of
 from tinygrad_sm.engine.intake import read_only
 from tinygrad_sm.engine.memory import current
-from tinygrad_sm.engine.node import Node as Recorded
-from tinygrad_sm.engine.sweep import Edge
+from tinygrad_sm.engine.node import Recorded
+from tinygrad_sm.engine.sweep import Pulled
 from tinygrad_sm.engine.view import Graph, Node, graph
 
-Pull = Callable[[Any, Any], Iterable[Edge]]
+Pull = Callable[[Any, Any], Iterable[Pulled]]
 
 
 class Contribution(NamedTuple):
@@ -68,7 +68,7 @@ class BackwardTrace:
         """Return a function that does what `pull` does, and writes it down."""
         return lambda t, g: self._written_down(t, g, list(pull(t, g)))
 
-    def _written_down(self, t: Any, g: Any, pulled: list[Edge]) -> list[Edge]:
+    def _written_down(self, t: Any, g: Any, pulled: list[Pulled]) -> list[Pulled]:
         node = self.graph.node_of(t)
         edges = []
         for i, x, value in pulled:

@@ -6,8 +6,8 @@ creation order from 0, so the same program gives the same ids in every run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 from tinygrad_sm.arrays.kinds import as_array
 from tinygrad_sm.engine.intake import read_only
 from tinygrad_sm.engine.memory import current, is_lent
-from tinygrad_sm.engine.node import Node as Recorded
+from tinygrad_sm.engine.node import Recorded
 from tinygrad_sm.engine.primitive import TABLE, Primitive
 from tinygrad_sm.engine.sweep import newest_first
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
@@ -164,24 +164,15 @@ class Graph:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the graph without its values, in types that JSON has."""
-        return {
-            "output": self.output,
-            "nodes": [
-                {
-                    "id": n.id,
-                    "op": n.op,
-                    "name": n.name,
-                    "shape": list(n.shape),
-                    "dtype": n.dtype,
-                    "inputs": list(n.inputs),
-                    "groups": list(n.groups),
-                }
-                for n in self.nodes
-            ],
-            "edges": [
-                {"source": e.source, "target": e.target, "argument": e.argument} for e in self.edges
-            ],
-        }
+        nodes = [{key: _plain(getattr(node, key)) for key in _KEYS} for node in self.nodes]
+        return {"output": self.output, "nodes": nodes, "edges": [asdict(e) for e in self.edges]}
+
+
+_KEYS = ("id", "op", "name", "shape", "dtype", "inputs", "groups")
+
+
+def _plain(fact: Any) -> Any:
+    return list(fact) if isinstance(fact, tuple) else fact
 
 
 def graph(output: Any) -> Graph:
@@ -202,83 +193,18 @@ def graph(output: Any) -> Graph:
                 if isinstance(x, Recorded)
             }
     nodes: list[Node] = []
-    by_tensor: dict[int, int] = {}
-    by_array: dict[int, int] = {}  # keyed by id(): only to see that two arguments are one array
+    places: dict[int, int] = {}  # by id(): an array that is used twice is one node, a number two
     for t in tensors:
         inputs = []
         for x in t._operands:
-            if isinstance(x, Recorded):
-                inputs.append(by_tensor[x._id])
-                continue
-            is_array = isinstance(x, np.ndarray)
-            known = by_array.get(id(x)) if is_array else None
-            if known is None:
-                known = len(nodes)
-                nodes.append(_constant(known, x, t._operation.groups))
-                if is_array:
-                    by_array[id(x)] = known
-            inputs.append(known)
-        by_tensor[t._id] = len(nodes)
+            place = places.get(id(x)) if isinstance(x, (Recorded, np.ndarray)) else None
+            if place is None:
+                place = places[id(x)] = len(nodes)
+                nodes.append(_constant(place, x, t._operation.groups))
+            inputs.append(place)
+        places[id(t)] = len(nodes)
         nodes.append(_node(len(nodes), t, tuple(inputs), used.get(t._id)))
-    return Graph(tuple(nodes), by_tensor[output._id])
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An array that stays in memory until backward because an operation was recorded.
-
-    Attributes:
-        what: "result", or what it was saved as, e.g. ``"gradient of weight"``.
-        shape: of the array.
-        bytes: of the memory behind it.
-    """
-
-    what: str
-    shape: tuple[int, ...]
-    bytes: int
-
-
-def kept_for_backward(view: Graph) -> tuple[tuple[Kept, ...], ...]:
-    """Return what each node keeps in memory until backward, by node id.
-
-    An operation keeps its result, whether a vjp will read it or not, and what it saved, such as
-    the gradient that a fused loss found on its way (until a backward takes it). What is there
-    already counts for nothing: leaves and constants, and views of another node's array.
-    """
-    known = {id(_owner(node.value)) for node in view.nodes if not node.inputs}
-    found = []
-    for node in view.nodes:
-        kept = []
-        if node.inputs:
-            for what, array in (("result", node.value), *_arrays_in(node.params)):
-                owner = _owner(array)
-                if id(owner) not in known:
-                    known.add(id(owner))
-                    kept.append(Kept(what, array.shape, owner.nbytes))
-        found.append(tuple(kept))
-    return tuple(found)
-
-
-def _owner(array: Any) -> Any:
-    """The array whose memory this one looks at; itself, if it has its own."""
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        array = array.base
-    return array
-
-
-def _arrays_in(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays inside parameters, each with the name of the field that holds it."""
-    if isinstance(value, np.ndarray):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _arrays_in(part, f"{name.removesuffix('s')} of {key}" if name else str(key))
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _arrays_in(part, name)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for one in fields(value):
-            yield from _arrays_in(getattr(value, one.name), one.name)
+    return Graph(tuple(nodes), places[id(output)])
 
 
 def _node(id: int, t: Any, inputs: tuple[int, ...], value: np.ndarray | None) -> Node:

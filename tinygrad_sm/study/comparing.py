@@ -18,7 +18,7 @@ import numpy as np
 from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
-from tinygrad_sm.engine.view import Graph, Node, graph, kept_for_backward
+from tinygrad_sm.engine.view import Graph, Node, graph
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy
@@ -26,6 +26,7 @@ from tinygrad_sm.loss.options import LossOptions, Task, refuse_non_finite, takes
 from tinygrad_sm.loss.probabilities import row_maximum
 from tinygrad_sm.study.comparison import Comparison, Contributions, Cost, ulp_text
 from tinygrad_sm.study.diagnose import Breakdown, first_breakdown, first_index, label, underflowed
+from tinygrad_sm.study.kept import kept_for_backward
 from tinygrad_sm.study.ulp import ULP_SIZES, ulp_distance
 
 _MANY_ULPS = 1000  # from here on the number asks for a word

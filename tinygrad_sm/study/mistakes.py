@@ -17,8 +17,8 @@ import numpy as np
 
 from tinygrad_sm.engine import memory
 from tinygrad_sm.engine.gradients import pulled, stand_ins
-from tinygrad_sm.engine.node import Node
-from tinygrad_sm.engine.sweep import Cotangents, Edge, pull
+from tinygrad_sm.engine.node import Recorded
+from tinygrad_sm.engine.sweep import Cotangents, Pulled, pull
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import InvalidValueError, LossWarning, shown
@@ -31,7 +31,7 @@ from tinygrad_sm.texts import texts
 FUSED = "fused"
 """The form of the loss that is one node; the others are the composite's FORMS."""
 
-Spoil = Callable[[Any, Any, list[Edge]], Iterable[Edge]]
+Spoil = Callable[[Any, Any, list[Pulled]], Iterable[Pulled]]
 """Makes wrong edges of the right ones that a node with its cotangent passes on."""
 
 
@@ -70,7 +70,7 @@ class Mistake:
 
 def _values(node: Any, g: Any) -> tuple[Any, ...]:
     """The result of a node and its operands: as nodes, where the sweep itself is recorded."""
-    return (node, *node._operands) if isinstance(g, Node) else (node._array, *node._values)
+    return (node, *node._operands) if isinstance(g, Recorded) else (node._array, *node._values)
 
 
 def _in_closed_form(node: Any, g: Any, wrong: Callable[[Any, Any], Any]) -> Any:
@@ -85,7 +85,7 @@ def _only_diagonal() -> Spoil:
     """∂p_i/∂a_j is taken for i = j alone: of what comes through the sum, each keeps its own."""
     shares: dict[Any, Any] = {}  # what the quotients contribute to their sums, before it is summed
 
-    def spoil(node: Any, g: Any, edges: list[Edge]) -> Iterable[Edge]:
+    def spoil(node: Any, g: Any, edges: list[Pulled]) -> Iterable[Pulled]:
         if node.op == "SoftmaxWithLoss":
             return [(0, node._first, _in_closed_form(node, g, lambda p, q: q * p - q)), *edges[1:]]
         if node.op == "softmax":
@@ -108,7 +108,7 @@ def _is_sum_of(s: Any, e: Any) -> bool:
 def _p_minus_y() -> Spoil:
     """The closed form without the factor Σy."""
 
-    def spoil(node: Any, g: Any, edges: list[Edge]) -> Iterable[Edge]:
+    def spoil(node: Any, g: Any, edges: list[Pulled]) -> Iterable[Pulled]:
         if node.op == "SoftmaxWithLoss":
             return [(0, node._first, _in_closed_form(node, g, lambda p, q: p - q)), *edges[1:]]
         return edges
@@ -119,7 +119,7 @@ def _p_minus_y() -> Spoil:
 def _mean_times(power: int) -> Callable[[], Spoil]:
     """The gradient of each mean over N rows comes out N^power times as large."""
 
-    def spoil(node: Any, g: Any, edges: list[Edge]) -> Iterable[Edge]:
+    def spoil(node: Any, g: Any, edges: list[Pulled]) -> Iterable[Pulled]:
         n = _divided_by(node)
         return edges if n == 1 else [(i, x, c * n**power) for i, x, c in edges]
 
@@ -134,7 +134,7 @@ def _divided_by(node: Any) -> float:
         return float(node._operation.params["task"].divisor)
     if node.op == "div" and getattr(node._first, "op", None) == "sum":
         n = node._values[1]
-        return 1 if isinstance(node._second, Node) or np.ndim(n) else float(n)
+        return 1 if isinstance(node._second, Recorded) or np.ndim(n) else float(n)
     return 1
 
 
