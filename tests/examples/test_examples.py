@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import runpy
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -48,7 +49,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def output(folder):
     """What it printed there."""
-    return output_of("gradient_descent", folder, "--write-logits", "logits.csv")
+    return output_of("05_gradient_descent", folder, "--write-logits", "logits.csv")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ class TestGradientDescent:
         [("3000", "the composite's loss is nan, .*"), ("1e308", "logits must be finite, .*")],
     )
     def test_parameters_that_run_away_are_said(self, tmp_path, rate, sentence):
-        done = run("gradient_descent", tmp_path, "--learning-rate", rate)
+        done = run("05_gradient_descent", tmp_path, "--learning-rate", rate)
         assert done.returncode == 1
         assert re.fullmatch(rf"step 1: {sentence} a smaller --learning-rate.*\n", done.stderr)
 
@@ -114,21 +115,21 @@ class TestGradientDescent:
     )
     def test_a_bad_argument_is_one_sentence_and_nothing_written(self, tmp_path, arguments):
         (tmp_path / "a_file").write_text("kept")
-        done = run("gradient_descent", tmp_path, *arguments)
+        done = run("05_gradient_descent", tmp_path, *arguments)
         assert done.returncode == 2
         assert done.stdout == ""
-        assert re.fullmatch(r"gradient_descent\.py: .+\n", done.stderr)
+        assert re.fullmatch(r"05_gradient_descent\.py: .+\n", done.stderr)
         assert [path.name for path in tmp_path.iterdir()] == ["a_file"]
 
     def test_a_picture_that_cannot_be_written_is_one_sentence(self, tmp_path):
         (tmp_path / "out" / "gradient_descent_composite.svg").mkdir(parents=True)
-        done = run("gradient_descent", tmp_path, "--steps", "1")
+        done = run("05_gradient_descent", tmp_path, "--steps", "1")
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
 
 
 def test_walkthrough(tmp_path):
-    output = output_of("walkthrough", tmp_path)
+    output = output_of("04_walkthrough", tmp_path)
     for fact in (
         r"p = e / s +\[0\.659, 0\.242, 0\.099\]",
         r"i = j:.*p_1 \(1 − p_1\) +0\.225",
@@ -143,21 +144,69 @@ def test_walkthrough(tmp_path):
     assert output.rstrip().endswith("is what the derivation says.")
 
 
+@pytest.fixture(scope="module")
+def walk():
+    """The walkthrough's `main`, to be run in this process."""
+    return runpy.run_path(str(ROOT / "examples" / "04_walkthrough.py"))["main"]
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0, 100.0])
+def test_walkthrough_takes_any_logits(walk, scale, monkeypatch, capsys):
+    random = np.random.default_rng(0)
+    for classes in range(2, 7):
+        logits = ",".join(map(str, random.normal(0, scale, classes).tolist()))
+        target = str(random.integers(classes))
+        monkeypatch.setattr(sys, "argv", ["walk", f"--logits={logits}", "--target", target])
+        walk()
+        assert capsys.readouterr().out.rstrip().endswith("is what the derivation says.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--logits", "1000,0,0"], "must lie nearer to 0 and to each other"),
+        (["--logits=-800,0"], "must lie nearer to 0"),
+        (["--logits", "1,nan"], "must lie nearer to 0"),
+        (["--logits", "a,b"], "must be numbers with commas, such as 2,1,0.1; got 'a,b'"),
+        (["--logits", "1"], "must be at least two"),
+        (["--target", "3"], "--target must be from 0 to 2; got 3"),
+    ],
+)
+def test_walkthrough_says_what_it_cannot_walk(walk, arguments, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["walk", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        walk()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert out == ""
+    assert sentence in err
+
+
+def test_the_readme_has_every_example_in_the_order_of_the_numbers():
+    examples = ROOT / "examples"
+    listed = re.findall(r"\]\((\w+\.(?:py|ipynb))\)", (examples / "README.md").read_text("utf-8"))
+    there = [p.name for p in examples.iterdir() if p.suffix in (".py", ".ipynb")]
+    assert sorted(listed) == sorted(there)
+    numbered = [name for name in listed if name[0].isdigit()]
+    assert numbered == sorted(numbered)
+    assert [int(name[:2]) for name in numbered] == list(range(1, len(numbered) + 1))
+
+
 def test_second_derivative(tmp_path):
-    output = output_of("second_derivative", tmp_path)
+    output = output_of("07_second_derivative", tmp_path)
     p = tg.softmax([2.0, 1.0, 0.1])
     assert str((np.diag(p) - np.outer(p, p)).round(3)) in output
     assert "eigenvalues: [0. " in output
 
 
 def test_new_primitive(tmp_path):
-    output = output_of("new_primitive", tmp_path)
+    output = output_of("08_new_primitive", tmp_path)
     assert "gradcheck passed" in output
     assert "2 wrong" in output
 
 
 def test_write_a_rule(tmp_path):
-    done = run("write_a_rule", tmp_path)
+    done = run("09_write_a_rule", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "became one node, softplus_of_a_rule" in done.stdout

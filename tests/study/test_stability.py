@@ -23,7 +23,7 @@ from tinygrad_sm.study.stability.two_losses import confidently_wrong
 
 FORM = {form.name: form for form in FORMS}
 SWEEP = {sweep.name: sweep for sweep in SWEEPS}
-EXAMPLE = Path(__file__).parents[2] / "examples" / "confidently_wrong.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "06_confidently_wrong.py"
 
 
 lab = lru_cache(survey)  # a report is never changed

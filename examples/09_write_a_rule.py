@@ -3,7 +3,7 @@
 Two classes with logits [0, x] have the loss log(1 + exp(x)) for class 0: softplus(x). Written
 like that it overflows from x = 710 on, and its gradient with it. A primitive and a rule cure both.
 
-    python examples/write_a_rule.py
+    python examples/09_write_a_rule.py
 """
 
 from __future__ import annotations

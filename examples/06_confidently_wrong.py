@@ -4,8 +4,8 @@ The right class falls behind by a margin m. Behind the same softmax, the squared
 at its logit vanishes with the Jacobian, whose entries are −p_i p_j; the cross-entropy's tends to
 −1, however wrong the prediction is. The numbers are printed, and the limits asserted.
 
-    python examples/confidently_wrong.py
-    python examples/confidently_wrong.py -o confidently-wrong.svg    (needs matplotlib)
+    python examples/06_confidently_wrong.py
+    python examples/06_confidently_wrong.py -o confidently-wrong.svg    (needs matplotlib)
 """
 
 import argparse

@@ -3,8 +3,8 @@
 One run builds the loss from exp, sum, div and log, the other calls the one fused node. Both losses
 fall alike: what separates them after hundreds of steps is rounding.
 
-    python examples/gradient_descent.py
-    python examples/gradient_descent.py --steps 1000 --learning-rate 1 -o pictures
+    python examples/05_gradient_descent.py
+    python examples/05_gradient_descent.py --steps 1000 --learning-rate 1 -o pictures
 """
 
 from __future__ import annotations

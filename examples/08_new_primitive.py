@@ -2,7 +2,7 @@
 
 softplus(x) = log(1 + exp(x)) is what softmax + cross-entropy becomes for two classes.
 
-    python examples/new_primitive.py
+    python examples/08_new_primitive.py
 """
 
 from __future__ import annotations

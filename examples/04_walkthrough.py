@@ -6,11 +6,13 @@ softmax, the chain rule with its cases i = j and i ≠ j, and the result p − y
 printed was computed just before, and compared with what the derivation says; a wrong one ends the
 program with an AssertionError.
 
-    python examples/walkthrough.py
+    python examples/04_walkthrough.py
+    python examples/04_walkthrough.py --logits 2,1.5,0.1,-1 --target 1
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -18,90 +20,109 @@ import numpy as np
 
 import tinygrad_sm as tg
 
-LOGITS = np.array([2.0, 1.0, 0.1])
-TARGET = np.array([1.0, 0.0, 0.0])  # three classes; class 0 is right
+ARTICLE = "2,1,0.1"  # three classes, of which class 0 is right
 
 
 def main() -> None:
     """Walk through the derivation from top to bottom."""
-    p = forward()
-    local_rules(p)
-    jacobian(p)
-    backward_edge_by_edge(p)
-    chain_rule(p)
-    fused_node(p)
-    soft_labels(p)
-    fused_code()
+    logits, right = arguments()
+    y = np.eye(logits.size)[right]
+    p = forward(logits, y)
+    local_rules(logits, p, right)
+    jacobian(logits, p)
+    backward_edge_by_edge(logits, y, p)
+    chain_rule(logits, y, p)
+    fused_node(logits, y, p)
+    soft_labels(logits, y, p)
+    fused_code(logits, right)
     print("\nEvery figure above was computed, and is what the derivation says.")
 
 
-def forward() -> np.ndarray:
+def arguments() -> tuple[np.ndarray, int]:
+    """Return the logits and the right class, or end with one sentence."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--logits", default=ARTICLE, help="with commas; --logits=-1,2 if need be")
+    parser.add_argument("--target", type=int, default=0, help="the right class, from 0")
+    given = parser.parse_args()
+    try:
+        logits = np.array([float(word) for word in given.logits.split(",")])
+    except ValueError:
+        parser.error(f"--logits must be numbers with commas, such as 2,1,0.1; got {given.logits!r}")
+    if logits.size < 2:
+        parser.error("--logits must be at least two, since one class is always right")
+    if not 0 <= given.target < logits.size:
+        parser.error(f"--target must be from 0 to {logits.size - 1}; got {given.target}")
+    with np.errstate(all="ignore"):
+        e = np.exp(logits)
+        found = np.array([*e, e.sum(), *(e / e.sum())])
+    if not ((found > 1e-300) & (found < 1e300)).all():
+        parser.error(
+            "--logits must lie nearer to 0 and to each other: here exp overflows, or a probability "
+            "becomes 0; 03_where_numbers_break.ipynb says what is done about that"
+        )
+    return logits, given.target
+
+
+def forward(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Compute the loss as the textbook writes it, and return p."""
     heading("1  Forward: exp, sum, div, log")
-    a, y = tg.Tensor(LOGITS, name="a"), TARGET
+    a, y = tg.Tensor(logits, name="a"), target
     e = tg.exp(a)
     s = tg.sum(e, axis=-1, keepdims=True)
     p = e / s
     L = -tg.sum(y * tg.log(p))
 
-    show("logits a", a, [2, 1, 0.1])
-    show("target y", y, [1, 0, 0])
-    show("e = exp(a)", e, [7.389, 2.718, 1.105])
-    show("s = Σ e_k", s, [11.213])
-    show("p = e / s", p, [0.659, 0.242, 0.099])
-    show("L = −Σ y_j log p_j", L, 0.417)
-    say("The probabilities sum to 1, and of log p only the right class counts: L = −log p_0.")
+    show("logits a", a, logits)
+    show("target y", y, target)
+    show("e = exp(a)", e, np.exp(logits))
+    show("s = Σ e_k", s, [np.exp(logits).sum()])
+    show("p = e / s", p, tg.softmax(logits))
+    show("L = −Σ y_j log p_j", L, -np.log(p.numpy()[y == 1][0]))
+    say("The probabilities sum to 1, and of log p only the right class counts.")
     same(p.numpy().sum(), 1.0)
-    same(L.item(), -np.log(p.numpy()[0]))
     return p.numpy()
 
 
-def local_rules(p: np.ndarray) -> None:
+def local_rules(logits: np.ndarray, p: np.ndarray, right: int) -> None:
     """Check the four derivatives that the chain rule will multiply."""
     heading("2  The local rules: one derivative for each edge into an operation")
-    e, s = np.exp(LOGITS), np.exp(LOGITS).sum()
-    # at the numbers of the example: exp at a_1, log at p_1, div at e_1 / s
-    rule("y = exp(x)", "∂y/∂x = exp(x)", tg.exp, [LOGITS[0]], [np.exp(LOGITS[0])])
-    rule("y = log(x)", "∂y/∂x = 1/x", tg.log, [p[0]], [1 / p[0]])
-    rule("y = f/g", "∂y/∂f = 1/g, ∂y/∂g = −f/g²", tg.div, [e[0], s], [1 / s, -e[0] / s**2])
-    rule("y = Σ x_k", "∂y/∂x_k = 1", tg.sum, [e], [np.ones(3)])
+    a, e, s = logits[right], np.exp(logits), np.exp(logits).sum()
+    f, p = e[right], p[right]  # at the numbers of the right class
+    rule("y = exp(x)", "∂y/∂x = exp(x)", tg.exp, [a], [f])
+    rule("y = log(x)", "∂y/∂x = 1/x", tg.log, [p], [1 / p])
+    rule("y = f/g", "∂y/∂f = 1/g, ∂y/∂g = −f/g²", tg.div, [f, s], [1 / s, -f / s / s])
+    rule("y = Σ x_k", "∂y/∂x_k = 1", tg.sum, [e], [np.ones_like(e)])
     say("Each was also compared with the function's own values (tg.gradcheck).")
 
 
-def jacobian(p: np.ndarray) -> None:
+def jacobian(logits: np.ndarray, p: np.ndarray) -> None:
     """Check ∂p_i/∂a_j: p_i (1 − p_i) on the diagonal, −p_i p_j elsewhere."""
     heading("3  The Jacobian of softmax: ∂p_i/∂a_j")
-    J = tg.jacobian(tg.softmax, LOGITS)
-    show(
-        "J",
-        J,
-        [[0.225, -0.160, -0.065], [-0.160, 0.184, -0.024], [-0.065, -0.024, 0.089]],
-    )
-    for i in range(3):
-        for j in range(3):
-            same(J[i, j], p[i] * (1 - p[i]) if i == j else -p[i] * p[j])
-    show("i = j:  J_11 =  p_1 (1 − p_1)", J[0, 0], 0.225)
-    show("i ≠ j:  J_12 = −p_1 p_2", J[0, 1], -0.160)
-    say("All nine at once: J = diag(p) − p pᵀ.")
-    same(J, np.diag(p) - np.outer(p, p))
+    J = tg.jacobian(tg.softmax, logits)
+    show("J", J, np.diag(p) - np.outer(p, p))
+    for i, j in np.ndindex(J.shape):
+        same(J[i, j], p[i] * (1 - p[i]) if i == j else -p[i] * p[j])
+    show("i = j:  J_11 =  p_1 (1 − p_1)", J[0, 0], p[0] * (1 - p[0]))
+    show("i ≠ j:  J_12 = −p_1 p_2", J[0, 1], -p[0] * p[1])
+    say("All at once: J = diag(p) − p pᵀ.")
 
 
-def backward_edge_by_edge(p: np.ndarray) -> None:
+def backward_edge_by_edge(logits: np.ndarray, y: np.ndarray, p: np.ndarray) -> None:
     """Follow the reverse sweep, and take apart what meets at e = exp(a)."""
     heading("4  Backward, edge by edge")
-    a = tg.Tensor(LOGITS, name="a")
+    a = tg.Tensor(logits, name="a")
     e = named("e", tg.exp(a))
     s = named("s", tg.sum(e, axis=-1, keepdims=True))
     q = named("p", e / s)
     logp = named("log p", tg.log(q))
-    product = named("y log p", TARGET * logp)
+    product = named("y log p", y * logp)
     total = named("Σ", tg.sum(product))
     L = named("L", -total)
     trace = L.backward(trace=True)
     assert trace is not None
 
     # what each edge must carry, from the local rules alone: (from, to) → formula and its value
-    y, ones = TARGET, np.ones(3)
+    ones = np.ones_like(y)
     formulas = {
         ("L", "Σ"): ("−1", -1),
         ("Σ", "y log p"): ("−1", -ones),
@@ -127,83 +148,71 @@ def backward_edge_by_edge(p: np.ndarray) -> None:
     sent = {edge.consumer.name: edge.value for edge in trace.contributions(e)}
     assert list(sent) == ["p", "s"], "exactly two edges lead back to e"
     numerator, denominator = sent["p"] * e.numpy(), sent["s"] * e.numpy()
-    show("through the numerator:    −y", numerator, [-1, 0, 0])
-    show("through the denominator:  +p·Σy", denominator, [0.659, 0.242, 0.099])
-    show("their sum, ∂L/∂a:         p − y", a.grad, [-0.341, 0.242, 0.099])
-    same(numerator, -y)
-    same(denominator, p * y.sum())
+    show("through the numerator:    −y", numerator, -y)
+    show("through the denominator:  +p·Σy", denominator, p * y.sum())
+    show("their sum, ∂L/∂a:         p − y", a.grad, p - y)
     same(a.grad, numerator + denominator)
-    same(a.grad, p - y)
 
 
-def chain_rule(p: np.ndarray) -> None:
+def chain_rule(logits: np.ndarray, y: np.ndarray, p: np.ndarray) -> None:
     """Split the sum over j as the proof does, and find the same two terms."""
     heading("5  The same on paper: the cases i = j and i ≠ j")
-    y = TARGET
-    J = tg.jacobian(tg.softmax, LOGITS)
+    J = tg.jacobian(tg.softmax, logits)
     # terms[j, i] = −y_j (1/p_j) ∂p_j/∂a_i, to be summed over j
     terms = -(y / p)[:, np.newaxis] * J
     equal = np.diag(terms)
     unequal = terms.sum(axis=0) - equal
     say("∂L/∂a_i = −Σ_j y_j (1/p_j) ∂p_j/∂a_i, the sum split into")
-    show("i = j:  −y_i (1 − p_i)", equal, [-0.341, 0, 0])
-    show("i ≠ j:  Σ_j≠i y_j p_i", unequal, [0, 0.242, 0.099])
-    same(equal, -y * (1 - p))
-    same(unequal, p * (y.sum() - y))
+    show("i = j:  −y_i (1 − p_i)", equal, -y * (1 - p))
+    show("i ≠ j:  Σ_j≠i y_j p_i", unequal, p * (y.sum() - y))
     say("Move y_i p_i from the first to the second and they are the two contributions of step 4:")
-    show("−y_i", equal - y * p, [-1, 0, 0])
-    show("p_i Σ_j y_j", unequal + y * p, [0.659, 0.242, 0.099])
+    show("−y_i", equal - y * p, -y)
+    show("p_i Σ_j y_j", unequal + y * p, p * y.sum())
     say("The fork at e in the graph is the split of the sum in the proof.")
-    show("∂L/∂a = p − y", terms.sum(axis=0), [-0.341, 0.242, 0.099])
-    same(terms.sum(axis=0), p - y)
+    show("∂L/∂a = p − y", terms.sum(axis=0), p - y)
 
 
-def fused_node(p: np.ndarray) -> None:
+def fused_node(logits: np.ndarray, y: np.ndarray, p: np.ndarray) -> None:
     """Get the same loss and gradient from one node."""
     heading("6  The fused node: all of it as one operation")
-    a = tg.Tensor(LOGITS, name="a")
-    L = tg.cross_entropy(a, TARGET)
+    a = tg.Tensor(logits, name="a")
+    L = tg.cross_entropy(a, y)
     L.backward()
     say(f"the graph: {', '.join(node.op for node in tg.graph(L).nodes if node.inputs)}")
-    show("L", L, 0.417)
-    show("∂L/∂a", a.grad, [-0.341, 0.242, 0.099])
-    same(a.grad, p - TARGET)
+    show("L", L, -np.log(p[y == 1][0]))
+    show("∂L/∂a", a.grad, p - y)
 
 
-def soft_labels(p: np.ndarray) -> None:
+def soft_labels(logits: np.ndarray, one_hot: np.ndarray, p: np.ndarray) -> None:
     """Let the row sum of the target be 2: the gradient is Σy·p − y."""
     heading("7  Where p − y is wrong: a target whose sum Σy is not 1")
-    y = np.array([1.0, 1.0, 0.0])
-    show("target y", y, [1, 1, 0])
-    a = tg.Tensor(LOGITS)
-    composite = tg.grad(tg.composite_cross_entropy(a, y), a)
-    fused = tg.grad(tg.cross_entropy(a, y), a)
-    show("p − y", p - y, [-0.341, -0.758, 0.099])
-    show("Σy·p − y", y.sum() * p - y, [0.318, -0.515, 0.197])
-    show("from exp, sum, div, log", composite, [0.318, -0.515, 0.197])
-    show("from the fused node", fused, [0.318, -0.515, 0.197])
-    same(composite, y.sum() * p - y)
-    same(fused, y.sum() * p - y)
+    y = np.maximum(one_hot, np.roll(one_hot, 1))
+    show("target y", y, one_hot + np.roll(one_hot, 1))
+    a = tg.Tensor(logits)
+    show("p − y", p - y, tg.softmax(logits) - y)
+    gradient = y.sum() * p - y
+    show("Σy·p − y", gradient, 2 * p - y)
+    show("from exp, sum, div, log", tg.grad(tg.composite_cross_entropy(a, y), a), gradient)
+    show("from the fused node", tg.grad(tg.cross_entropy(a, y), a), gradient)
 
     h = 1e-5
-    steps = h * np.eye(3)
-    slopes = [(loss_of(LOGITS + d, y) - loss_of(LOGITS - d, y)) / (2 * h) for d in steps]
-    show("from differences of L", slopes, [0.318, -0.515, 0.197])
+    steps = h * np.eye(y.size)
+    slopes = [(loss_of(logits + d, y) - loss_of(logits - d, y)) / (2 * h) for d in steps]
+    show("from differences of L", slopes, gradient, tolerance=1e-6)
     say("The last step of the proof, p_i Σ_j y_j = p_i, needs Σ_j y_j = 1; the loss does not.")
 
 
-def fused_code() -> None:
+def fused_code(logits: np.ndarray, target: int) -> None:
     """Run the three lines that the textbook gives, and say what they are for."""
     heading("8  The fused code, as the textbook writes it")
-    a, target = LOGITS, 0
+    a = logits
     p = np.exp(a) / np.sum(np.exp(a))
     da = np.copy(p)
     da[target] -= 1
     say("p = np.exp(a) / np.sum(np.exp(a));  da = np.copy(p);  da[target] -= 1")
-    show("da", da, [-0.341, 0.242, 0.099])
-    logits = tg.Tensor(LOGITS)
-    tg.cross_entropy(logits, target).backward()
-    same(da, logits.grad)
+    x = tg.Tensor(logits)
+    tg.cross_entropy(x, target).backward()
+    show("da", da, x.grad)
     say("Right for one class index and no upstream factor, which is all that it is meant for.")
 
 
@@ -220,16 +229,16 @@ def say(sentence: str) -> None:
     print(f"  {sentence}")
 
 
-def show(label: str, value: Any, expected: Any) -> None:
-    """Print a computed figure, after checking it against the derivation's, given to 3 digits."""
+def show(label: str, value: Any, formula: Any, tolerance: float = 1e-12) -> None:
+    """Print a computed figure, after checking it against what the derivation says it is."""
     array = value.numpy() if isinstance(value, tg.Tensor) else np.asarray(value)
-    np.testing.assert_allclose(array, expected, rtol=0, atol=5.1e-4, err_msg=label)
+    same(array, formula, tolerance)
     print(f"    {label:<32}{text(array)}")
 
 
-def same(value: Any, formula: Any) -> None:
+def same(value: Any, formula: Any, tolerance: float = 1e-12) -> None:
     """Check that a value is what a formula gives, up to rounding."""
-    np.testing.assert_allclose(value, formula, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(value, formula, rtol=tolerance, atol=tolerance)
 
 
 def rule(

@@ -3,7 +3,7 @@
 The vjps are made of the same operations as the forward pass, so the gradient is itself a graph that
 can be differentiated.
 
-    python examples/second_derivative.py
+    python examples/07_second_derivative.py
 """
 
 from __future__ import annotations
