@@ -13,8 +13,9 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 # folder; of the engine and of the arrays, each file.
 LAYERS = [
     {"errors"}, {"texts"}, {"arrays.kinds"}, {"arrays.elements", "arrays.refused"},
-    {"engine.intake"}, {"engine.primitive"}, {"engine.shapes"}, {"engine.rules"}, {"engine.more"},
-    {"engine.node"}, {"engine.threads"}, {"engine.scopes"}, {"engine.memory"},
+    {"engine.intake"}, {"engine.primitive"}, {"engine.shapes"}, {"engine.rules"},
+    {"arrays.vjps", "engine.more"}, {"engine.node"}, {"engine.threads"}, {"engine.scopes"},
+    {"engine.memory"},
     {"engine.numpy_protocol"}, {"engine.sweep"}, {"engine.view"}, {"engine.trace"},
     {"engine.calling"}, {"engine.methods"}, {"engine.gradients"}, {"engine.tensor"},
     {"engine.later"}, {"engine.derivatives"},

@@ -17,6 +17,8 @@ import numpy as np
 
 from tinygrad_sm.errors import InvalidTypeError
 
+_ndarray = np.ndarray
+
 MODULES = {
     "mpmath": "tinygrad_sm.arrays.elements",
     "sympy": "tinygrad_sm.arrays.elements",
@@ -104,7 +106,8 @@ class Kind:
         if found is None:
             found = rows[primitive] = copy.copy(primitive)
             found.forward = lambda *args, **params: self.run(primitive, args, params)
-            found._vjps = self.vjps.get(primitive.name, primitive._vjps)
+            general = importlib.import_module("tinygrad_sm.arrays.vjps").VJPS
+            found._vjps = (general | self.vjps).get(primitive.name, primitive._vjps)
         return found
 
     # What the loss asks ---------------------------------------------------------------------------
@@ -147,8 +150,10 @@ class _OfNumPy(Kind):
     name = "NumPy"
 
     def ones(self, like: Any) -> Any:
+        if like.size != 1:
+            return np.ones(like.shape, like.dtype)
         one = np.array(1.0, like.dtype)  # quicker than np.ones
-        return one.reshape(like.shape) if like.size == 1 else np.ones(like.shape, like.dtype)
+        return one.reshape(like.shape) if like.ndim else one
 
     def zeros(self, like: Any) -> Any:
         return np.zeros(like.shape, like.dtype)
@@ -262,7 +267,7 @@ def _found(cls: type) -> Kind | None:
 
 def kind_for(array: Any) -> Kind:
     """Return the kind of an array that a Tensor holds, NumPy's too."""
-    return kind_of(array) or NUMPY
+    return NUMPY if type(array) is _ndarray else kind_of(array) or NUMPY
 
 
 def kind_among(args: Iterable[Any]) -> Kind | None:
@@ -300,4 +305,4 @@ def may_hold(condition: Any) -> bool:
 
 def as_array(x: Any) -> Any:
     """Return an array of a kind as it is, anything else as NumPy's array."""
-    return x if type(x) is np.ndarray or kind_of(x) is not None else np.asarray(x)
+    return x if type(x) is _ndarray or kind_of(x) is not None else np.asarray(x)

@@ -52,8 +52,7 @@ def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = N
     if unsettled:
         args = settled(primitive, args, our_own if wanted and here.on else None)
     values = tuple([unexposed(x) if isinstance(x, Recorded) else x for x in args]) if lent else None
-    arrays = [x._array if isinstance(x, Recorded) else x for x in args]
-    of_kind = kind_among(arrays) if foreign or unsettled else None
+    of_kind = kind_among(map(_bare, args)) if foreign or unsettled else None
     if of_kind is not None:
         primitive = of_kind.row(primitive)
     elif large:
@@ -64,7 +63,11 @@ def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = N
     except TinygradError:  # already says what is wrong
         raise
     except (ValueError, TypeError, IndexError, OverflowError) as error:
-        raise misfit(primitive.name, arrays, error) from error
+        raise misfit(primitive.name, list(map(_bare, args)), error) from error
+
+
+def _bare(x: Any) -> Any:
+    return x._array if isinstance(x, Recorded) else x
 
 
 def _is_settled(primitive: Primitive, x: Any) -> bool:

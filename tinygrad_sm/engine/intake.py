@@ -95,10 +95,11 @@ def float_array(data: Any, dtype: Any, copy: bool = True, what: str = "data") ->
     """Return an array of real floating-point numbers, made of whatever the user gave."""
     wanted = None if dtype is None else float_dtype(dtype)
     array = rectangular(data, what)
-    leaf: np.ndarray | None = leaf_of(array, wanted)
-    if leaf is not None:
-        return leaf
-    if array.dtype.kind not in "biuf":
+    kind = array.dtype.kind
+    if kind not in "biuf" or type(array) is not _ndarray:
+        leaf: np.ndarray | None = leaf_of(array, wanted)
+        if leaf is not None:
+            return leaf
         raise InvalidTypeError(
             f"{what} must be real numbers; got {described(data)}"
             if array.dtype.kind != "O"
@@ -106,7 +107,7 @@ def float_array(data: Any, dtype: Any, copy: bool = True, what: str = "data") ->
             f"{type(data).__name__}"
         )
     if wanted is None:
-        wanted = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
+        wanted = array.dtype if kind == "f" else np.dtype(np.float64)
     if copy:
         return np.array(array, dtype=wanted, order="C")
     return np.asarray(array, dtype=wanted)
@@ -169,7 +170,7 @@ def may_repeat(index: Any) -> bool:
 
 def read_only(array: np.ndarray, locked: bool = True) -> np.ndarray:
     """Return a read-only view; `locked` makes what is behind it read-only too, its `base`."""
-    if kind_of(array) is not None:
+    if type(array) is not _ndarray and kind_of(array) is not None:
         return array
     view = array.view()
     view.setflags(write=False)

@@ -78,7 +78,7 @@ def floats(
     """
     if isinstance(data, Recorded):
         data, copy = current(data), True
-    kind = kind_of(like)
+    kind = None if like is None else kind_of(like)
     if kind is not None:
         return cast(np.ndarray, kind.beside(rectangular(data, what), like))
     return float_array(data, dtype, copy, what)
@@ -86,7 +86,7 @@ def floats(
 
 def lend(leaf: Recorded) -> np.ndarray:
     """Return the values as an array that the caller may change."""
-    if kind_of(leaf._array) is not None:  # which nobody can change
+    if type(leaf._array) is not np.ndarray:  # which nobody can change
         return leaf._array
     with changing:
         found = notes(leaf)

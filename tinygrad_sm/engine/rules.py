@@ -188,9 +188,8 @@ def _max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 def _max_vjp(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     top = _kept(y, x, axis, keepdims)
     largest = x == top
-    ties = sum(where(largest, 1.0, 0.0), axis=axis, keepdims=True)
-    ties = where(ties == 0, 1.0, ties)  # the largest is a NaN: then so are all
-    others = where(top != top, np.nan, 0.0)
+    ties = np.maximum(_add_up(largest, axis=axis, keepdims=True), 1)
+    others = np.where(top != top, np.nan, 0).astype(x.dtype)  # if the largest is a NaN, so are all
     return where(largest, _divided(_kept(g, x, axis, keepdims), ties), others)
 
 

@@ -213,8 +213,6 @@ def task_of(
         given: Any = target if target.requires_grad else target.numpy() if plain else target._array
     else:
         given = target if type(target) is np.ndarray else rectangular(target, "target")
-        if given.dtype.kind == "O" and of_a_kind(given) is not None:
-            given = of_a_kind(given)
     if given.shape == shape:
         if ignore_index != -100:
             raise InvalidValueError(
@@ -233,7 +231,7 @@ def task_of(
             f"{rows} (class indices); got {given.shape}"
             + ("; are logits and target swapped?" if swapped else "")
         )
-    if task.reduction == "mean" and kind_of(counted) is not None:  # as labels that are lazy
+    if task.reduction == "mean" and type(counted) is not float:  # as labels that are lazy
         task.divisor = where(counted == 0, 1.0, counted)
     elif task.reduction == "mean" and counted:
         task.divisor = counted
@@ -257,7 +255,7 @@ def _aim_at_classes(
     task: Task, index: np.ndarray, weight: np.ndarray | None, smoothing: float
 ) -> Any:
     """Set `coefficient` and `smooth`; return how much the rows count towards a mean."""
-    kind = kind_of(index)
+    kind = None if type(index) is np.ndarray else kind_of(index)
     counted: Any
     if kind is not None:
         one: Any = 1.0 if weight is None else kind.pick(weight, index)
@@ -360,9 +358,13 @@ def _checked_distribution(
 ) -> Any:
     """The effective target of a distribution; all that is wrong with it is found by one look."""
     values = current(given) if isinstance(given, Tensor) else given
-    if kind_of(values) is not None:  # whose values are formulas, or not computed yet
-        return _effective(given, weight, smoothing, axis)
     dtype = np.dtype(np.float64) if dtype.kind == "O" else dtype
+    if type(values) is not np.ndarray or values.dtype.kind == "O":
+        found = of_a_kind(values)
+        if found is not None:  # formulas, or what is not computed yet: nothing to look at
+            return _effective(
+                given if isinstance(given, Tensor) else found, weight, smoothing, axis
+            )
     if values.dtype.kind not in "biuf":
         raise InvalidTypeError(f"target must be real numbers; got dtype {values.dtype}")
     if values.dtype.kind != "f":
@@ -397,7 +399,7 @@ def _checked_index(
     """Return valid class indices, and which rows count (None: all of them)."""
     if not is_integer(ignore_index):
         raise InvalidTypeError(f"ignore_index must be an integer; got {shown(ignore_index)}")
-    kind = kind_of(given)
+    kind = None if type(given) is np.ndarray else kind_of(given)
     if given.size == 0 and kind is None:
         return np.zeros(given.shape, np.intp), None
     if given.dtype.kind not in "iu":
