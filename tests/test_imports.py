@@ -13,12 +13,11 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 # folder; of the engine and of the arrays, each file.
 LAYERS = [
     {"errors"}, {"texts"}, {"arrays.kinds"}, {"arrays.elements", "arrays.refused"},
-    {"engine.intake"}, {"engine.primitive"}, {"engine.shapes"}, {"engine.rules"},
-    {"arrays.vjps", "engine.more"}, {"engine.node"}, {"engine.threads"}, {"engine.scopes"},
-    {"engine.memory"},
-    {"engine.numpy_protocol"}, {"engine.sweep"}, {"engine.view"}, {"engine.trace"},
-    {"engine.calling"}, {"engine.methods"}, {"engine.gradients"}, {"engine.tensor"},
-    {"engine.later"}, {"engine.derivatives"},
+    {"engine.intake"}, {"engine.arguments"}, {"engine.primitive"}, {"engine.shapes"},
+    {"engine.rules"}, {"arrays.vjps", "engine.more"}, {"engine.node"}, {"engine.threads"},
+    {"engine.scopes"}, {"engine.memory"}, {"engine.numpy_protocol"}, {"engine.sweep"},
+    {"engine.view"}, {"engine.trace"}, {"engine.calling"}, {"engine.methods"},
+    {"engine.gradients"}, {"engine.tensor"}, {"engine.later"}, {"engine.derivatives"},
     {"loss"}, {"fusion", "study"}, {"viz"}, {"__init__"}, {"cli", "__main__"},
 ]  # fmt: skip
 

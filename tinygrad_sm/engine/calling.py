@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_sm.arrays.kinds import kind_among
-from tinygrad_sm.engine.intake import misfit, settled
+from tinygrad_sm.engine.arguments import misfit, settled
 from tinygrad_sm.engine.memory import unexposed
 from tinygrad_sm.engine.node import NO_PARAMS, Operation, Recorded, _new, _next_id, now, record
 from tinygrad_sm.engine.primitive import Primitive

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType, NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import kind_among, kind_of, leaf_of, of_a_kind
+from tinygrad_sm.arrays.kinds import kind_of, leaf_of, of_a_kind
 from tinygrad_sm.arrays.refused import check_not_refused
 from tinygrad_sm.errors import (
-    InvalidIndexError,
     InvalidTypeError,
     InvalidValueError,
     TinygradError,
@@ -20,7 +18,7 @@ from tinygrad_sm.errors import (
 )
 
 if TYPE_CHECKING:
-    from tinygrad_sm.engine.primitive import Primitive
+    pass
 
 _ndarray = np.ndarray
 _NUMBERS = (bool, int, float)
@@ -168,168 +166,8 @@ def may_repeat(index: Any) -> bool:
     return False
 
 
-def read_only(array: np.ndarray, locked: bool = True) -> np.ndarray:
-    """Return a read-only view; `locked` makes what is behind it read-only too, its `base`."""
-    if type(array) is not _ndarray and kind_of(array) is not None:
-        return array
-    view = array.view()
-    view.setflags(write=False)
-    owner = view.base
-    while locked and isinstance(owner, np.ndarray):
-        owner.setflags(write=False)
-        owner = owner.base
-    return view
-
-
 def described(x: Any) -> str:
     """Say in a few words what was given."""
     if isinstance(x, np.ndarray):
         return f"an array of dtype {x.dtype}"
     return f"{type(x).__name__} {shown(x):.40}"
-
-
-def misfit(name: str, arrays: Sequence[Any], error: Exception) -> Exception:
-    """The error for arguments that NumPy refused in the operation called `name`."""
-    shapes = ", ".join(str(np.shape(a)) for a in arrays)
-    kind: Callable[[str], Exception] = InvalidValueError
-    if isinstance(error, TypeError):
-        kind = InvalidTypeError
-    elif isinstance(error, IndexError) and not isinstance(error, ValueError):
-        kind = InvalidIndexError  # NumPy's AxisError is both
-    return kind(f"{name} of shape {shapes} is not possible: {error}")
-
-
-# Keyword arguments of NumPy's functions with the values that change nothing
-_USUAL: dict[str, tuple[Any, ...]] = {
-    "out": (None,), "dtype": (None,), "where": (True,), "initial": (None,), "order": ("C", "K"),
-    "casting": ("same_kind",), "subok": (True,), "optimize": (True, False), "kind": (None,),
-    "stable": (None,),
-}  # fmt: skip
-
-
-def unusual(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the keyword arguments that ask for what NumPy does anyway, such as `out=None`."""
-    return {
-        name: value
-        for name, value in kwargs.items()
-        if not any(type(value) is type(x) and value == x for x in _USUAL.get(name, ()))
-    }
-
-
-# Calls of primitives ------------------------------------------------------------------------------
-
-
-def computed(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
-    """Run a primitive on plain arguments: integers become float64, or the float dtype beside them.
-
-    Raises:
-        InvalidTypeError, InvalidValueError, InvalidIndexError: it cannot be run on these.
-    """
-    ready = False
-    for x in args:
-        if type(x) is _ndarray and x.dtype.kind == "f":
-            ready = True
-        elif type(x) is not float and type(x) is not int:
-            ready = False
-            break
-    try:
-        if not ready:
-            kind = kind_among(args)
-            if kind is not None:
-                return kind.run(primitive, args, params)
-            args = settled(primitive, args)
-        return primitive.forward(*args, **params)
-    except TinygradError:  # already says what is wrong
-        raise
-    except (ValueError, TypeError, IndexError, OverflowError) as error:
-        raise misfit(primitive.name, args, error) from error
-
-
-def settled(
-    primitive: Primitive, args: tuple[Any, ...], own: Callable[[np.ndarray], Any] | None = None
-) -> tuple[Any, ...]:
-    """Return a call's arguments as numbers, arrays and Tensors to compute with.
-
-    Integers have no precision of their own to impose: they take that of the floating-point numbers
-    beside them. `own` gives what is to stand for an array that its giver may change.
-    """
-    found, whole = list(args), []
-    for i, x in enumerate(args):
-        if type(x) in _NUMBERS or hasattr(type(x), "__primitive__"):
-            continue
-        if x.dtype.kind not in "biuf" if type(x) is _ndarray else not isinstance(x, np.generic):
-            found[i] = x = real_numbers(x, f"{primitive.name}: argument {i + 1}")
-        if x.dtype.kind == "f" or primitive.integers or primitive.vjps(len(args))[i] is None:
-            if own is not None and kind_of(x) is None:
-                found[i] = own(x)
-        elif kind_of(x) is None:
-            whole.append(i)
-    if whole:
-        floats = [x.dtype for x in found if type(x) not in _NUMBERS and x.dtype.kind == "f"]
-        dtype = np.result_type(*floats) if floats else np.dtype(np.float64)
-        for i in whole:
-            found[i] = found[i].astype(dtype)
-    elif not primitive.integers and all(type(x) in _NUMBERS for x in args):
-        found = [float(x) for x in args]
-    return tuple(found)
-
-
-def bound(
-    primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Sort a call's arguments into arrays and parameters, or say what does not fit."""
-    arity = len(args) if primitive.arity is None else primitive.arity
-    extra = args[arity:]
-    known = ", ".join(primitive.parameters)
-    if len(args) < arity or len(extra) > len(primitive.parameters):
-        allowed = f" and the parameters {known}" if known else ""
-        raise InvalidTypeError(
-            f"{primitive.name} takes {arity} array argument{'s' * (arity != 1)}"
-            f"{allowed}, but {len(args)} positional argument"
-            f"{'s were' if len(args) != 1 else ' was'} given"
-        )
-    found = dict(zip(primitive.parameters, extra, strict=False))
-    for name in params:
-        if name in found:
-            raise InvalidTypeError(f"{primitive.name} was given the argument {name!r} twice")
-        if name not in primitive.parameters:
-            allowed = f"; its parameters are {known}" if known else ""
-            raise InvalidTypeError(f"{primitive.name} does not take the argument {name!r}{allowed}")
-    return args[:arity], found | params
-
-
-def check_definition(
-    name: Any,
-    forward: Any,
-    vjps: tuple[Any, ...],
-    variadic: bool,
-    kind: Any,
-    kinds: Sequence[str],
-    taken: bool,
-) -> None:
-    """Raise InvalidTypeError or InvalidValueError if no primitive can be defined of these."""
-    if not isinstance(name, str):
-        raise InvalidTypeError(f"def_primitive: name must be a str; got {type(name).__name__}")
-    if not callable(forward):
-        raise InvalidTypeError(
-            f"def_primitive: forward of {name!r} must be a function; got {type(forward).__name__}"
-        )
-    if not vjps:
-        raise InvalidTypeError(f"def_primitive needs a vjp for each argument of {name!r}; got none")
-    for i, vjp in enumerate(vjps):
-        if vjp is not None and not callable(vjp):
-            raise InvalidTypeError(
-                f"def_primitive: vjp {i} of {name!r} must be a function or None; "
-                f"got {type(vjp).__name__}"
-            )
-    if variadic and (len(vjps) > 1 or vjps[0] is None):
-        raise InvalidTypeError(
-            f"def_primitive: a variadic primitive has one vjp for all arguments; {name!r} got "
-            f"{'None' if len(vjps) == 1 else len(vjps)}"
-        )
-    if taken:
-        raise InvalidValueError(f"def_primitive: the name {name!r} is taken; choose another")
-    if kind is not None and kind not in kinds:
-        raise InvalidValueError(
-            f"def_primitive: kind of {name!r} must be one of {', '.join(kinds)}; got {shown(kind)}"
-        )

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tinygrad_sm.arrays.kinds import kind_among
+from tinygrad_sm.engine.arguments import settled
 from tinygrad_sm.engine.calling import our_own
-from tinygrad_sm.engine.intake import settled
 from tinygrad_sm.engine.memory import is_lent
 from tinygrad_sm.engine.node import Operation, made
 from tinygrad_sm.engine.primitive import Primitive

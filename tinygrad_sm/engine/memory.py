@@ -69,6 +69,19 @@ def unexposed(node: Recorded) -> np.ndarray:
     return current(node).copy() if is_lent(node) else node._array
 
 
+def read_only(array: np.ndarray, locked: bool = True) -> np.ndarray:
+    """Return a read-only view; `locked` makes what is behind it read-only too, its `base`."""
+    if type(array) is not np.ndarray and kind_of(array) is not None:
+        return array
+    view = array.view()
+    view.setflags(write=False)
+    owner = view.base
+    while locked and isinstance(owner, np.ndarray):
+        owner.setflags(write=False)
+        owner = owner.base
+    return view
+
+
 def floats(
     data: Any, dtype: Any, copy: bool = True, what: str = "data", like: Any = None
 ) -> np.ndarray:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
+from tinygrad_sm.engine.arguments import misfit, unusual
 from tinygrad_sm.engine.calling import call, operated
-from tinygrad_sm.engine.intake import misfit, real_numbers, unusual
+from tinygrad_sm.engine.intake import real_numbers
 from tinygrad_sm.engine.memory import current_of
 from tinygrad_sm.engine.node import NO_OPERATION
 from tinygrad_sm.engine.primitive import Primitive

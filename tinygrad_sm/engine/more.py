@@ -24,7 +24,7 @@ import numpy as np
 
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine import shapes
-from tinygrad_sm.engine.intake import unusual
+from tinygrad_sm.engine.arguments import unusual
 from tinygrad_sm.engine.primitive import NUMPY, Primitive, def_primitive
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError, shown
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.engine.intake import unusual
+from tinygrad_sm.engine.arguments import unusual
 from tinygrad_sm.engine.memory import current_of
 from tinygrad_sm.engine.node import Recorded, now
 from tinygrad_sm.engine.primitive import NUMPY

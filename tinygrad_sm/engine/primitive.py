@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
-from tinygrad_sm.engine.intake import bound, check_definition, computed
+from tinygrad_sm.engine.arguments import bound, check_definition, computed
 
 if TYPE_CHECKING:
     from tinygrad_sm.engine.signatures import Definition

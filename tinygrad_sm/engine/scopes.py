@@ -14,17 +14,18 @@ from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Scope:  # a class, since a generator costs as much as an operation
+class Scope:  # a class, since a generator costs as much as an operation
     """Something that holds for what is recorded inside; also a decorator of functions.
 
     It holds for one thread, or one asyncio task. What to go back to is kept there too, so that
     several of them may enter one object.
     """
 
-    __slots__ = ()
+    __slots__ = ("_inside", "_name")
 
-    def _inside(self, outside: Recording) -> Recording:
-        raise NotImplementedError
+    def __init__(self, name: str, inside: Callable[[Recording], Recording]) -> None:
+        self._name = name
+        self._inside = inside
 
     def __enter__(self) -> None:
         now.set(self._inside(now.get()))
@@ -37,7 +38,7 @@ class _Scope:  # a class, since a generator costs as much as an operation
 
         Raises InvalidTypeError for a generator function: its caller runs between its steps.
         """
-        what = type(self).__name__
+        what = self._name
         if not callable(function):
             raise InvalidTypeError(f"{what} decorates a function; got {described(function)}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -59,40 +60,27 @@ class _Scope:  # a class, since a generator costs as much as an operation
         return cast(F, awaited if inspect.iscoroutinefunction(function) else inside)
 
 
-class no_grad(_Scope):
+def no_grad() -> Scope:
     """Compute without recording: results inside take part in no gradient.
 
     Also a decorator, of a function that is to run so.
     """
-
-    __slots__ = ()
-
-    def _inside(self, outside: Recording) -> Recording:
-        return outside._replace(on=False, defer=None, outside=outside)
+    return Scope("no_grad", lambda here: here._replace(on=False, defer=None, outside=here))
 
 
-class recording(_Scope):
+def recording() -> Scope:
     """Record, inside `no_grad` too, and in no group."""
-
-    __slots__ = ()
-
-    def _inside(self, outside: Recording) -> Recording:
-        return Recording(True, (), {}, outside=outside)
+    return Scope("recording", lambda here: Recording(True, (), {}, outside=here))
 
 
-class deferring(_Scope):
+def deferring(defer: Callable[..., Any]) -> Scope:
     """Let `defer` answer first for what is recorded inside: with a Tensor, or None to run it."""
-
-    __slots__ = ("_defer",)
-
-    def __init__(self, defer: Callable[..., Any]) -> None:
-        self._defer = defer
-
-    def _inside(self, outside: Recording) -> Recording:
-        return outside._replace(defer=self._defer if outside.on else None, outside=outside)
+    return Scope(
+        "deferring", lambda here: here._replace(defer=defer if here.on else None, outside=here)
+    )
 
 
-class group(_Scope):
+def group(name: str) -> Scope:
     """Mark the operations recorded inside as one named stage of the graph; groups may nest.
 
     Also a decorator, of a function whose operations are that stage.
@@ -100,17 +88,11 @@ class group(_Scope):
     Raises:
         InvalidTypeError, InvalidValueError: the name is no text, or blank.
     """
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = text(name)
-        if not name.strip():
-            raise InvalidValueError("group: name must not be blank")
-
-    def _inside(self, outside: Recording) -> Recording:
-        groups = (*outside.groups, self._name)
-        return outside._replace(groups=groups, known={}, outside=outside)
+    if not text(name).strip():
+        raise InvalidValueError("group: name must not be blank")
+    return Scope(
+        "group", lambda here: here._replace(groups=(*here.groups, name), known={}, outside=here)
+    )
 
 
 def is_recording() -> bool:

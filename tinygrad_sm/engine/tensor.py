@@ -18,7 +18,8 @@ from tinygrad_sm.engine import memory, more, shapes
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.calling import call, operated
 from tinygrad_sm.engine.gradients import backward
-from tinygrad_sm.engine.intake import float_dtype, own_index, owned, read_only, text
+from tinygrad_sm.engine.intake import float_dtype, own_index, owned, text
+from tinygrad_sm.engine.memory import read_only
 from tinygrad_sm.engine.methods import comparison, method, operators, reduction, unary
 from tinygrad_sm.engine.node import NO_OPERATION, Recorded, leaf
 from tinygrad_sm.engine.numpy_protocol import answer_for_numpy

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_sm.arrays.kinds import kind_of
-from tinygrad_sm.engine.intake import read_only
-from tinygrad_sm.engine.memory import current
+from tinygrad_sm.engine.memory import current, read_only
 from tinygrad_sm.engine.node import Recorded
 from tinygrad_sm.engine.sweep import Pulled
 from tinygrad_sm.engine.view import Graph, Node, graph

@@ -15,8 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from tinygrad_sm.arrays.kinds import as_array
-from tinygrad_sm.engine.intake import read_only
-from tinygrad_sm.engine.memory import current, is_lent
+from tinygrad_sm.engine.memory import current, is_lent, read_only
 from tinygrad_sm.engine.node import Recorded
 from tinygrad_sm.engine.primitive import TABLE, Primitive
 from tinygrad_sm.engine.sweep import newest_first

@@ -23,8 +23,8 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 
 from tinygrad_sm.arrays.kinds import as_array, kind_of, of_a_kind
-from tinygrad_sm.engine.intake import read_only, rectangular
-from tinygrad_sm.engine.memory import current
+from tinygrad_sm.engine.intake import rectangular
+from tinygrad_sm.engine.memory import current, read_only
 from tinygrad_sm.engine.rules import sum, where
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError, LossWarning, shown
