@@ -1,7 +1,8 @@
-"""Make the pictures that the README shows: `python docs/make.py`, with the extra `lab`."""
+"""Make the pictures of the README and the pages: `python docs/make.py`, with the extra `lab`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,25 @@ def comparison() -> viz.Drawing:
     return viz.draw_comparison(tg.compare([2.0, 1.0, 0.1], [1, 0, 0]))
 
 
+def diamond() -> viz.Drawing:
+    """One number used twice: the beginner's first graph."""
+    x = tg.Tensor(3.0, name="x")
+    trace = ((x + 4).named("u") * (x**2).named("v")).named("L").backward(trace=True)
+    return viz.draw(trace)
+
+
+def overflow() -> viz.Drawing:
+    """The naive loss of a logit whose exponential is no number."""
+    a = tg.Tensor([1000.0, 0.0, 0.0], name="a")
+    with np.errstate(all="ignore"):
+        return viz.draw(tg.composite_cross_entropy(a, [1, 0, 0]).backward(trace=True))
+
+
+def fusion() -> viz.Drawing:
+    """The loss of a small network, before and after."""
+    return viz.draw_fusion(tg.fuse(two_layers()))
+
+
 def two_layers() -> tg.Tensor:
     """The naive loss of a small network, as one may write it."""
     random = np.random.default_rng(0)
@@ -33,17 +53,24 @@ def two_layers() -> tg.Tensor:
     return (-tg.log(p)[np.arange(4), [0, 2, 1, 0]].mean()).named("L")
 
 
+GRAPHS: dict[str, Callable[[], viz.Drawing]] = {
+    "comparison": comparison,
+    "diamond": diamond,
+    "fusion": fusion,
+    "levels": lambda: viz.draw_levels(linear_levels()),
+    "overflow": overflow,
+}
+"""The pictures of graphs, by the name of their file; tests compare them with today's."""
+PLOTS: dict[str, Callable[[], viz.Picture]] = {
+    "stability": lambda: lab.draw_stability(survey()),
+    "confidently-wrong": lambda: lab.draw_confidently_wrong(confidently_wrong()),
+}
+
+
 def main() -> None:
     """Write every picture beside this file."""
-    pictures: dict[str, viz.Picture] = {
-        "comparison": comparison(),
-        "levels": viz.draw_levels(linear_levels()),
-        "fusion": viz.draw_fusion(tg.fuse(two_layers())),
-        "stability": lab.draw_stability(survey()),
-        "confidently-wrong": lab.draw_confidently_wrong(confidently_wrong()),
-    }
-    for name, picture in pictures.items():
-        print(picture.save(HERE / f"{name}.svg").name)
+    for name, made in (GRAPHS | PLOTS).items():
+        print(made().save(HERE / f"{name}.svg").name)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_sm.cli.entry import run
+from tinygrad_sm.texts import texts
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -126,15 +127,43 @@ def test_the_hooks_are_the_checks_of_ci():
         assert f"\n{command}" in checks
 
 
-def test_the_picture_of_the_proof_holds_todays_figures():
-    from docs.make import comparison
+@pytest.mark.parametrize("name", ["comparison", "diamond", "fusion", "levels", "overflow"])
+def test_the_pictures_hold_todays_figures(name):
+    from docs.make import GRAPHS
 
     def words(svg: str) -> list[str]:
         return re.findall(r"<text[^>]*>(.*?)</text>", svg)
 
-    kept = (ROOT / "docs" / "comparison.svg").read_text(encoding="utf-8")
-    assert words(kept) == words(comparison().render("svg").decode())
-    assert len(words(kept)) > 30
+    kept = (ROOT / "docs" / f"{name}.svg").read_text(encoding="utf-8")
+    assert words(kept) == words(GRAPHS[name]().render("svg").decode()), "run python docs/make.py"
+    assert len(words(kept)) > 20
+
+
+def test_every_picture_of_the_documentation_is_made_by_a_script():
+    from docs.make import GRAPHS, PLOTS
+
+    by_scripts = {*GRAPHS, *PLOTS, "imports", "page"}  # imports_map.py, page_picture.py
+    kept = {path.stem for suffix in ("svg", "png") for path in ROOT.glob(f"docs/*.{suffix}")}
+    assert kept == by_scripts
+
+
+@pytest.mark.parametrize(("lang", "page"), [("en", "beginners.md"), ("ko", "beginners.ko.md")])
+def test_the_words_for_beginners_are_those_of_the_texts(lang, page):
+    said = " ".join(PAGES[f"docs/{page}"].split())
+    for entry in texts(lang, "glossary").values():
+        assert f"**{entry['term']}**. {entry['meaning']}" in said
+    for mistake in texts(lang, "mistakes").values():
+        assert f"**{mistake['title']}.** {mistake['what']}" in said
+    assert "Softmax-with-Loss 계층" in said
+
+
+def test_both_pages_for_beginners_run_the_same_code_and_show_the_same_pictures():
+    for pattern in (r"```\w+\n.*?```", r"\((\w+\.svg)\)", r"^## "):
+        one, other = (
+            re.findall(pattern, PAGES[f"docs/{page}"], re.DOTALL | re.MULTILINE)
+            for page in ("beginners.md", "beginners.ko.md")
+        )
+        assert one == other
 
 
 def test_the_map_of_the_house_is_todays():

@@ -247,9 +247,11 @@ def break_it(
 
     Args:
         name: a key of MISTAKES.
-        logits, target, options: as for `cross_entropy`; "none" is not a reduction here.
+        logits: as for `cross_entropy`.
+        target: as for `cross_entropy`.
         form: of the loss: "fused", or one of the composite's; where the mistake is usually made
             unless given.
+        **options: as for `cross_entropy`; "none" is not a reduction here.
 
     Raises:
         InvalidValueError: there is no such mistake or form, or the loss is not one number.
@@ -325,8 +327,10 @@ def recognised(
 
     Args:
         gradient: a learner's answer, of the logits' shape.
-        logits, target, options: as for `break_it`.
+        logits: as for `break_it`.
+        target: as for `break_it`.
         decimals: to which the answer was rounded.
+        **options: as for `break_it`.
 
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: as for `break_it`, or the answer has
