@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from tinygrad_sm.arrays.kinds import as_array
-from tinygrad_sm.engine.memory import current, is_lent, read_only
-from tinygrad_sm.engine.node import Recorded
+from tinygrad_sm.engine.memory import check_unchanged, current, is_lent, read_only
+from tinygrad_sm.engine.node import Operation, Recorded
 from tinygrad_sm.engine.primitive import TABLE, Primitive
 from tinygrad_sm.engine.sweep import newest_first
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
@@ -172,6 +172,19 @@ _KEYS = ("id", "op", "name", "shape", "dtype", "inputs", "groups")
 
 def _plain(fact: Any) -> Any:
     return list(fact) if isinstance(fact, tuple) else fact
+
+
+def recorded(output: Any) -> list[tuple[Any, Operation, tuple[Any, ...]]]:
+    """Return what `graph` is made from, in less time: each Tensor, its operation and its operands.
+
+    The operands of each come before it; its values are not looked at.
+
+    Raises:
+        ChangedDataError: data was changed in place after it was used.
+    """
+    tensors = newest_first(output)
+    check_unchanged(tensors)
+    return [(t, t._operation, t._operands) for t in reversed(tensors)]
 
 
 def graph(output: Any) -> Graph:

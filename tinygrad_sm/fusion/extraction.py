@@ -1,48 +1,32 @@
-"""From the rewritten terms to instructions: what of the old graph stays, or is done again or anew.
+"""From the rewritten terms to tasks: what of the old graph stays, or is done again or anew.
 
-Instructions hold no data: they speak of rows (nodes of the old graph, by position) and of slots,
-and so fit every graph of the same structure. The user's own operations stay wherever nothing was
-fused.
+Tasks hold no data: they speak of rows (operations of the old graph, by position) and of terms, and
+so fit every graph of the same structure. The user's own operations stay wherever nothing was fused.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Collection, Iterable
+from typing import TypeAlias
 
 from tinygrad_sm.fusion.snapshot import Row
 from tinygrad_sm.fusion.terms import Slot, Term
 
 Task: TypeAlias = "int | Term"
-"""A row that stays or is done again, or a term to compute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One node of the new graph.
-
-    Attributes:
-        task: the row or the term.
-        inputs: for each argument an instruction; or a constant's term, or None for what a row had.
-            Empty for a row that stays as it is.
-        stands_for: the row whose name and groups the node takes over.
-    """
-
-    task: Task
-    inputs: tuple[Any, ...]
-    stands_for: int | None
+"""A row of the old graph, or a term to compute."""
 
 
 class Extraction:
     """Choose, from the output down, what stays and what is made; `useless` terms are not.
 
     Attributes:
-        instructions: in the order in which they are carried out; the last is the output.
+        order: the tasks, each with its position in the order in which they are carried out; the
+            last is the row of the output.
         rows_made: the rows whose values are computed in a new way.
         rows_kept: those that stay or are done again.
         rows_of: the rows that have a normal form, by its id.
+        stands_for: by term, the row whose name and groups the new operation takes over.
         uses: how often the new graph needs a term, by its id.
     """
 
@@ -65,95 +49,71 @@ class Extraction:
             sources = [x.id for x in term.inputs if not x.constant]
             if len(sources) == 1 and sources[0] in self._fusing and sources[0] not in self.rows_of:
                 self._fusing.add(term.id)
-        self.instructions: list[Instruction] = []
-        self.place_of: dict[Task, int] = {}
+        self.order: dict[Task, int] = {}
         self.rows_made: list[int] = []
         self.rows_kept: set[int] = set()
+        self.stands_for: dict[Term, int] = {}
         self.uses: Counter[int] = Counter()
         pending: list[Task] = [len(rows) - 1]
         while pending:
             task = pending[-1]
-            missing = [x for x in self._needs(task) if x not in self.place_of]
-            if task not in self.place_of and missing:
+            missing = [x for x in self._needs(task) if x not in self.order]
+            if task not in self.order and missing:
                 pending += missing
                 continue
             pending.pop()
-            if task not in self.place_of:
-                self.place_of[task] = self._placed(task)
+            if task not in self.order:
+                self._note(task)
 
-    def _is_made(self, row: int) -> bool:
+    def is_made(self, row: int) -> bool:
         """Whether a row's value comes from something fused that no other row stands for."""
         term = self.normals[row]
         return term.id in self._fusing and term.id not in self._useless
 
+    def task_of(self, term: Term) -> Task:
+        """The row that stands for a term, else the term itself."""
+        row = self.rows_of[term.id][0] if term.id in self.rows_of else None
+        return term if row is None or self.is_made(row) else row
+
     def _needs(self, task: Task) -> list[Task]:
         """What has to be there before a row or a term; constants need nothing."""
         if isinstance(task, Term):
-            return [self._task_of(x) for x in task.inputs if not x.constant]
-        if self._is_made(task):
+            return [self.task_of(x) for x in task.inputs if not x.constant]
+        if self.is_made(task):
             return [self.normals[task]]
         return [x for x in self.rows[task].inputs if not isinstance(x, Slot)]
 
-    def _task_of(self, term: Term) -> Task:
-        """The row that stands for a term, else the term itself."""
-        row = self.rows_of[term.id][0] if term.id in self.rows_of else None
-        return term if row is None or self._is_made(row) else row
-
-    def _placed(self, task: Task) -> int:
-        inputs: tuple[Any, ...]
+    def _note(self, task: Task) -> None:
+        self.order[task] = len(self.order)
         if isinstance(task, Term):
             self.uses.update(x.id for x in task.inputs)
-            inputs = tuple(
-                x if x.constant else self.place_of[self._task_of(x)] for x in task.inputs
-            )
-            self.instructions.append(Instruction(task, inputs, None))
-            return len(self.instructions) - 1
-        own = self.normals[task]
-        if self._is_made(task):
+        elif self.is_made(task):
             self.rows_made.append(task)
-            place = self.place_of[own]
-            made = self.instructions[place]
-            if isinstance(made.task, Term):  # the last row that asks gives its name
-                self.instructions[place] = Instruction(made.task, made.inputs, task)
-            return place
-        self.rows_kept.add(task)
-        sources = self.rows[task].inputs
-        # a row that does nothing to its input needs what that needs
-        needed = (self.normals[x] for x in sources if not isinstance(x, Slot))
-        self.uses.update(term.id for term in needed if term is not own)
-        inputs = tuple(None if isinstance(x, Slot) else self.place_of[x] for x in sources)
-        stays = all(
-            place is None or self.instructions[place] == Instruction(x, (), x)  # type: ignore[arg-type]
-            for place, x in zip(inputs, sources, strict=True)
-        )
-        self.instructions.append(Instruction(task, () if stays else inputs, task))
-        return len(self.instructions) - 1
+            self.stands_for[self.normals[task]] = task  # the last row that asks gives its name
+        else:
+            self.rows_kept.add(task)
+            own = self.normals[task]
+            # a row that does nothing to its input needs what that needs
+            needed = (self.normals[x] for x in self.rows[task].inputs if not isinstance(x, Slot))
+            self.uses.update(term.id for term in needed if term is not own)
 
-    def tasks(self) -> list[Task]:
-        """Return the task of each instruction."""
-        return [instruction.task for instruction in self.instructions]
+    def terms(self) -> list[Term]:
+        """Return the term of each task."""
+        terms = [x if isinstance(x, Term) else self.normals[x] for x in self.order]
+        return [term for term in terms if term.id not in self._useless]
 
-    def terms(self) -> Iterator[Term]:
-        """Yield the term of each instruction."""
-        for task in self.tasks():
-            if isinstance(task, Term):
-                yield task
-            elif self.normals[task].id not in self._useless:
-                yield self.normals[task]
-
-    def made_for(self, row: int) -> tuple[dict[int, Term], set[int]]:
-        """Return the terms made for a row, by instruction, and the ids of what they start from."""
+    def made_for(self, row: int) -> tuple[list[Term], set[int]]:
+        """Return the terms made for a row, in order, and the ids of what they start from."""
         root = self.normals[row]
         made, starts = {}, set()
-        pending, seen = [root], set()
+        pending = [root]
         while pending:
             term = pending.pop()
-            if term.id in seen or term.constant:
+            if term in made or term.constant:
                 continue
-            seen.add(term.id)
             if term is not root and term.id in self.rows_of:  # another row stands for it
                 starts.add(term.id)
                 continue
-            made[self.place_of[term]] = term
+            made[term] = self.order[term]
             pending += term.inputs
-        return made, starts
+        return sorted(made, key=made.__getitem__), starts

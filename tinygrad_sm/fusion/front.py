@@ -52,7 +52,7 @@ class Plans:
         plan = Plan(snapshot, rules)
         with self._lock:
             self.searches += 1
-            self._remember(key, plan, len(snapshot.nodes))
+            self._remember(key, plan, len(snapshot.tensors))
         return plan
 
     def _remember(self, key: Any, plan: Plan, rows: int) -> None:

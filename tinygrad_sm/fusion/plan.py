@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
@@ -12,9 +12,8 @@ from typing import Any
 from tinygrad_sm.engine.primitive import TABLE
 from tinygrad_sm.engine.scopes import group, recording
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.engine.view import Node
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.fusion.extraction import Extraction, Instruction
+from tinygrad_sm.fusion.extraction import Extraction, Task
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.rewriting import Applied, Rewriting
 from tinygrad_sm.fusion.snapshot import Row, Snapshot, terms_of
@@ -28,8 +27,7 @@ class Found:
 
     Attributes:
         matched: the rows that were matched, in their order; the last is computed in a new way.
-        made: the new instruction, without what leads to it and what carries its result on.
-        op: the operation that it computes.
+        made: the new operation, without what leads to it and what carries its result on.
         rule: the rule that made it.
         steps: all applications of rules that led there, in their order.
         operations_saved: how many operations fewer the new graph has for it.
@@ -37,8 +35,7 @@ class Found:
     """
 
     matched: tuple[int, ...]
-    made: int
-    op: str
+    made: Term
     rule: Rule
     steps: tuple[Applied, ...]
     operations_saved: int
@@ -54,7 +51,7 @@ class Plan:
     """How to make the new graph.
 
     Attributes:
-        extraction: with the instructions, in the order in which they are carried out.
+        extraction: with the tasks, in the order in which they are carried out.
         found: the replacements.
         reads: the numbers that the search looked at: other values need another search.
     """
@@ -63,13 +60,14 @@ class Plan:
         terms = Terms()
         numbers = Numbers(snapshot.slots)
         originals = terms_of(snapshot.key, terms)
+        rows = tuple(Row(*row) for row in snapshot.key[0])
 
         def search(alone: Collection[int]) -> tuple[Extraction, tuple[Found, ...]]:
             rewriting = Rewriting(terms, rules, numbers, alone)
             normals = [rewriting.normal(term) for term in originals]
             useless: set[int] = set()
             while True:
-                extraction = Extraction(snapshot.key[0], normals, terms, rewriting.fused, useless)
+                extraction = Extraction(rows, normals, terms, rewriting.fused, useless)
                 found = _found(originals, rewriting, extraction)
                 more = {normals[each.matched[-1]].id for each in found if not each.pays}
                 if not more:
@@ -82,28 +80,57 @@ class Plan:
             self.extraction, self.found = search(alone)
         self.reads: Mapping[int, Any] = dict(numbers.read)
 
-    def carry_out(self, snapshot: Snapshot) -> list[Tensor]:
-        """Return the Tensor of each instruction; those that stay are the snapshot's own."""
-        results: list[Tensor] = []
+    def carry_out(self, snapshot: Snapshot) -> dict[Task, Tensor]:
+        """Return the Tensor of each task; those that stay are the snapshot's own."""
+        results: dict[Task, Tensor] = {}
         with recording():
-            for place, instruction in enumerate(self.extraction.instructions):
+            for task in self.extraction.order:
                 try:
-                    results.append(_carried_out(instruction, snapshot, results))
+                    results[task] = self._carried_out(task, snapshot, results)
                 except InvalidValueError as error:
-                    what = self._in_words(place, snapshot, results)
+                    what = self._in_words(task, snapshot, results)
                     raise InvalidValueError(f"fuse: {what}: {error}") from None
         return results
 
-    def _in_words(self, place: int, snapshot: Snapshot, results: list[Tensor]) -> str:
-        """What an instruction was to do, for a message."""
-        instruction = self.extraction.instructions[place]
-        if not isinstance(instruction.task, Term):
-            return f"{_called(snapshot.nodes[instruction.task])} cannot be computed again"
-        row = next((found.matched[-1] for found in self.found if found.made == place), -1)
-        op = PRIMITIVE.get(instruction.task.op, instruction.task.op)
-        sources = [results[x] for x in instruction.inputs if isinstance(x, int)]
+    def _carried_out(self, task: Task, snapshot: Snapshot, results: dict[Task, Tensor]) -> Tensor:
+        extraction = self.extraction
+        if isinstance(task, Term):
+            inputs = self._inputs(task, snapshot.slots, results)
+            params = _with_data(task, snapshot.slots)
+            row = extraction.stands_for.get(task)
+            if row is None:
+                made: Tensor = build(task, inputs, params)
+                return made
+            return _in_place_of(snapshot, row, lambda: build(task, inputs, params))
+        if extraction.is_made(task):
+            return results[extraction.normals[task]]
+        old, operation, operands = snapshot.tensors[task]
+        sources = zip(operands, extraction.rows[task].inputs, strict=True)
+        args = [x if isinstance(at, Slot) else results[at] for x, at in sources]
+        if all(x is given for x, given in zip(args, operands, strict=True)):
+            return old
+        params = dict(operation.params)
+        if "saved" in params:  # what a node notes for its own backward
+            params["saved"] = copy(params["saved"])
+        return _in_place_of(
+            snapshot, task, lambda: TABLE[operation.primitive.name](*args, **params)
+        )
+
+    def _inputs(self, term: Term, slots: list[Any], results: dict[Task, Tensor]) -> list[Any]:
+        return [
+            _value(x, slots) if x.constant else results[self.extraction.task_of(x)]
+            for x in term.inputs
+        ]
+
+    def _in_words(self, task: Task, snapshot: Snapshot, results: dict[Task, Tensor]) -> str:
+        """What a task was, for a message."""
+        if not isinstance(task, Term):
+            return f"{_called(snapshot.tensors[task][0])} cannot be computed again"
+        row = next((found.matched[-1] for found in self.found if found.made is task), -1)
+        op = PRIMITIVE.get(task.op, task.op)
+        sources = self._inputs(task, snapshot.slots, results)
         given = " and ".join(_called(x) for x in sources if isinstance(x, Tensor))
-        return f"{_called(snapshot.nodes[row])} cannot become {op} of {given}"
+        return f"{_called(snapshot.tensors[row][0])} cannot become {op} of {given}"
 
 
 def _fits_alone(extraction: Extraction, rules: Iterable[Rule], numbers: Numbers) -> frozenset[int]:
@@ -143,22 +170,19 @@ def _found_at(
     counted.update(matched)
     outside = {originals[r].id for start in starts for r in extraction.rows_of[start]}
     steps = rewriting.history((originals[r] for r in matched), starts | outside)
-    fused = {at: term for at, term in made.items() if term.id in rewriting.fused}
-    place = max(
-        (at for at in fused if fused[at].op not in ("@scale", "reshape")), default=max(fused)
-    )
+    fused = [term for term in made if term.id in rewriting.fused]
+    last = ([term for term in fused if term.op not in ("@scale", "reshape")] or fused)[-1]
     before = sum(
         _bytes_kept(rows[r].op, rows[r], [rows[i] for i in rows[r].inputs if isinstance(i, int)])
         for r in gone
     )
     return Found(
         matched=matched,
-        made=place,
-        op=made[place].op,
-        rule=rewriting.fused[made[place].id],
+        made=last,
+        rule=rewriting.fused[last.id],
         steps=tuple(steps),
         operations_saved=len(gone) - len(made),
-        bytes_saved=before - sum(_bytes_kept(t.op, t, t.inputs) for t in made.values()),
+        bytes_saved=before - sum(_bytes_kept(t.op, t, t.inputs) for t in made),
     )
 
 
@@ -188,41 +212,18 @@ def _matched(extraction: Extraction, row: int, ends: set[int]) -> tuple[int, ...
 # Carrying it out ----------------------------------------------------------------------------------
 
 
-def _carried_out(instruction: Instruction, snapshot: Snapshot, results: list[Tensor]) -> Any:
-    task, slots = instruction.task, snapshot.slots
-    if isinstance(task, int) and not instruction.inputs:
-        return snapshot.operand(snapshot.nodes[task])
-    row = instruction.stands_for
-    old = None if row is None else snapshot.nodes[row]
+def _in_place_of(snapshot: Snapshot, row: int, make: Callable[[], Tensor]) -> Tensor:
+    """Make a Tensor in the groups, and with the name, of the old one that it stands for."""
+    old, operation, _ = snapshot.tensors[row]
     with ExitStack() as stack:
-        for name in () if old is None else old.groups:
+        for name in operation.groups:
             stack.enter_context(group(name))
-        if isinstance(task, Term):
-            inputs = [results[x] if isinstance(x, int) else _value(x, slots)
-                      for x in instruction.inputs]  # fmt: skip
-            new: Tensor = build(task, inputs, _with_data(task, slots))
-        else:
-            assert old is not None
-            new = _again(old, snapshot, [None if x is None else results[x]
-                                         for x in instruction.inputs])  # fmt: skip
-    if old is not None:
-        new.name = old.name
+        new = make()
+    new.name = old.name
     return new
 
 
-def _again(old: Node, snapshot: Snapshot, inputs: list[Tensor | None]) -> Tensor:
-    """Do an operation once more; an input is None where it is what it was."""
-    given = [snapshot.before.nodes[i] for i in old.inputs]
-    args = [x if x is not None else snapshot.operand(y) for x, y in zip(inputs, given, strict=True)]
-    params = dict(old.params)
-    if "saved" in params:  # what a node notes for its own backward
-        params["saved"] = copy(params["saved"])
-    assert old.primitive is not None
-    new: Tensor = old.primitive(*args, **params)
-    return new
-
-
-def _called(x: Node | Tensor) -> str:
+def _called(x: Tensor) -> str:
     return " ".join([x.op or "leaf", *([repr(x.name)] if x.name else []), f"of shape {x.shape}"])
 
 

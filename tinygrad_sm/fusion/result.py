@@ -10,7 +10,7 @@ from tinygrad_sm.fusion.missed import near_misses
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.plan import Found, Plan
 from tinygrad_sm.fusion.snapshot import Snapshot
-from tinygrad_sm.fusion.terms import Numbers, Term
+from tinygrad_sm.fusion.terms import Numbers
 from tinygrad_sm.fusion.vocabulary import PRIMITIVE
 
 
@@ -81,15 +81,15 @@ class FuseResult:
         self._rules = rules
         self._almost = almost
         self._results = plan.carry_out(snapshot)
-        self.output: Tensor = self._results[-1]
+        self.output: Tensor = next(reversed(self._results.values()))
 
     def __repr__(self) -> str:
         return f"<FuseResult of {_count(len(self.rewrites), 'rewrite')}>"
 
-    @property
+    @computed_once
     def before(self) -> Graph:
         """The view of the given graph."""
-        return self._snapshot.before
+        return graph(self._tensor(-1))
 
     @computed_once
     def after(self) -> Graph:
@@ -100,9 +100,8 @@ class FuseResult:
     def unchanged(self) -> dict[int, int]:
         """The leaves and operations that stayed: ids in `before`, with those in `after`."""
         return {
-            self._snapshot.nodes[task].id: self.after.node_of(tensor).id
-            for task, tensor in zip(self._plan.extraction.tasks(), self._results, strict=True)
-            if not isinstance(task, Term)
+            self._node(row).id: self.after.node_of(self._results[row]).id
+            for row in sorted(self._plan.extraction.rows_kept)
         }
 
     @computed_once
@@ -115,7 +114,7 @@ class FuseResult:
         """What stayed although a single condition kept a rule from fitting."""
         numbers = Numbers(self._snapshot.slots)
         found = near_misses(self._plan.extraction, self._rules, self._almost, numbers)
-        return [NearMiss(rule, self._snapshot.nodes[row], missing) for row, rule, missing in found]
+        return [NearMiss(rule, self._node(row), missing) for row, rule, missing in found]
 
     def __str__(self) -> str:
         lines = [str(rewrite) for rewrite in self.rewrites]
@@ -125,6 +124,12 @@ class FuseResult:
             before, after = (_operations(g) for g in (self.before, self.after))
             lines.insert(0, f"The graph had {_count(before, 'operation')} and now has {after}.")
         return "\n".join([*lines, *map(str, self.near_misses)])
+
+    def _tensor(self, row: int) -> Tensor:
+        return self._snapshot.tensors[row][0]
+
+    def _node(self, row: int) -> Node:
+        return self.before.node_of(self._tensor(row))
 
     def _node_with(self, op: str, node: Node) -> Node:
         """Return the node of an operation that may have been computed by way of several."""
@@ -137,8 +142,8 @@ class FuseResult:
             found.rule.name,
             found.rule.because,
             tuple(step.rule.name for step in found.steps),
-            tuple(self._snapshot.nodes[row] for row in found.matched),
-            self._node_with(found.op, self.after.node_of(self._results[found.made])),
+            tuple(self._node(row) for row in found.matched),
+            self._node_with(found.made.op, self.after.node_of(self._results[found.made])),
             found.operations_saved,
             found.bytes_saved,
         )
