@@ -122,6 +122,20 @@ def test_where_a_form_does_not_do_it_nothing_is_wrong():
         assert (broken.shows, broken.edges, broken.nodes) == (False, (), ())
 
 
+def test_printed_it_says_what_came_out_where_and_how_it_is_caught():
+    said = str(break_it("diagonal", A, ONE_HOT)).splitlines()
+    assert said[1:4] == [
+        "wrong: [-0.341  0.     0.   ]",
+        "right: [-0.341  0.242  0.099]",
+        "where: on the edge from s (sum) back to e (exp)",
+    ]
+    hidden = str(break_it("mean-twice", A, ONE_HOT)).splitlines()
+    assert hidden[3:] == [
+        "where: nowhere in this graph",
+        "With a single row, N = 1, and nothing shows.",
+    ]
+
+
 # The switch ---------------------------------------------------------------------------------------
 
 

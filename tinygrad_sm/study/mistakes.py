@@ -21,6 +21,7 @@ from tinygrad_sm.engine.node import Recorded
 from tinygrad_sm.engine.sweep import Cotangents, Pulled, pull
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
+from tinygrad_sm.engine.view import Node as View
 from tinygrad_sm.errors import InvalidValueError, LossWarning, shown
 from tinygrad_sm.loss.composite import FORMS, composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy, spread
@@ -238,6 +239,24 @@ class Broken:
     def shows(self) -> bool:
         """Whether the gradient is wrong at all: with one row a forgotten 1/N is not."""
         return not np.allclose(self.gradient, self.right, rtol=1e-6, atol=1e-12, equal_nan=True)
+
+    def __str__(self) -> str:
+        says, nodes = self.mistake.says(), self.trace.graph.nodes
+        edges = [(nodes[i], nodes[nodes[i].inputs[argument]]) for i, argument in self.edges]
+        where = [f"on the edge from {_called(y)} back to {_called(x)}" for y, x in edges]
+        where += [f"at {_called(nodes[i])}" for i in self.nodes]
+        lines = [
+            f"{says['title']}. {says['what']}",
+            f"wrong: {np.round(self.gradient, 3) + 0.0}",
+            f"right: {np.round(self.right, 3) + 0.0}",
+            f"where: {', '.join(where) or 'nowhere in this graph'}",
+            says["caught"] if self.shows else says["hides"],
+        ]
+        return "\n".join(lines)
+
+
+def _called(node: View) -> str:
+    return node.op if node.name is None else f"{node.name} ({node.op})"
 
 
 def break_it(
