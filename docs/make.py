@@ -10,6 +10,7 @@ import numpy as np
 import tinygrad_sm as tg
 import viz
 from tinygrad_sm.cli.examples import linear_levels
+from tinygrad_sm.study.derivation import derive
 from tinygrad_sm.study.stability.report import survey
 from tinygrad_sm.study.stability.two_losses import confidently_wrong
 from viz import lab
@@ -56,6 +57,7 @@ def two_layers() -> tg.Tensor:
 GRAPHS: dict[str, Callable[[], viz.Drawing]] = {
     "comparison": comparison,
     "diamond": diamond,
+    "formulas": lambda: viz.draw_formulas(derive([2.0, 1.0, 0.1], 0)),
     "fusion": fusion,
     "levels": lambda: viz.draw_levels(linear_levels()),
     "overflow": overflow,

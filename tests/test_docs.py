@@ -76,6 +76,29 @@ def test_a_command_is_shown():
     assert SHOWN
 
 
+ON_PAGES = [
+    (page, *found)
+    for page, text in PAGES.items()
+    if page != "README.md"
+    for found in re.findall(
+        r"<!-- shown: tinygrad-sm (.*?) -->\n```text\n(.*?)```", text, re.DOTALL
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "command", "text"), ON_PAGES, ids=[" ".join(x[:2]) for x in ON_PAGES]
+)
+def test_what_a_page_shows_of_a_command_is_in_its_output(page, command, text, capsys, monkeypatch):
+    if page == "docs/proof.md":
+        for package in ("sympy", "mpmath"):
+            pytest.importorskip(package, reason=f"needs the extra symbolic: {package}")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(command.split()) in (0, 1)
+    out = "".join(f"{line.rstrip()}\n" for line in capsys.readouterr().out.splitlines())
+    assert text in out
+
+
 def test_the_readme_is_read_in_three_minutes():
     text = re.sub(r"```.*?```|<!--.*?-->", "", README, flags=re.DOTALL)
     assert 300 < len(re.findall(r"\w[^\s|]*", text)) <= 700
@@ -127,9 +150,14 @@ def test_the_hooks_are_the_checks_of_ci():
         assert f"\n{command}" in checks
 
 
-@pytest.mark.parametrize("name", ["comparison", "diamond", "fusion", "levels", "overflow"])
+@pytest.mark.parametrize(
+    "name", ["comparison", "diamond", "formulas", "fusion", "levels", "overflow"]
+)
 def test_the_pictures_hold_todays_figures(name):
     from docs.make import GRAPHS
+
+    if name == "formulas":
+        pytest.importorskip("sympy", reason="needs the extra symbolic: SymPy")
 
     def words(svg: str) -> list[str]:
         return re.findall(r"<text[^>]*>(.*?)</text>", svg)

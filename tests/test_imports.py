@@ -121,8 +121,8 @@ def test_a_patch_would_be_seen():
 
 PICTURES = [
     "notation", "scene", "style", "values", "formula", "files", "picture", "mermaid", "dot",
-    "rendering", "drawing", "lab", "sketch", "graphs", "comparisons", "levels", "fusion",
-    "lessons", "__init__",
+    "rendering", "drawing", "lab", "sketch", "graphs", "comparisons", "derivations", "levels",
+    "fusion", "lessons", "__init__",
 ]  # fmt: skip
 
 

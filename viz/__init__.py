@@ -1,6 +1,7 @@
 """Pictures of recorded computations: what was computed, and what backward sent along each edge."""
 
 from viz.comparisons import draw_comparison
+from viz.derivations import draw_formulas
 from viz.drawing import Drawing
 from viz.files import SaveError
 from viz.fusion import draw_fusion
@@ -18,6 +19,7 @@ __all__ = [
     "SaveError",
     "draw",
     "draw_comparison",
+    "draw_formulas",
     "draw_fusion",
     "draw_levels",
     "page",

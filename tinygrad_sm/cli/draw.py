@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,7 @@ from click.core import ParameterSource
 from tinygrad_sm.cli.examples import linear_levels
 from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, read_input
 from tinygrad_sm.cli.options import loss_options
-from tinygrad_sm.cli.pictures import FORMATS, OF_A_LOSS, picture_of
+from tinygrad_sm.cli.pictures import OF_A_LOSS, check_picture, picture_of
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidValueError
@@ -67,11 +66,8 @@ def draw_command(
       tinygrad-sm draw levels -o levels.svg
       tinygrad-sm draw model.py:loss -o model.svg
     """
-    if output is not None and Path(output).suffix.lower()[1:] not in FORMATS:
-        raise InvalidValueError(
-            f"--output must end in one of {', '.join('.' + name for name in FORMATS)}; "
-            f"got {output!r}"
-        )
+    if output is not None:
+        check_picture(output)
     if which not in OF_A_LOSS and (unused := _given({"source", "target", *loss})):
         raise InvalidValueError(
             f"--logits and --target are for {', '.join(OF_A_LOSS)} only, as are the options of "

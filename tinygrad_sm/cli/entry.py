@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from tinygrad_sm.cli.compare import compare_command
+from tinygrad_sm.cli.derive import derive_command
 from tinygrad_sm.cli.draw import draw_command
 from tinygrad_sm.cli.fuse import fuse_command
 from tinygrad_sm.cli.page import page_command
@@ -52,6 +53,7 @@ def commands(context: click.Context) -> int:
 
 for _command in (
     compare_command,
+    derive_command,
     draw_command,
     fuse_command,
     page_command,

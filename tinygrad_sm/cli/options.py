@@ -16,7 +16,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 DTYPES = ("float16", "float32", "float64")
 
-_LOSS_OPTIONS = (
+_SOURCE_OPTIONS = (
     click.option(
         "--logits", "source", metavar="A",
         help="Logits: numbers (2,1.5,0.1), a file .npy, .npz or .csv (rows of numbers), or - for "
@@ -26,6 +26,9 @@ _LOSS_OPTIONS = (
         "--target", metavar="T",
         help="Class index from 0, list (1,0,0: a distribution, or one index per row), or a file.",
     ),
+)  # fmt: skip
+_LOSS_OPTIONS = (
+    *_SOURCE_OPTIONS,
     click.option(
         "--form", type=click.Choice(FORMS), default="naive", help="How the composite is built."
     ),
@@ -47,7 +50,16 @@ _LOSS_OPTIONS = (
 
 def loss_options(command: _Command) -> _Command:
     """Add the options for logits, target and the loss to a command."""
-    for option in reversed(_LOSS_OPTIONS):
+    return _with(_LOSS_OPTIONS, command)
+
+
+def source_options(command: _Command) -> _Command:
+    """Add the options for logits and target to a command."""
+    return _with(_SOURCE_OPTIONS, command)
+
+
+def _with(options: tuple[Callable[[Any], Any], ...], command: _Command) -> _Command:
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -61,6 +61,13 @@ def chosen(option: str, value: str, allowed: tuple[str, ...]) -> tuple[str, ...]
     return words
 
 
+def check_picture(path: str) -> None:
+    """Raise InvalidValueError unless the suffix of a picture's path is one of FORMATS."""
+    if Path(path).suffix.lower()[1:] not in FORMATS:
+        allowed = ", ".join(f".{name}" for name in FORMATS)
+        raise InvalidValueError(f"--output must end in one of {allowed}; got {path!r}")
+
+
 def output_folder(path: str) -> Path:
     """Return the path of a folder that can be written to; it need not exist yet.
 
