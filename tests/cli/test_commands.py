@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tinygrad_sm as tg
-from tinygrad_sm.cli.entry import run
+from tinygrad_sm.cli.entry import commands, run
 
 ROOT = Path(__file__).parents[2]
 LOGITS = np.array([[2.0, 1.0, 0.1], [0.0, 3.0, -1.0]])
@@ -431,6 +431,13 @@ def test_help_is_enough(command, arguments, flag):
     if arguments == ("compare",):
         assert "0 if the gradients agree, 1 if they differ, 2 on bad input" in out
     assert "[default: naive]" in out.replace("\n", " ").replace("  ", " ")
+
+
+@pytest.mark.parametrize("name", sorted(commands.commands))
+def test_help_keeps_the_lines_of_its_examples(command, name):
+    _, out, _ = command(name, "--help")
+    assert "\\b" not in out
+    assert re.search(rf"Examples:\n +tinygrad-sm {name}", out)
 
 
 def test_no_command_is_help_and_status_2(command):

@@ -44,7 +44,7 @@ def page_command(
     FILE.py:function it steps through a graph of yours: the function takes no arguments and returns
     the output, a Tensor with a single number.
 
-    \\b
+    \b
     Examples:
       tinygrad-sm page
       tinygrad-sm page --lang ko -o lesson.html
