@@ -9,6 +9,8 @@ from test_random_graphs import graphs
 import tinygrad_sm as tg
 from tinygrad_sm.engine import later
 from tinygrad_sm.engine.later import Deferred
+from tinygrad_sm.engine.primitive import TABLE
+from tinygrad_sm.engine.threads.large import LARGE, dealt_out
 
 RNG = np.random.default_rng(5)
 N, C = 3, 4
@@ -221,3 +223,13 @@ def test_numbers_of_every_kind_may_wait(other):
         waiting = x * other
         assert waiting.dtype == plain.dtype
         assert np.array_equal(waiting.numpy(), plain.numpy())
+
+
+def test_what_waits_is_dealt_out_to_threads_as_ever():
+    a = tg.Tensor(RNG.normal(size=(LARGE // 512, 512)).astype(np.float32))
+    expected = tg.grad(np.exp(a), a, np.ones(a.shape))
+    with tg.fusing():
+        y = np.exp(a)
+    assert waits(y)
+    assert y._operation.primitive is dealt_out(TABLE["exp"])
+    np.testing.assert_array_equal(tg.grad(y, a, np.ones(a.shape)), expected)

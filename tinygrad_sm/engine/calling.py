@@ -92,7 +92,11 @@ def operated(
     if y is _ALONE:
         y = None
     on, groups, known, defer, _ = now.get()
-    if not on or defer is not None:
+    if defer is not None:
+        put_off: Tensor | None = defer(primitive, (x,) if y is None else (x, y), params, groups)
+        if put_off is not None:
+            return put_off
+    if not on:
         return call(primitive, (x,) if y is None else (x, y), params)
     a, b = x._array, y
     wanted, kind = x.requires_grad, type(y)

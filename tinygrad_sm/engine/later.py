@@ -23,6 +23,7 @@ from tinygrad_sm.engine.memory import is_lent
 from tinygrad_sm.engine.node import Operation, made
 from tinygrad_sm.engine.primitive import Primitive
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.threads.large import LARGE, dealt_out
 
 WORTH_WAITING = 10_000
 """Elements of an argument; what has fewer is computed sooner than it is put off."""
@@ -80,12 +81,14 @@ def put_off(
     primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any], groups: tuple[str, ...]
 ) -> Tensor | None:
     """Return an operation that waits; None if it is to be run at once."""
-    tensors = [x for x in args if isinstance(x, Tensor)]
-    for x in tensors:
-        if x.waits if isinstance(x, Deferred) else x._array.size >= WORTH_WAITING:
+    for x in args:
+        if isinstance(x, Tensor) and (
+            x.waits if isinstance(x, Deferred) else x._array.size >= WORTH_WAITING
+        ):
             break
     else:
         return None
+    tensors = [x for x in args if isinstance(x, Tensor)]
     if kind_among(x._array for x in tensors if not isinstance(x, Deferred)) is not None:
         return None
     if any(map(is_lent, tensors)) or not any(x.requires_grad for x in tensors):
@@ -101,6 +104,8 @@ def put_off(
         return None
     if like is None:
         return None
+    if any(np.size(x) >= LARGE for x in likes):
+        primitive = dealt_out(primitive)
     operation = Operation(primitive, params, operands[2:], None, groups)
     second = operands[1] if len(operands) > 1 else None
     t: Deferred = made(Deferred, like, operation, operands[0], second, True)

@@ -98,7 +98,7 @@ class _Asked:
             axis=self.axis,
             reduction=self.reduction if by == ONE else "mean",
             temperature=float(self.temperature),
-            divisor=float(1 / by),
+            divisor=by.denominator / by.numerator,
             **target,
         )
 
