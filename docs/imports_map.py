@@ -9,7 +9,7 @@ from pathlib import Path
 import graphviz
 
 from viz.rendering import render
-from viz.style import BOXES, FAINT, FONT, SIZE
+from viz.style import BOXES, FONT, LIGHT, SIZE
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("tinygrad_sm", "viz")
@@ -85,14 +85,15 @@ def reaches(start: str, end: str, pairs: set[tuple[str, str]]) -> bool:
 def imports_map(format: str = "svg") -> bytes:
     """Return the map: what a room imports from is below it."""
     style = {"fontname": FONT, "fontsize": str(SIZE)}
+    look = {kind: box | {"fillcolor": LIGHT[kind]} for kind, box in BOXES.items()}
     drawing = graphviz.Digraph(
         "imports",
         graph_attr={"ranksep": "0.3", "nodesep": "0.2", "bgcolor": "white", "pad": "0.1"},
-        node_attr=BOXES["operation"] | style | {"height": "0.3"},
-        edge_attr={"color": FAINT, "arrowsize": "0.7"},
+        node_attr=look["operation"] | style | {"height": "0.3"},
+        edge_attr={"color": LIGHT["faint"], "arrowsize": "0.7"},
     )
     pairs = sorted(arrows())
-    framed = {"color": FAINT, "style": "rounded"} | style
+    framed = {"color": LIGHT["faint"], "style": "rounded"} | style
     inside = {
         opened: graphviz.Digraph(f"cluster_{name}", graph_attr=framed | {"label": name})
         for opened in OPENED
@@ -101,8 +102,8 @@ def imports_map(format: str = "svg") -> bytes:
     for room in sorted({room for pair in pairs for room in pair}):
         folder, _, file = room.rpartition(".")
         core = folder == OPENED[0] and file in CORE
-        look = BOXES["fused"] | {"shape": "box"} if core else {}
-        inside.get(folder, drawing).node(room, label=file, **look)
+        marked = look["fused"] | {"shape": "box"} if core else {}
+        inside.get(folder, drawing).node(room, label=file, **marked)
     for cluster in inside.values():
         drawing.subgraph(cluster)
     drawing.edges(pairs)

@@ -120,9 +120,9 @@ def test_a_patch_would_be_seen():
 
 
 PICTURES = [
-    "notation", "scene", "style", "values", "formula", "files", "picture", "mermaid", "dot",
-    "rendering", "drawing", "lab", "sketch", "graphs", "comparisons", "derivations", "levels",
-    "fusion", "lessons", "__init__",
+    "notation", "scene", "style", "values", "formula", "options", "files", "picture", "mermaid",
+    "dot", "rendering", "svg", "tikz", "drawing", "lab", "sketch", "graphs", "comparisons",
+    "derivations", "levels", "fusion", "slides", "lessons", "__init__",
 ]  # fmt: skip
 
 

@@ -10,9 +10,12 @@ from viz.lessons.pages import Page, page
 from viz.levels import draw_levels
 from viz.picture import Picture
 from viz.rendering import RenderError
+from viz.slides import Frames, FramesError, frames
 
 __all__ = [
     "Drawing",
+    "Frames",
+    "FramesError",
     "Page",
     "Picture",
     "RenderError",
@@ -22,5 +25,6 @@ __all__ = [
     "draw_formulas",
     "draw_fusion",
     "draw_levels",
+    "frames",
     "page",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.study.comparison import Comparison
 from viz.drawing import Drawing
 from viz.formula import implied_names, letter
+from viz.options import MOST_NODES, Choice, PictureOptions, chosen, takes
 from viz.scene import Arrow, Box, Cluster, Row, Scene, Tone
-from viz.sketch import MOST_NODES, Sketch, cluster_paths, is_view, same_inputs
-from viz.values import in_full, row
+from viz.sketch import Sketch, cluster_paths, is_view, same_inputs
+from viz.values import in_full
 
 _FRAME = Cluster("composite", "composite: from primitives, what the one node below replaces", True)
 _LOSS = "loss"
@@ -71,36 +72,42 @@ class Examples(NamedTuple):
         return found
 
 
+@takes(PictureOptions)
 def draw_comparison(
-    comparison: Comparison | BackwardTrace, fused_trace: BackwardTrace | None = None
+    comparison: Comparison | BackwardTrace,
+    fused_trace: BackwardTrace | None = None,
+    **options: Unpack[PictureOptions],
 ) -> Drawing:
     """Draw the composite and the fused node, from the same logits to the same loss.
 
     Args:
         comparison: what `compare` returned; or the BackwardTrace of the composite.
         fused_trace: the BackwardTrace of the fused node, if `comparison` is a BackwardTrace.
+        **options: see below.
 
     Raises:
-        InvalidTypeError: the arguments are none of these.
-        InvalidValueError: the two graphs have no leaf in common, or too many nodes.
+        InvalidTypeError: the arguments are none of these, or an option is of a wrong type.
+        InvalidValueError: the two graphs have no leaf in common, or too many nodes; or an option
+            is not possible.
     """
+    choice = chosen(draw_comparison, PictureOptions, options)
     remarks: list[str] = []
     if isinstance(comparison, Comparison) and fused_trace is None:
         traces = comparison.composite_trace, comparison.fused_trace
         terms = comparison.contributions.numerator, comparison.contributions.denominator
-        sides = _Comparison(*traces, comparison.axis, terms)
+        sides = _Comparison(*traces, choice, comparison.axis, terms)
         if comparison.reduction == "mean" and comparison.logits.ndim > 1:
             remarks.append("Both terms are divided as the mean divides.")
         remarks.append(f"Composite and fused {comparison.verdict}.")
     elif isinstance(comparison, BackwardTrace) and isinstance(fused_trace, BackwardTrace):
-        sides = _Comparison(comparison, fused_trace)
+        sides = _Comparison(comparison, fused_trace, choice)
     else:
         raise InvalidTypeError(
             "draw_comparison needs a Comparison, or the composite's and the fused node's "
             f"BackwardTrace; got {type(comparison).__name__} and {type(fused_trace).__name__}"
         )
     text = f"composite\n{sides.composite.graph}\n\nfused\n{sides.fused.graph}"
-    return Drawing(sides.scene(remarks), "\n\n".join([text, *remarks]))
+    return Drawing(sides.scene(remarks), "\n\n".join([text, *remarks]), choice.look)
 
 
 class _Comparison:
@@ -110,9 +117,11 @@ class _Comparison:
         self,
         composite: BackwardTrace,
         fused: BackwardTrace,
+        choice: Choice,
         axis: int = -1,
         terms: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
+        self.choice = choice
         if max(len(composite.graph.nodes), len(fused.graph.nodes)) > MOST_NODES:
             raise InvalidValueError(
                 f"draw_comparison draws graphs of at most {MOST_NODES} nodes; use draw for each"
@@ -120,9 +129,9 @@ class _Comparison:
         same = same_inputs(composite.graph, fused.graph)
         given = implied_names(fused.graph)
         names = {mine: given[other] for other, mine in same.items() if other in given}
-        self.composite = Sketch(composite, "c", fold=_is_trifle, names=names)
+        self.composite = Sketch(composite, "c", choice=choice, fold=_is_trifle, names=names)
         self.composite.mark_breakdown()
-        self.fused = Sketch(fused, "f")
+        self.fused = Sketch(fused, "f", choice=choice)
         self.leaves = {j: i for i, j in same.items() if composite.graph.nodes[j].op == LEAF}
         if not self.leaves:
             raise InvalidValueError(
@@ -142,7 +151,8 @@ class _Comparison:
             boxes=(*boxes, self._loss_box()),
             arrows=(*self._forward_arrows(), *self._backward_arrows()),
             clusters=clusters | {_FRAME.key: _FRAME},
-            caption=(*self._caption(), *remarks),
+            caption=(*(self._caption() if self.choice.legend else ()), *remarks),
+            title=self.choice.headline,
             stack=self._givens(),
             direction="LR",
         )
@@ -150,10 +160,10 @@ class _Comparison:
     # Boxes ----------------------------------------------------------------------------------------
 
     def _composite_box(self, node: Node, path: tuple[str, ...]) -> Box:
-        value = row("value", node.value, full=_narrow(node))
+        value = self.composite.row("value", node.value, full=_narrow(node))
         box = self.composite.box(node, path=path, rows=(value,), upright=True)
         if node.op == CONSTANT:
-            return _plain(box, node)
+            return self._plain(box, node)
         if node.op != LEAF:
             box = replace(box, subtitle="")
         if self.fork is not None and node.id == self.fork.node.id:
@@ -191,9 +201,10 @@ class _Comparison:
     def _row(self, label: str, x: np.ndarray, tone: Tone = "plain", port: str | None = None) -> Row:
         """A row of the box where the terms meet."""
         if self.examples is None:
-            return row(label, x, tone, port)
+            return self.composite.row(label, x, tone, port)
         heads = tuple(f"class {j}" for j in self.examples.classes)
-        return replace(row(label, self.examples.of(x), tone, port), heads=heads)
+        shown = self.composite.row(label, self.examples.of(x), tone, port)
+        return replace(shown, heads=heads)
 
     def _gradients(self, leaf: Node) -> Iterator[Row]:
         """What each side found for the leaf's gradient."""
@@ -203,12 +214,13 @@ class _Comparison:
         meet = self.fork is not None and self.fork.node.id == leaf.id
         for side, grad in grads.items():
             if grad is not None:
-                yield (self._row if meet else row)(f"grad\n{side}", grad, "gradient")
+                yield (self._row if meet else self.composite.row)(f"grad\n{side}", grad, "gradient")
 
     def _fused_box(self, node: Node) -> Box:
         box = self.fused.box(node)
         if node.op == CONSTANT:
-            return _plain(box, node)
+            return self._plain(box, node)
+        row = self.fused.row
         rows = [row("value", node.value)]
         for i, source in enumerate(node.inputs):
             sent = self.fused.sent.get((node.id, i))
@@ -218,12 +230,18 @@ class _Comparison:
                 rows.append(row(f"Σy·p − y\n= ∂L/∂{name}", sent, "gradient"))
         return replace(box, subtitle="", rows=tuple(rows))
 
+    def _plain(self, box: Box, node: Node) -> Box:
+        """The box of a constant, which has little to say: its name and its values."""
+        rows = (self.composite.row("", node.value),)
+        return replace(box, subtitle="", rows=rows, upright=False)
+
     def _givens(self) -> tuple[str, ...]:
         """Keys of what stands at the start: the leaves, and below them the fused node's target."""
         leaves = [self.composite.keys[i] for i in sorted(self.leaves)]
         return (*leaves, *(self.fused.keys[n.id] for n in self.fused.boxed() if not n.inputs))
 
     def _loss_box(self) -> Box:
+        row = self.composite.row
         sides = {"composite": self.composite.graph, "fused": self.fused.graph}
         rows = tuple(row(side, view.nodes[view.output].value) for side, view in sides.items())
         return Box(_LOSS, "loss", "operation", rows=rows, output=True)
@@ -323,11 +341,6 @@ def _is_trifle(node: Node) -> bool:
     op = node.primitive
     mere = op is not None and op.kind == "elementwise" and op.linear and op.arity == 1
     return mere or is_view(node)
-
-
-def _plain(box: Box, node: Node) -> Box:
-    """The box of a constant, which has little to say: its name and its values."""
-    return replace(box, subtitle="", rows=(row("", node.value),), upright=False)
 
 
 def _narrow(node: Node) -> bool:

@@ -48,9 +48,8 @@ def draw_formulas(derivation: Derivation) -> Drawing:
             return arrow
         place = f"{name[arrow.target]}>{name[arrow.source]}"
         sign = "∂ · exp(a):" if place in _TONES else "∂:"
-        label = f"{arrow.label} {sign}".strip()
         tone = _TONES.get(place, arrow.tone)
-        return replace(arrow, label=label, cells=((text(place),),), tone=tone)
+        return replace(arrow, sign=sign, cells=((text(place),),), tone=tone)
 
     scene = replace(
         drawn.scene,

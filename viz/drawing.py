@@ -9,6 +9,11 @@ from viz.mermaid import mermaid_text
 from viz.picture import Picture
 from viz.rendering import FORMATS, render
 from viz.scene import Scene
+from viz.style import Look
+from viz.svg import standalone
+from viz.tikz import tikz_document
+
+_USUAL = Look()
 
 
 class Drawing(Picture):
@@ -17,28 +22,30 @@ class Drawing(Picture):
     Attributes:
         scene: what it says, before any format.
         text: the same in plain text.
+        look: theme and font size.
     """
 
-    formats: ClassVar[tuple[str, ...]] = (*FORMATS, "dot", "mmd")
+    formats: ClassVar[tuple[str, ...]] = (*FORMATS, "tex", "dot", "mmd")
 
-    def __init__(self, scene: Scene, text: str) -> None:
+    def __init__(self, scene: Scene, text: str, look: Look = _USUAL) -> None:
         self.scene = scene
         self.text = text
+        self.look = look
 
     @computed_once
     def source(self) -> str:
         """The Graphviz (DOT) source; the same graph gives the same bytes in every run."""
         from viz.dot import dot_source  # noqa: PLC0415  what is not drawn needs no graphviz
 
-        return str(dot_source(self.scene).source)
+        return dot_source(self.scene, self.look)
 
     @property
     def mermaid(self) -> str:
         """The picture as a Mermaid flowchart."""
-        return mermaid_text(self.scene)
+        return mermaid_text(self.scene, self.look)
 
-    def render(self, format: str) -> bytes:
-        """Return the picture as "svg", "png", "pdf", "dot" or "mmd".
+    def render(self, format: str, dpi: float | None = None) -> bytes:
+        """Return the picture as "svg", "png", "pdf", "tex" (TikZ), "dot" or "mmd".
 
         Raises:
             InvalidValueError: another format.
@@ -49,7 +56,10 @@ class Drawing(Picture):
             return self.source.encode()
         if format == "mmd":
             return self.mermaid.encode()
-        return render(self.source, format)
+        if format == "tex":
+            return tikz_document(render(self.source, "json"), self.scene).encode()
+        image = render(self.source, format, dpi or self.dpi)
+        return standalone(image.decode(), self.look).encode() if format == "svg" else image
 
     def __repr__(self) -> str:
         return f"<Drawing of {len(self.scene.boxes)} nodes>"

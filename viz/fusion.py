@@ -7,32 +7,36 @@ the same height on both sides; a broken arrow leads from what was replaced to wh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from tinygrad_sm.engine.view import CONSTANT, Node
 from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.fusion import FuseResult, Rewrite
 from viz.drawing import Drawing
 from viz.formula import SUBSCRIPTS, is_loss, is_nameless, letter, target_name, target_of
+from viz.options import MOST_NODES, Choice, PictureOptions, chosen, takes
 from viz.scene import Arrow, Box, Cluster, Scene
-from viz.sketch import MOST_NODES, Sketch, same_inputs
-from viz.values import memory, row, shape_text
+from viz.sketch import Sketch, same_inputs
+from viz.values import memory, shape_text
 
 _MOST_CHARACTERS = 16  # of an unnamed argument; two graphs have to fit side by side
 _MOST_AROUND = 30  # nodes around the matches, of a graph that is too large to draw
 
 
-def draw_fusion(result: FuseResult) -> Drawing:
+@takes(PictureOptions)
+def draw_fusion(result: FuseResult, **options: Unpack[PictureOptions]) -> Drawing:
     """Draw what `fuse` found and made of it; where it found nothing, what was almost a match.
 
     Of a graph with too many nodes only those around the matches are drawn.
 
     Raises:
-        InvalidTypeError: `result` is not a FuseResult.
+        InvalidTypeError: `result` is not a FuseResult, or an option is of a wrong type.
+        InvalidValueError: an option is not possible.
     """
+    choice = chosen(draw_fusion, PictureOptions, options)
     if not isinstance(result, FuseResult):
         raise InvalidTypeError(f"draw_fusion needs what fuse returned; got {type(result).__name__}")
-    return Drawing(_Fusion(result).scene(), str(result))
+    return Drawing(_Fusion(result, choice).scene(), str(result), choice.look)
 
 
 class _Fusion:
@@ -47,8 +51,9 @@ class _Fusion:
         remarks: what almost matched beside a success, by id of the node before.
     """
 
-    def __init__(self, result: FuseResult) -> None:
+    def __init__(self, result: FuseResult, choice: Choice) -> None:
         self.result = result
+        self.choice = choice
         self.pairs = _pairs(result)
         self.ends = {rewrite.matched[-1].id: rewrite.made.id for rewrite in result.rewrites}
         self.made = {rewrite.made.id: rewrite for rewrite in result.rewrites}
@@ -57,11 +62,12 @@ class _Fusion:
             for node in rewrite.matched:
                 self.frames.setdefault(node.id, (f"match{i}",))
         names, new_names = _names(result)
-        self.before = Sketch(result.before, "b", names=names, most=_MOST_CHARACTERS)
+        shared: Any = {"choice": choice, "most": _MOST_CHARACTERS}
+        self.before = Sketch(result.before, "b", names=names, **shared)
         for i, after in (self.pairs | self.ends).items():
             if name := self.before.formulas.name(result.before.nodes[i]):
                 new_names[after] = name
-        self.after = Sketch(result.after, "a", names=new_names, most=_MOST_CHARACTERS)
+        self.after = Sketch(result.after, "a", names=new_names, **shared)
         self.before.mark_breakdown()
         self.after.mark_breakdown()
         self.remarks: dict[int, list[str]] = {}
@@ -85,6 +91,7 @@ class _Fusion:
             clusters={cluster.key: cluster for cluster in self._clusters()},
             caption=tuple(self._caption()),
             aligned=tuple(self._keys(self.pairs | self.ends)),
+            title=self.choice.headline,
         )
 
     def _keys(self, pairs: dict[int, int]) -> Iterator[tuple[str, str]]:
@@ -156,6 +163,8 @@ class _Fusion:
         shown = len(self.before.keys)
         if self.total > shown:
             yield f"{shown} of {self.total} nodes are drawn: those around the matches."
+        if not self.choice.legend:
+            return
         if self.result.rewrites:
             yield "Dashed frame: what was matched. Dashed arrow: to what replaces it."
             yield "What remains unchanged stands at the same height on both sides."
@@ -170,7 +179,7 @@ def _box(sketch: Sketch, node: Node, path: tuple[str, ...], **given: Any) -> Box
         node,
         path=path,
         subtitle=shape_text(node.shape),
-        rows=(row("value", node.value),) if output else (),
+        rows=(sketch.row("value", node.value),) if output else (),
         warnings=tuple(sketch.marks.get(node.id, ())),
         output=output,
         **({"remarks": ()} | given),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from itertools import count
+from math import inf
+from typing import Unpack
 
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
-from tinygrad_sm.engine.view import Edge, Graph, Node, graph
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
+from tinygrad_sm.engine.view import LEAF, Edge, Graph, Node, graph
+from tinygrad_sm.errors import InvalidTypeError
 from viz.drawing import Drawing
-from viz.formula import legible
-from viz.scene import Arrow, Box, Cluster, Kind, Scene
-from viz.sketch import MOST_NODES, Sketch, cluster_paths
-from viz.values import brief, row
+from viz.options import Choice, DrawOptions, chosen, takes
+from viz.scene import Arrow, Box, Cluster, Kind, Row, Scene
+from viz.sketch import Sketch, cluster_paths
+from viz.values import brief, shape_text
 
 _ROLES = {"{} / {}": ("numerator", "denominator"), "{}^{}": ("base", "exponent")}
 _CUT = "cut"
@@ -23,15 +25,13 @@ _SIGNS: dict[Kind, str] = {
     "constant": "dashed: constant",
     "operation": "box: operation",
     "fused": "3-D box: fused node",
+    "group": "folder: a group of operations",
 }
 
 
+@takes(DrawOptions)
 def draw(
-    output_or_trace: Tensor | BackwardTrace | Graph,
-    *,
-    direction: Literal["TB", "LR"] = "TB",
-    max_nodes: int = MOST_NODES,
-    notes: Mapping[Node | Tensor | int, str] | None = None,
+    output_or_trace: Tensor | BackwardTrace | Graph, **options: Unpack[DrawOptions]
 ) -> Drawing:
     """Draw what an output was computed from: formulas, values, gradients.
 
@@ -41,110 +41,184 @@ def draw(
         output_or_trace: a Tensor, whose graph is drawn with the gradients that its Tensors hold;
             or what ``backward(trace=True)`` returned: then each arrow also says what backward
             sent back along it; or a Graph.
-        direction: "TB" from top to bottom or "LR" from left to right.
-        max_nodes: of a graph with more nodes only the first and the last ones are drawn.
-        notes: sentences that mark a node, by Node, Tensor or node id.
+        **options: see below.
 
     Raises:
-        InvalidTypeError: the first argument is none of these, or a note's key or text is not.
-        InvalidValueError: `direction` or `max_nodes` is not possible, or a note's node is not in
-            the graph.
+        InvalidTypeError: the first argument is none of these, or an option is of a wrong type.
+        InvalidValueError: an option is not possible, or its node is not in the graph.
     """
-    if direction not in ("TB", "LR"):
-        raise InvalidValueError(f"direction must be 'TB' or 'LR'; got {shown(direction)}")
-    if not isinstance(max_nodes, int) or max_nodes < 2:
-        raise InvalidValueError(
-            f"max_nodes must be an integer of at least 2; got {shown(max_nodes)}"
-        )
+    choice = chosen(draw, DrawOptions, options)
     source = graph(output_or_trace) if isinstance(output_or_trace, Tensor) else output_or_trace
     if not isinstance(source, (BackwardTrace, Graph)):
         raise InvalidTypeError(
             "draw needs a Tensor, a Graph or the BackwardTrace that backward(trace=True) "
             f"returns; got {type(source).__name__}"
         )
-    sketch = Sketch(source)
-    sketch.mark_breakdown()
-    for key, note in (notes or {}).items():
-        if not isinstance(note, str):
-            raise InvalidTypeError(f"a note must be text; got {type(note).__name__}")
-        sketch.marks.setdefault(_id_of(sketch.graph, key), []).append(legible(note))
-    # ids are in the order of the computation: one box for all in the middle makes no cycle
-    left_out = list(sketch.keys)[max_nodes // 2 : max_nodes // 2 - max_nodes]
-    sketch.lead(left_out, _CUT)
-    paths, titles = cluster_paths(sketch.graph)
-    boxes = [_box(sketch, n, paths[n.id], upright=direction == "LR") for n in sketch.boxed()]
-    if left_out:
-        around = tuple(key for key in paths[left_out[0]] if all(key in paths[i] for i in left_out))
-        title = f"… {len(left_out)} nodes left out …"
-        boxes.insert(max_nodes // 2, Box(_CUT, title, "cut", path=around))
-    scene = Scene(
-        boxes=tuple(boxes),
-        arrows=tuple(_arrows(sketch)),
-        clusters={key: Cluster(key, titles[key]) for box in boxes for key in box.path},
-        caption=tuple(_caption(sketch, boxes, left_out)),
-        direction=direction,
-    )
-    return Drawing(scene, str(sketch.graph))
+    course = Course(source, choice)
+    return Drawing(course.scene(), str(course.graph), choice.look)
 
 
-def _id_of(view: Graph, key: Any) -> int:
-    if isinstance(key, Tensor):
-        return view.node_of(key).id
-    id = key.id if isinstance(key, Node) else key
-    if not isinstance(id, int):
-        raise InvalidTypeError(
-            f"a note belongs to a Node, a Tensor or a node id; got {type(key).__name__}"
+class Course:
+    """One graph on its way to a picture, of all that happened or of what happened so far.
+
+    Time counts what is computed, then what backward visits; the inputs are there at time 0.
+
+    Attributes:
+        computed, visited: when a node was, by id; of those with a box.
+        groups: how many operations a box stands for, by the id of its node, the group's last.
+        left_out: ids of the nodes that are not drawn.
+    """
+
+    def __init__(self, source: BackwardTrace | Graph, choice: Choice) -> None:
+        self.choice = choice
+        self.sketch = sketch = Sketch(source, choice=choice)
+        self.graph = sketch.graph
+        sketch.mark_breakdown()
+        self._paths, self._titles = cluster_paths(self.graph)
+        self.groups: dict[int, int] = {}
+        self._total = len(sketch.boxed())
+        self._collapse_groups()
+        # ids are in the order of the computation: one box for all in the middle makes no cycle
+        most = choice.max_nodes
+        self.left_out = [node.id for node in sketch.boxed()][most // 2 : most // 2 - most]
+        sketch.lead(self.left_out, _CUT)
+        times = count(1)
+        boxed = {node.id: node for node in sketch.boxed()}
+        self.computed = {i: next(times) if node.inputs else 0 for i, node in boxed.items()}
+        self.visited = {i: next(times) for i in sketch.swept if i in boxed}
+
+    def _collapse_groups(self) -> None:
+        """Draw the innermost groups as one box each, then those around, until there is room."""
+        for depth in range(max(map(len, self._paths), default=0), 0, -1):
+            if len(self.sketch.boxed()) <= self.choice.max_nodes:
+                return
+            inside: dict[tuple[str, ...], list[int]] = {}
+            for node in self.sketch.boxed():
+                if len(path := self._paths[node.id]) == depth:
+                    inside.setdefault(path, []).append(node.id)
+            for path, (*others, last) in inside.items():
+                self.groups[last] = sum(self.groups.pop(i, 1) for i in (*others, last))
+                self.sketch.lead(others, self.sketch.keys[last])
+                self.sketch.marks[last] = [
+                    text for i in (*others, last) for text in self.sketch.marks.get(i, ())
+                ]
+                self._paths[last] = path[:-1]
+                self.sketch.titles[last] = self._titles[path[-1]]
+
+    def scene(self, time: float = inf, step: str = "", room: int = 0) -> Scene:
+        """What the picture says at a time; the rest keeps its room."""
+        boxes = [self._box(node, time) for node in self.sketch.boxed()]
+        if self.left_out:
+            paths = [self._paths[i] for i in self.left_out]
+            around = tuple(key for key in paths[0] if all(key in path for path in paths))
+            title = f"… {len(self.left_out)} nodes left out …"
+            boxes.insert(self.choice.max_nodes // 2, Box(_CUT, title, "cut", path=around))
+        return Scene(
+            boxes=tuple(boxes),
+            arrows=tuple(self._arrows(time)),
+            clusters={key: Cluster(key, self._titles[key]) for box in boxes for key in box.path},
+            caption=tuple(self._caption(boxes)),
+            unsaid=() if self.choice.gradients else tuple(self._of_backward()),
+            direction=self.choice.direction,
+            title=self.choice.headline,
+            step=step,
+            room=room,
         )
-    if not 0 <= id < len(view.nodes):
-        raise InvalidValueError(f"a note's node must be in the graph; there is no node {id}")
-    return id
 
-
-def _box(sketch: Sketch, node: Node, path: tuple[str, ...], upright: bool) -> Box:
-    grad = sketch.gradient(node)
-    rows = [row("value", node.value)]
-    rows += [] if grad is None else [row("grad", grad, "gradient")]
-    output = node.id == sketch.graph.output
-    return sketch.box(node, path=path, rows=tuple(rows), output=output, upright=upright)
-
-
-def _arrows(sketch: Sketch) -> Iterator[Arrow]:
-    crossing: set[tuple[str, str]] = set()
-    for edge in sketch.edges():
-        arrow = Arrow(sketch.keys[edge.source], sketch.keys[edge.target], edge.argument)
-        ends = arrow.source, arrow.target
-        if _CUT not in ends:
-            yield _labelled(arrow, edge, sketch)
-        elif ends not in crossing:  # many edges to what is not shown are one
-            crossing.add(ends)
-            yield arrow
-
-
-def _labelled(arrow: Arrow, edge: Edge, sketch: Sketch) -> Arrow:
-    """The arrow of an edge with the argument's role, and what backward sent back along it."""
-    primitive = sketch.graph.nodes[edge.target].primitive
-    assert primitive is not None  # it has arguments
-    words = _ROLES.get(primitive.notation, ())[edge.argument : edge.argument + 1]
-    sent = sketch.sent.get((edge.target, edge.argument))
-    if sent is None:
-        return replace(arrow, label=" ".join(words))
-    return replace(arrow, label=" ".join([*words, "∂:"]), cells=brief(sent))
-
-
-def _caption(sketch: Sketch, boxes: list[Box], left_out: Sequence[int]) -> Iterator[str]:
-    if left_out:
-        yield (
-            f"This graph has {len(sketch.keys)} nodes: "
-            f"the first and the last are drawn, {len(left_out)} between them are left out."
+    def _box(self, node: Node, time: float) -> Box:
+        box = self.sketch.box(
+            node,
+            rows=tuple(self._rows(node, time)),
+            path=self._paths[node.id],
+            upright=self.choice.direction == "LR",
+            output=node.id == self.graph.output,
+            current=time in (self.computed[node.id], self.visited.get(node.id)),
         )
-    kinds = {box.kind for box in boxes}
-    signs = [sign for kind, sign in _SIGNS.items() if kind in kinds]
-    signs = [sign.replace(" ", "\N{NO-BREAK SPACE}") for sign in (*signs, "double border: output")]
-    yield " · ".join(signs)
-    if sketch.traced:
-        yield (
-            "∂ on an arrow: what backward sent back along it;\n"
-            "a node's grad is the sum over the arrows that leave it."
+        if node.id in self.groups:
+            subtitle = f"{self.groups[node.id]} nodes · {shape_text(node.shape)}"
+            return replace(box, kind="group", subtitle=subtitle)
+        return box
+
+    def _rows(self, node: Node, time: float) -> Iterator[Row]:
+        """The node's numbers, those hidden that are not wanted or not there yet."""
+        shown, compact = self.choice, self.choice.compact
+        if shown.values or not compact:
+            hidden = not shown.values or self.computed[node.id] > time
+            yield replace(self.sketch.row("value", node.value), hidden=hidden)
+        grad = self.sketch.gradient(node)
+        if grad is not None and (shown.gradients or not compact):
+            hidden = not shown.gradients or self.visited.get(node.id, 0) > time
+            yield replace(self.sketch.row("grad", grad, "gradient"), hidden=hidden)
+
+    def _arrows(self, time: float) -> Iterator[Arrow]:
+        crossing: set[tuple[str, str]] = set()
+        own = {node.id for node in self.sketch.boxed()}
+        for edge in self.sketch.edges():
+            keys = self.sketch.keys
+            arrow = Arrow(keys[edge.source], keys[edge.target], edge.argument)
+            if {edge.source, edge.target} <= own:
+                yield self._labelled(arrow, edge, time)
+            elif (ends := (arrow.source, arrow.target)) not in crossing:
+                crossing.add(ends)  # many edges to what one box stands for are one
+                yield arrow
+
+    def _labelled(self, arrow: Arrow, edge: Edge, time: float) -> Arrow:
+        """The arrow of an edge with the argument's role, and what backward sent back along it."""
+        primitive = self.graph.nodes[edge.target].primitive
+        assert primitive is not None  # it has arguments
+        roles = _ROLES.get(primitive.notation, ())
+        role = roles[edge.argument] if edge.argument < len(roles) else ""
+        sent = self.sketch.sent.get((edge.target, edge.argument))
+        if sent is None or (self.choice.compact and not self.choice.gradients):
+            return replace(arrow, label=role)
+        at = self.visited[edge.target]
+        return replace(
+            arrow,
+            label=role,
+            cells=brief(sent, self.choice.digits),
+            hidden=not self.choice.gradients or at > time,
+            tone="gradient" if at == time else "plain",
         )
-    elif all(sketch.gradient(node) is None for node in sketch.graph.nodes):
-        yield "backward has not run: there are no gradients yet."
+
+    def _caption(self, boxes: list[Box]) -> Iterator[str]:
+        if self.left_out:
+            yield (
+                f"This graph has {self._total} nodes: "
+                f"the first and the last are drawn, {len(self.left_out)} between them are left out."
+            )
+        elif self.groups:
+            yield f"This graph has {self._total} nodes: groups are drawn as one box each."
+        if not self.choice.legend:
+            return
+        kinds = {box.kind for box in boxes}
+        signs = [sign for kind, sign in _SIGNS.items() if kind in kinds]
+        signs = [
+            sign.replace(" ", "\N{NO-BREAK SPACE}") for sign in (*signs, "double border: output")
+        ]
+        yield " · ".join(signs)
+        if self.choice.gradients:
+            yield from self._of_backward()
+
+    def _of_backward(self) -> Iterator[str]:
+        """What explains the numbers that backward sent, if they are seen or have their room."""
+        room = self.choice.gradients or not self.choice.compact
+        if self.sketch.traced and self.choice.legend and room:
+            yield (
+                "∂ on an arrow: what backward sent back along it;\n"
+                "a node's grad is the sum over the arrows that leave it."
+            )
+
+    # Frames ---------------------------------------------------------------------------------------
+
+    def steps(self) -> list[str]:
+        """One sentence for each time, from the inputs on."""
+        title = self.sketch.title
+        nodes = self.graph.nodes
+        forward = [nodes[i] for i, time in self.computed.items() if time]
+        backward = [nodes[i] for i in self.visited]
+        texts = ["the inputs"]
+        texts += [f"forward {i} of {len(forward)}: {title(n)}" for i, n in enumerate(forward, 1)]
+        for i, node in enumerate(backward, 1):
+            what = "the gradient of" if node.op == LEAF else "through"
+            texts.append(f"backward {i} of {len(backward)}: {what} {title(node)}")
+        return texts

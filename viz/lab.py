@@ -17,12 +17,13 @@ from tinygrad_sm.errors import TinygradError
 from tinygrad_sm.study.stability.report import Band, FormReport, Report, SweepReport
 from tinygrad_sm.study.stability.two_losses import ConfidentlyWrong
 from viz.picture import Picture
-from viz.style import FAINT, INK
+from viz.style import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+INK, FAINT = LIGHT["ink"], LIGHT["faint"]
 _SMALL: Final = 9.5  # points; nothing is set smaller
 _STYLE: Final[Any] = {  # Any: matplotlib types the keys, in recent versions only
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
@@ -41,7 +42,6 @@ _STYLE: Final[Any] = {  # Any: matplotlib types the keys, in recent versions onl
 }
 _CHANGING: Final = {"svg": "Date", "png": "Software", "pdf": "CreationDate"}  # left out of files
 _FAINT: Final[Any] = {"size": _SMALL, "color": FAINT}
-_DPI: Final = 160
 _FIRST: Final = 5.0  # where strips begin: nothing breaks before
 _STRIP: Final = 8.0  # inches that a strip is long
 
@@ -85,12 +85,13 @@ class Plot(Picture):
     """
 
     formats: ClassVar[tuple[str, ...]] = tuple(_CHANGING)
+    dpi: ClassVar[float] = 160
 
     def __init__(self, plot: Callable[[], Figure], text: str) -> None:
         self.text = text
         self._plot = plot
 
-    def render(self, format: str) -> bytes:
+    def render(self, format: str, dpi: float | None = None) -> bytes:
         """Return the picture as "svg", "png" or "pdf"; the same bytes in every run.
 
         Raises:
@@ -106,7 +107,8 @@ class Plot(Picture):
             matplotlib.rcdefaults()  # whatever the user's own settings are
             with matplotlib.rc_context(_STYLE):
                 undated = {_CHANGING[format]: None}
-                self._plot().savefig(content, format=format, dpi=_DPI, metadata=undated)
+                figure = self._plot()
+                figure.savefig(content, format=format, dpi=dpi or self.dpi, metadata=undated)
         return content.getvalue()
 
 

@@ -8,6 +8,7 @@ holds the layer as well. Each box says how many bytes stay in memory for backwar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Unpack
 
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.view import LEAF, Graph, graph
@@ -15,14 +16,16 @@ from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.study.kept import Kept, kept_for_backward
 from viz.drawing import Drawing
 from viz.formula import is_loss, legible
+from viz.options import MOST_NODES, Choice, PictureOptions, chosen, takes
 from viz.scene import Arrow, Box, Cluster, Row, Scene
-from viz.sketch import MOST_NODES, Sketch, is_view, same_inputs
-from viz.values import memory, row, shape_text
+from viz.sketch import Sketch, is_view, same_inputs
+from viz.values import memory, shape_text
 
 _INPUTS, _OUTPUT = "inputs", "output"
 
 
-def draw_levels(levels: Mapping[str, Tensor]) -> Drawing:
+@takes(PictureOptions)
+def draw_levels(levels: Mapping[str, Tensor], **options: Unpack[PictureOptions]) -> Drawing:
     """Draw several graphs of the same inputs and the same output, with the bytes that each keeps.
 
     What is kept is explained at `tinygrad_sm.study.kept.kept_for_backward`. Draw before
@@ -30,12 +33,14 @@ def draw_levels(levels: Mapping[str, Tensor]) -> Drawing:
 
     Args:
         levels: a title for each output, from the top of the picture to its bottom.
+        **options: see below.
 
     Raises:
-        InvalidTypeError: `levels` is not a dictionary of Tensors.
+        InvalidTypeError: `levels` is not a dictionary of Tensors, or an option of a wrong type.
         InvalidValueError: there are fewer than two, they have no leaf in common, or one has too
-            many nodes.
+            many nodes; or an option is not possible.
     """
+    choice = chosen(draw_levels, PictureOptions, options)
     if not isinstance(levels, Mapping) or not all(isinstance(t, Tensor) for t in levels.values()):
         raise InvalidTypeError("draw_levels needs a dictionary from titles to output Tensors")
     if len(levels) < 2:
@@ -44,11 +49,11 @@ def draw_levels(levels: Mapping[str, Tensor]) -> Drawing:
     if max(len(view.nodes) for view in views) > MOST_NODES:
         raise InvalidValueError(f"draw_levels draws graphs of at most {MOST_NODES} nodes")
     titles = zip(levels, views, strict=True)
-    shown = [_Level(i, title, view, views[0]) for i, (title, view) in enumerate(titles)]
+    shown = [_Level(i, title, view, views[0], choice) for i, (title, view) in enumerate(titles)]
     if not all(any(x.graph.nodes[i].op == LEAF for i in x.same) for x in shown):
         raise InvalidValueError("draw_levels needs graphs of the same leaves; one has none of them")
     text = "\n\n".join(f"{level.heading()}\n{level.graph}" for level in shown)
-    return Drawing(_scene(shown), text)
+    return Drawing(_scene(shown, choice), text, choice.look)
 
 
 class _Level:
@@ -60,11 +65,11 @@ class _Level:
         same: inputs that the first level has too, by id, with their ids there.
     """
 
-    def __init__(self, number: int, title: str, view: Graph, first: Graph) -> None:
+    def __init__(self, number: int, title: str, view: Graph, first: Graph, choice: Choice) -> None:
         self.number = number
         self.title = legible(title)
         self.graph = view
-        self.sketch = Sketch(view, f"l{number}n", fold=is_view)
+        self.sketch = Sketch(view, f"l{number}n", choice=choice, fold=is_view)
         self.kept = kept_for_backward(view)
         self.same = same_inputs(first, view)
         self.sketch.lead(self.same, _INPUTS)
@@ -109,7 +114,7 @@ def _kept_row(kept: Kept) -> Row:
     return Row(what, ((memory(kept.bytes),),))
 
 
-def _scene(levels: list[_Level]) -> Scene:
+def _scene(levels: list[_Level], choice: Choice) -> Scene:
     boxes = [_inputs_box(levels[0]), *(box for level in levels for box in level.boxes())]
     arrows = [arrow for level in levels for arrow in level.arrows()]
     arrows += [Arrow(level.end, _OUTPUT, loose=level is levels[-1]) for level in levels]
@@ -118,9 +123,10 @@ def _scene(levels: list[_Level]) -> Scene:
         boxes=(*boxes, _output_box(levels)),
         arrows=tuple(arrows),
         clusters={cluster.key: cluster for cluster in clusters},
-        caption=tuple(_caption(levels)),
+        caption=tuple(_caption(levels)) if choice.legend else (),
         aligned=(tuple(level.end for level in levels),),
         direction="LR",
+        title=choice.headline,
     )
 
 
@@ -134,6 +140,7 @@ def _inputs_box(first: _Level) -> Box:
 
 def _output_box(levels: list[_Level]) -> Box:
     outputs = [level.graph.nodes[level.graph.output] for level in levels]
+    row = levels[0].sketch.row
     rows = tuple(row(f"{i}.", node.value) for i, node in enumerate(outputs, 1))
     title = legible(outputs[0].name or "output")
     return Box(_OUTPUT, title, "operation", rows=rows, output=True)

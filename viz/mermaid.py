@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from viz.notation import in_unicode
 from viz.scene import Arrow, Box, Grid, Kind, Row, Scene, Tone, subtitle
+from viz.style import THEMES, Colours, Look
 
 _SHAPES: dict[Kind, tuple[str, str]] = {
     "leaf": ("(", ")"),
     "constant": ("[/", "/]"),
     "operation": ("[", "]"),
     "fused": ("[[", "]]"),
+    "group": ("[[", "]]"),
     "cut": ("[", "]"),
 }
 _LINES: dict[Tone, str] = {
@@ -21,34 +24,36 @@ _LINES: dict[Tone, str] = {
     "gradient": "==>",
     "rewrite": "-.->",
 }
-_CLASSES = (
-    "classDef leaf fill:#DDF0FB,stroke:#1A1A1A,stroke-width:2px,color:#1A1A1A",
-    "classDef constant fill:#FFFFFF,stroke:#1A1A1A,stroke-dasharray:4 3,color:#1A1A1A",
-    "classDef operation fill:#FAFAFA,stroke:#1A1A1A,color:#1A1A1A",
-    "classDef fused fill:#FFF0CC,stroke:#1A1A1A,stroke-width:2px,color:#1A1A1A",
-    "classDef cut fill:#FFFFFF,stroke:#555555,stroke-dasharray:1 3,color:#1A1A1A",
-    "classDef output stroke-width:4px",
-    "classDef warning stroke:#B34700,stroke-width:5px",
-)
-
+_BORDERS = {  # of classes: what a box is filled with, and how it is bordered
+    "leaf": "stroke-width:2px",
+    "constant": "stroke-dasharray:4 3",
+    "operation": "",
+    "fused": "stroke-width:2px",
+    "group": "stroke-width:3px",
+    "cut": "stroke-dasharray:1 3",
+}
 
 # What may open a list, emphasis or a shape; a dot is harmless only inside a number.
 _SPECIAL = re.compile(r"(?<!\d)\.|\.(?!\d)|[^\w .,=·−∂Σ√∞ᵀ…:()/^⏎⚠]|_")
 
 
-def mermaid_text(scene: Scene) -> str:
-    """Write a Scene as the text of a Mermaid flowchart."""
+def mermaid_text(scene: Scene, look: Look) -> str:
+    """Write a Scene as the text of a Mermaid flowchart; what is hidden is left out."""
+    title = " — ".join(filter(None, [scene.title, scene.step]))
     lines = [f"flowchart {scene.direction}"]
     lines += [f"%% {_comment(line)}" for line in scene.caption]
+    lines += [f'  title["{escaped(title)}"]:::title'] if title else []
     lines += _level(scene, (), "  ")
     lines += [f"  {_arrow(arrow)}" for arrow in scene.arrows]
-    lines += [f"  {line}" for line in (*_CLASSES, *_marks(scene.boxes))]
+    lines += [f"  {line}" for line in (*_classes(THEMES[look.theme]), *_marks(scene.boxes))]
     return "\n".join(lines) + "\n"
 
 
 def escaped(text: str) -> str:
     """Write every character that might mean something to Mermaid by its code; lines stay."""
-    apart = text.replace("\\n", "\\\N{WORD JOINER}n")  # Mermaid breaks the line at \n, even coded
+    apart = in_unicode(text).replace(
+        "\\n", "\\\N{WORD JOINER}n"
+    )  # Mermaid breaks the line at \n, even coded
     lines = apart.split("\n")
     return "<br/>".join(_SPECIAL.sub(lambda c: f"#{ord(c.group())};", line) for line in lines)
 
@@ -70,7 +75,9 @@ def _level(scene: Scene, path: tuple[str, ...], indent: str) -> Iterator[str]:
 
 def _box(box: Box) -> str:
     lines = [box.title, subtitle(box)]
-    lines += [f"{' '.join(row.label.split())}: {_figures(row)}" for row in box.rows]
+    lines += [
+        f"{' '.join(row.label.split())}: {_figures(row)}" for row in box.rows if not row.hidden
+    ]
     lines += [*box.remarks, *(f"⚠ {warning}" for warning in box.warnings)]
     start, end = _SHAPES[box.kind]
     return f'{box.key}{start}"{_label(lines)}"{end}:::{box.kind}'
@@ -80,11 +87,24 @@ def _label(lines: Iterable[str]) -> str:
     return "<br/>".join(escaped(line) for line in lines if line)
 
 
+def _classes(colours: Colours) -> Iterator[str]:
+    ink = colours["ink"]
+    for name, border in _BORDERS.items():
+        style = ",".join(filter(None, [f"fill:{colours[name]},stroke:{ink}", border]))
+        yield f"classDef {name} {style},color:{ink}"
+    yield f"classDef title fill:none,stroke:none,color:{colours['ink']}"
+    yield "classDef output stroke-width:4px"
+    yield f"classDef current stroke:{colours['gradient']},stroke-width:4px"
+    yield f"classDef warning stroke:{colours['alarm']},stroke-width:5px"
+
+
 def _marks(boxes: Iterable[Box]) -> Iterator[str]:
     """A second class is given apart, since a box names only one."""
     for box in boxes:
         if box.output:
             yield f"class {box.key} output"
+        if box.current:
+            yield f"class {box.key} current"
         if box.alarming:
             yield f"class {box.key} warning"
 
@@ -100,6 +120,7 @@ def _numbers(cells: Grid) -> str:
 
 
 def _arrow(arrow: Arrow) -> str:
-    text = " ".join(filter(None, [arrow.label, _numbers(arrow.cells)]))
+    sent = f"{arrow.sign} {_numbers(arrow.cells)}" if arrow.cells and not arrow.hidden else ""
+    text = " ".join(filter(None, [arrow.label, sent]))
     label = f'|"{escaped(text)}"|' if text else ""
     return f"{arrow.source} {_LINES[arrow.tone]}{label} {arrow.target}"

@@ -119,7 +119,7 @@ def _plain(part: Part) -> str:
     if part.kind in ACCENTS:
         return f"{inner[0][:1]}{ACCENTS[part.kind]}{inner[0][1:]}"
     if part.kind == "row":
-        return "".join(map(_spaced, part.parts, inner)).strip()
+        return "".join(map(_spaced, part.parts, inner)).replace(" (", "(").strip()
     return SIGNS[part.text] if part.kind == "sign" else part.text.replace("-", "−")
 
 

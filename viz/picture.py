@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
 from viz.files import write_whole
 
 
@@ -16,10 +16,12 @@ class Picture(ABC):
 
     Attributes:
         formats: the formats that it renders to, such as "svg"; as suffixes, what `save` takes.
+        dpi: dots per inch of a png, if nothing else is asked for.
         text: the same in plain text.
     """
 
     formats: ClassVar[tuple[str, ...]]
+    dpi: ClassVar[float] = 96
     text: str
 
     @abstractmethod
@@ -30,24 +32,48 @@ class Picture(ABC):
             InvalidValueError: another format.
         """
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(
+        self, path: str | os.PathLike[str], *, scale: float | None = None, dpi: float | None = None
+    ) -> Path:
         """Write the picture to a file and return its path; the suffix decides the format.
 
         The file is complete or not there: if anything fails, an older file of that name stays.
         Its mode and owner stay in any case; a read-only one, or what is no file, is refused.
 
+        Args:
+            path: of the file.
+            scale: how many times larger than usual a png or gif is; or
+            dpi: its dots per inch.
+
         Raises:
             InvalidTypeError: `path` is not a path.
-            InvalidValueError: its suffix is none of `formats`.
+            InvalidValueError: its suffix is none of `formats`, or `scale` or `dpi` is not possible.
             RenderError: what draws the picture is missing or refuses.
             SaveError: the file cannot be written there.
         """
+        target, dots = self.checked_target(path, scale, dpi)
+        write_whole(target, self.render(target.suffix.lower().removeprefix("."), **dots))
+        return target
+
+    @classmethod
+    def checked_target(
+        cls, path: str | os.PathLike[str], scale: float | None, dpi: float | None
+    ) -> tuple[Path, dict[str, Any]]:
+        """Check what `save` is given; return the path, and dots per inch for `render`, if any."""
         if not isinstance(path, (str, os.PathLike)):
             raise InvalidTypeError(f"save needs a path; got {type(path).__name__}")
         target = Path(path)
-        self.check_format(target.suffix.lower().removeprefix("."), target.name)
-        write_whole(target, self.render(target.suffix.lower().removeprefix(".")))
-        return target
+        cls.check_format(target.suffix.lower().removeprefix("."), target.name)
+        if scale is None and dpi is None:
+            return target, {}
+        if target.suffix.lower() not in (".png", ".gif") or None not in (scale, dpi):
+            raise InvalidValueError("scale or dpi, one of them, is for .png and .gif")
+        name, value, unit = ("scale", scale, cls.dpi) if dpi is None else ("dpi", dpi, 1)
+        if not isinstance(value, (int, float)) or not 10 <= value * unit <= 1200:
+            raise InvalidValueError(
+                f"{name} must make from 10 to 1200 dots per inch; got {shown(value)}"
+            )
+        return target, {"dpi": value * unit}
 
     @classmethod
     def check_format(cls, format: str, given: str | None = None) -> None:

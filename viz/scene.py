@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["leaf", "constant", "operation", "fused", "cut"]
+Kind = Literal["leaf", "constant", "operation", "fused", "group", "cut"]
 Tone = Literal["plain", "numerator", "denominator", "gradient", "rewrite"]
+Direction = Literal["TB", "LR"]
 Grid = tuple[tuple[str, ...], ...]
 """Numbers as text, in rows; one row for a vector."""
 Path = tuple[str, ...]
@@ -25,6 +26,7 @@ class Row:
         label, cells, tone: what is shown, and how.
         port: a name that an arrow may point to.
         heads: what each number of a row is called, if its place does not say it: "min", "max".
+        hidden: its room is kept, and nothing is seen there.
     """
 
     label: str
@@ -32,6 +34,7 @@ class Row:
     tone: Tone = "plain"
     port: str | None = None
     heads: tuple[str, ...] = ()
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Box:
         remarks: short sentences under the numbers.
         warnings: sentences that must stand out.
         alarming: the box gets a thick border.
+        current: it is what the picture is about just now.
         output: whether the picture is about this node's value.
         path: the clusters around it.
         upright: its vectors are columns instead of rows.
@@ -61,6 +65,7 @@ class Box:
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     alarming: bool = False
+    current: bool = False
     output: bool = False
     path: Path = ()
     upright: bool = False
@@ -79,7 +84,9 @@ class Arrow:
     Attributes:
         source, target: keys of boxes.
         argument: which of the target's arguments the source is.
-        label: text beside it; `cells` are the numbers that follow.
+        label: text beside it.
+        cells: what backward sent back along it, behind `sign`.
+        hidden: the room of those numbers is kept, and they are not seen.
         tone: "plain" for what is computed, "rewrite" from what was replaced to what replaces it,
             the others for what backward sends.
         back: it runs against the computation and has no say in the layout.
@@ -92,7 +99,9 @@ class Arrow:
     target: str
     argument: int = 0
     label: str = ""
+    sign: str = "∂:"
     cells: Grid = ()
+    hidden: bool = False
     tone: Tone = "plain"
     back: bool = False
     port: str | None = None
@@ -125,18 +134,26 @@ class Scene:
         arrows: by target and argument.
         clusters: by key.
         caption: lines under the picture that explain its signs.
+        unsaid: lines that would follow them, and whose room is kept.
         stack: keys of boxes that stand at the start, side by side in this order.
         aligned: keys of boxes that are equally far from the start, whatever clusters they are in.
         direction: "TB" from top to bottom or "LR" from left to right.
+        title: a line above the picture.
+        step: a line above it that says what happens; every picture of a series has its room,
+            which is as wide as `room` characters.
     """
 
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...]
     clusters: dict[str, Cluster]
     caption: tuple[str, ...]
+    unsaid: tuple[str, ...] = ()
     stack: tuple[str, ...] = ()
     aligned: tuple[tuple[str, ...], ...] = ()
-    direction: Literal["TB", "LR"] = "TB"
+    direction: Direction = "TB"
+    title: str = ""
+    step: str = ""
+    room: int = 0
 
     def inside(self, path: Path) -> Iterator[tuple[Box, Cluster | None]]:
         """The boxes right inside a cluster; of each cluster inside it its first box, and itself."""

@@ -14,11 +14,10 @@ from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import CONSTANT, LEAF, Edge, Graph, Node
 from tinygrad_sm.study.diagnose import first_breakdown
 from viz.formula import MOST_CHARACTERS, Formulas, is_loss, is_number, legible
-from viz.scene import Arrow, Box, Kind
-from viz.values import alarm, in_full, shape_text
+from viz.options import Choice, texts_by_node
+from viz.scene import Arrow, Box, Kind, Row
+from viz.values import alarm, in_full, row, shape_text
 
-MOST_NODES = 60
-"""A larger graph is cut: nobody could read it, and long arrows make its layout take minutes."""
 DEEPEST = 32
 """How many clusters may lie inside each other."""
 _DEEPER = " (groups inside are left out)"
@@ -30,6 +29,7 @@ class Sketch:
     Args:
         source: a graph, or the trace of a backward sweep through one.
         prefix: what the keys of its boxes begin with; they end in the node's id.
+        choice: the options of the picture.
         fold: which nodes stand in the formula of their only consumer, if they have no name.
         names: other names in formulas than the nodes' own, by id.
         most: how many characters of an unnamed argument formulas write out.
@@ -38,7 +38,10 @@ class Sketch:
         source, graph: what was given, and the view of its graph.
         keys: the box that an arrow from or to a node goes to, by the node's id: usually its own.
         marks: sentences that make a node stand out, by its id.
+        notes: sentences in a box, by its id.
+        titles: titles instead of a box's formula, by its id.
         sent: what backward sent along an edge, by the consumer's id and the argument's number.
+        swept: ids of the nodes that backward visited, in order.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Sketch:
         source: BackwardTrace | Graph,
         prefix: str = "n",
         *,
+        choice: Choice | None = None,
         fold: Callable[[Node], bool] = lambda node: False,
         names: Mapping[int, str] | None = None,
         most: int = MOST_CHARACTERS,
@@ -56,13 +60,18 @@ class Sketch:
         steps = source.steps if isinstance(source, BackwardTrace) else []
         self.sent = {(s.node.id, edge.argument): edge.value for s in steps for edge in s.passed_on}
         self._cotangents = {step.node.id: step.cotangent for step in steps}
+        self.swept = list(self._cotangents)
         self._own = {n.id: f"{prefix}{n.id}" for n in self.graph.nodes if not is_number(n)}
         self.keys = dict(self._own)
         folded = _folded(self.graph, fold)
         self.keys |= {i: self.keys[source] for i, source in folded.items() if source in self.keys}
         silent = [i for i in folded if _has_no_sign(self.graph.nodes[i])]
         self.formulas = Formulas(self.graph, names, silent, most)
-        self.marks: dict[int, list[str]] = {}
+        self.choice = choice = choice or Choice()
+        self.marks = texts_by_node("warnings", choice.warnings, self.graph)
+        self.notes = texts_by_node("notes", choice.notes, self.graph)
+        labels = texts_by_node("labels", choice.labels, self.graph)
+        self.titles = {i: texts[-1] for i, texts in labels.items()}
 
     def boxed(self) -> list[Node]:
         """The nodes that have a box of their own, in order."""
@@ -101,7 +110,15 @@ class Sketch:
         broke = first_breakdown(self.source)
         if broke is not None:
             words = "broke: " if broke.phase == "forward" else "broke on the way back: "
-            self.marks.setdefault(broke.node.id, []).append(words + legible(broke.cause))
+            self.marks.setdefault(broke.node.id, []).insert(0, words + legible(broke.cause))
+
+    def title(self, node: Node) -> str:
+        """A box's title: a label of the user's own, or the node's formula."""
+        return self.titles.get(node.id) or self.formulas.title(node)
+
+    def row(self, label: str, x: np.ndarray, *placed: Any, full: bool = True) -> Row:
+        """A labelled array, with as many digits as were asked for; `placed` is tone and port."""
+        return row(label, x, *placed, full=full, digits=self.choice.digits)
 
     def box(self, node: Node, **given: Any) -> Box:
         """A node's own box, with what every picture says of it; the rest as given."""
@@ -109,12 +126,13 @@ class Sketch:
         grad = self.gradient(node)
         arrays = {} if in_full(node.value) else {"value": node.value, "grad": grad}
         alarms = {what: alarm(x) for what, x in arrays.items() if x is not None}
-        unreached = "no gradient reached it" if self.traced else "backward has not run"
-        usual = {
-            "title": self.formulas.title(node),
+        alone = node.op == LEAF and self.traced and grad is None and self.choice.gradients
+        shape = shape_text(node.shape)
+        usual: dict[str, Any] = {
+            "title": self.title(node),
             "kind": kind_of(node),
-            "subtitle": f"{shape_text(node.shape)} {node.dtype}",
-            "remarks": (unreached,) if node.op == LEAF and grad is None else (),
+            "subtitle": f"{shape} {node.dtype}" if self.choice.dtypes else shape,
+            "remarks": (*self.notes.get(node.id, ()), *["no gradient reached it"] * alone),
             "warnings": (*marks, *(f"{what}: {found}" for what, found in alarms.items() if found)),
             "alarming": bool(marks),
         }

@@ -13,12 +13,13 @@ from viz.scene import Grid, Row, Tone
 _MOST_ELEMENTS = 12
 _MOST_COLUMNS = 6
 _MOST_LINES = 2  # beside an arrow
-_DIGITS = 3  # of a summary
 _BROAD = 14  # letters, from which on each element has a line of its own
+DIGITS = 4
+"""Significant digits of a number, if nothing else is asked for."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def number(x: Any, digits: int = 4) -> str:
+def number(x: Any, digits: int = DIGITS) -> str:
     """A few significant digits, with a true minus sign; −0 is shown as 0."""
     if isinstance(x, str) or kind_of(x) is not None:
         return x if isinstance(x, str) else str(_pictured(x))
@@ -31,27 +32,28 @@ def number(x: Any, digits: int = 4) -> str:
 
 
 def row(
-    label: str, x: np.ndarray, tone: Tone = "plain", port: str | None = None, *, full: bool = True
-) -> Row:
+    label: str, x: np.ndarray, tone: Tone = "plain", port: str | None = None,
+    *, full: bool = True, digits: int = DIGITS,
+) -> Row:  # fmt: skip
     """A labelled array: its elements if there are few (and `full` allows it), else a summary."""
     x = _pictured(x)
     if isinstance(x, str):
         return Row(label, ((x,),), tone, port)
     if x.size == 0 or (full and in_full(x)):
-        return Row(label, _elements(x), tone, port)
-    found = _summary(x)
+        return Row(label, _elements(x, digits), tone, port)
+    found = _summary(x, digits)
     return Row(label, (tuple(found.values()),), tone, port, heads=tuple(filter(None, found)))
 
 
-def brief(x: np.ndarray) -> Grid:
+def brief(x: np.ndarray, digits: int = DIGITS) -> Grid:
     """What an arrow has room for: the elements if there are few, else two lines."""
     x = _pictured(x)
     if isinstance(x, str):
         return ((x,),)
     lines = x.size // max(x.shape[-1], 1) if x.ndim and not _is_text(x) else 1
     if x.size == 0 or (in_full(x) and lines <= _MOST_LINES):
-        return _elements(x)
-    found = _summary(x)
+        return _elements(x, digits)
+    found = _summary(x, digits)
     if "" in found:
         return ((found[""],),)
     return ((f"{found['min']} … {found['max']}",), (f"mean {found['mean']}",))
@@ -62,13 +64,13 @@ def in_full(x: np.ndarray) -> bool:
     return x.size <= _MOST_ELEMENTS and (x.ndim == 0 or x.shape[-1] <= _MOST_COLUMNS)
 
 
-def _elements(x: np.ndarray) -> Grid:
+def _elements(x: np.ndarray, digits: int) -> Grid:
     if x.size == 0:
         return (("no elements",),)
     rows = x.reshape(1, -1) if x.ndim < 2 else x.reshape(-1, x.shape[-1])
     if _is_text(x) and max(map(len, x.flat)) > _BROAD:
         rows = x.reshape(-1, 1)
-    return tuple(tuple(number(v) for v in row) for row in rows)
+    return tuple(tuple(number(v, digits) for v in row) for row in rows)
 
 
 def _pictured(x: Any) -> Any:
@@ -81,8 +83,11 @@ def _is_text(x: np.ndarray) -> bool:
     return x.dtype.kind == "O"
 
 
-def _summary(x: np.ndarray) -> dict[str, str]:
-    """Min, mean and max of the finite elements by name; or one sentence, which has none."""
+def _summary(x: np.ndarray, digits: int) -> dict[str, str]:
+    """Min, mean and max of the finite elements by name; or one sentence, which has none.
+
+    A summary has a digit less than a number that stands for itself.
+    """
     if _is_text(x):
         first = x.flat[0]
         return {
@@ -93,13 +98,13 @@ def _summary(x: np.ndarray) -> dict[str, str]:
         return {"": "no finite element"}
     low, high = finite.min(), finite.max()
     if low == high and finite.size == x.size:
-        return {"": f"all {number(low)}"}
+        return {"": f"all {number(low, digits)}"}
     with np.errstate(over="ignore"):  # a mean that overflows is shown as it is
         mean = finite.mean()
     noise = np.finfo(np.float64).eps * max(abs(low), abs(high))
     vanished = 0 < abs(mean) < noise  # what rounding left of a sum that is 0
     figures = {"min": low, "mean": mean, "max": high}
-    found = {name: number(x, _DIGITS) for name, x in figures.items()}
+    found = {name: number(x, max(digits - 1, 1)) for name, x in figures.items()}
     return found | {"mean": "≈ 0"} if vanished else found
 
 

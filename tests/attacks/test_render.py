@@ -67,36 +67,15 @@ def test_a_fork_while_another_thread_renders():
 
 @posix
 @pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_fork_waits_for_the_renderer():
-    """By a stand-in: a render that is held up until the fork has had time to go wrong."""
-    inside, order = threading.Event(), []
-
-    def hold():
-        with rendering._graphviz_is_running:
-            inside.set()
-            time.sleep(0.05)
-            order.append("rendered")
-
-    other = threading.Thread(target=hold)
-    other.start()
-    inside.wait(10)
-    assert in_child(lambda: viz.draw(small()).render("svg")) == 0
-    order.append("forked")
-    other.join()
-    assert order == ["rendered", "forked"]
-
-
-@posix
-@pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_fork_while_another_thread_writes_the_source(monkeypatch):
     """What is computed once needs no lock, which the child would find locked for ever."""
     inside, forked = threading.Event(), threading.Event()
 
-    def held_up(scene):
+    def held_up(scene, look):
         if threading.current_thread() is other:
             inside.set()
             forked.wait(10)
-        return real(scene)
+        return real(scene, look)
 
     real = viz.dot.dot_source
     monkeypatch.setattr(viz.dot, "dot_source", held_up)

@@ -213,7 +213,12 @@ ROWS = [
     ("option without value", ["--logits"], b"", "requires an argument"),
     ("stray argument", ["ok.csv"], b"", "unexpected extra argument .ok.csv."),
     # pictures
-    ("format", [*OK, "-o", "out", "--format", "gif"], b"", "svg, png, pdf, dot, mmd; got 'gif'$"),
+    (
+        "format",
+        [*OK, "-o", "out", "--format", "gif"],
+        b"",
+        "svg, png, pdf, tex, dot, mmd; got 'gif'$",
+    ),
     ("one format of two", [*OK, "-o", "out", "--format", "svg,gif"], b"", "got 'gif'$"),
     ("no format", [*OK, "-o", "out", "--format", ","], b"", "--format must be among .*; got ','"),
     ("format without output", [*OK, "--format", "gif"], b"", "got 'gif'$"),

@@ -144,7 +144,7 @@ def test_pictures_of_a_users_graph(command):
     assert status == 0
     assert Path("out/loss-fusion.svg").exists()
     assert str(Path("out/loss-fusion.svg")) in out
-    for place, text in (("loss", "∂:"), ("nothing", "backward has not run")):
+    for place, text in (("loss", "∂:"), ("nothing", "double border")):
         status, out, _ = command("draw", f"mine.py:{place}", "-o", f"{place}.svg")
         assert (status, out) == (0, f"{place}.svg\n")
         assert text in Path(f"{place}.svg").read_text(encoding="utf-8").replace("\xa0", " ")

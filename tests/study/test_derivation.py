@@ -226,7 +226,10 @@ def test_the_latex_compiles(tmp_path):
 def test_the_two_edges_at_e_read_the_two_terms():
     scene = viz.draw_formulas(derive(A, Y)).scene
     titles = {box.key: box.title for box in scene.boxes}
-    labels = {(titles[a.source], titles[a.target]): (a.label, a.cells) for a in scene.arrows}
+    labels = {
+        (titles[a.source], titles[a.target]): (f"{a.label} {a.sign}".strip(), a.cells)
+        for a in scene.arrows
+    }
     assert labels["e = exp(a)", "p = e / s"] == ("numerator ∂ · exp(a):", (("−y",),))
     second = "(Σy) · exp(a) / Σexp(a)"
     assert labels["e = exp(a)", "s = Σ(e)"] == ("∂ · exp(a):", ((second,),))

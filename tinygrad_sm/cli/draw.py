@@ -30,7 +30,7 @@ LEVELS = "levels"
     "-o",
     "--output",
     metavar="FILE",
-    help="File to write; its suffix (.svg .png .pdf .dot .mmd) is the format. "
+    help="File to write; its suffix (.svg .png .pdf .tex .dot .mmd) is the format. "
     "Without it the text of the graph is printed as DOT.",
 )
 @traceback_option

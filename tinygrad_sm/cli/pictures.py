@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NamedPictures: TypeAlias = "Iterator[tuple[str, Picture]]"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-FORMATS = ("svg", "png", "pdf", "dot", "mmd")
+FORMATS = ("svg", "png", "pdf", "tex", "dot", "mmd")
 OF_A_LOSS = ("composite", "fused", "comparison")
 
 

@@ -15,7 +15,7 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, TypedDict, TypeVar
@@ -61,7 +61,7 @@ class LossOptions(RowOptions, total=False):
     axis: int
 
 
-def takes(declared: Any) -> Callable[[F], F]:
+def takes(declared: Any, defaults: Mapping[str, Any] | None = None) -> Callable[[F], F]:
     """Show a function's ``**options`` one by one, with defaults and meaning, to `help`."""
 
     def shown(function: F) -> F:
@@ -69,7 +69,7 @@ def takes(declared: Any) -> Callable[[F], F]:
         *own, _ = signature.parameters.values()
         options = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-            for name, default in DEFAULTS.items()
+            for name, default in (DEFAULTS if defaults is None else defaults).items()
             if name in declared.__optional_keys__
         ]
         shown_as = signature.replace(parameters=[*own, *options])
