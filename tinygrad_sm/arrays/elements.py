@@ -35,8 +35,10 @@ NAMES: dict[np.ufunc, str] = {
 COMPOSED: dict[np.ufunc, Callable[..., Any]] = {
     np.log1p: lambda home, x: home.log(1 + x),
     np.expm1: lambda home, x: home.exp(x) - 1,
+    np.hypot: lambda home, x, y: home.sqrt(x * x + y * y),
+    np.logaddexp: lambda home, x, y: home.log(home.exp(x) + home.exp(y)),
 }
-"""What SymPy has no name for."""
+"""What SymPy or mpmath has no name for."""
 SIMPLE = 10**6
 """A number of Python's in a formula is read as the fraction with a denominator up to this."""
 
@@ -66,12 +68,25 @@ class Elements(np.ndarray):
             if function is not None:
                 more = {} if ufunc.nin == 1 else {"identity": None}  # so that axes may be reduced
                 ufunc = np.frompyfunc(function, ufunc.nin, 1, **more)
-        return of_objects(getattr(ufunc, method)(*plain, **kwargs))
+        try:
+            found = getattr(ufunc, method)(*plain, **kwargs)
+        except TypeError as error:
+            if home is None or "ufunc" not in str(error):
+                raise
+            raise TypeError(f"{OfElements.name} have no {ufunc.__name__}") from error
+        return of_objects(found)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        """Keep the class through `np.reshape` and its like."""
+        """Keep the class through `np.reshape` and its like, and for objects alone."""
         found = super().__array_function__(function, types, args, kwargs)
-        return of_objects(found) if isinstance(found, np.ndarray) else found
+        if not isinstance(found, np.ndarray):
+            return found
+        return found.view(Elements if found.dtype.kind == "O" else np.ndarray)
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the elements as numbers of NumPy's, if they are numbers."""
+        found = self.view(np.ndarray).astype(dtype, *args, **kwargs)
+        return of_objects(found)
 
     def each(self, function: Callable[[Any], Any]) -> Elements:
         """Return what a function makes of each element: ``a.grad.each(sympy.simplify)``."""
@@ -80,8 +95,10 @@ class Elements(np.ndarray):
 
 
 def of_objects(x: Any) -> Any:
-    """Return objects as a read-only array of them; truth values as they are."""
-    if isinstance(x, (np.generic, bool)) or (isinstance(x, np.ndarray) and x.dtype.kind != "O"):
+    """Return objects as a read-only array of them; truth values and positions as they are."""
+    if isinstance(x, np.ndarray) and x.dtype.kind != "O":
+        return x.view(np.ndarray)
+    if isinstance(x, (np.generic, bool)):
         return x
     array = np.asarray(x, object).view(Elements)
     array.setflags(write=False)
@@ -195,7 +212,7 @@ def _logsumexp(a: Any, axis: Any = -1, keepdims: bool = False) -> Any:
 class OfElements(Kind):
     """Arrays of objects. No exponential overflows here, so that nothing is shifted unasked."""
 
-    name = "formulas or exact numbers"
+    name = "formulas and exact numbers"
     forwards = {  # noqa: RUF012
         "astype": lambda x, dtype: x,
         "max": lambda x, axis=None, keepdims=False: _largest(x, axis=axis, keepdims=keepdims),

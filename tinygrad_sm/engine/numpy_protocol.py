@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_among
 from tinygrad_sm.engine.arguments import unusual
 from tinygrad_sm.engine.memory import current_of
 from tinygrad_sm.engine.node import Recorded, now
@@ -76,7 +77,7 @@ def _on_arrays(
     """What NumPy says of the values."""
     plain = tuple(map(current_of, args))
     named = {name: current_of(value) for name, value in kwargs.items()}
-    if isinstance(function, np.ufunc):
+    if isinstance(function, np.ufunc) or kind_among((*plain, *named.values())) is not None:
         return function(*plain, **named)
     return np.empty(0).__array_function__(function, (), plain, named)
 
