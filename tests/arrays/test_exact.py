@@ -1,5 +1,6 @@
 """Tensors of exact numbers: what they give, to the last of their digits."""
 
+import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -122,3 +123,14 @@ def test_what_is_refused_is_one_sentence(x, digits, error, words):
     with pytest.raises(error, match=words) as caught:
         tg.precise(x, digits=digits)
     assert isinstance(caught.value, tg.TinygradError)
+
+
+def test_they_are_pickled_and_formatted():
+    t = tg.Tensor(tg.precise([1 / 3, 2], digits=40), name="x")
+    copy = pickle.loads(pickle.dumps(t))
+    assert list(copy.data) == list(t.data)
+    assert copy.data[0].context.dps == 40
+    assert f"{t[0].detach():.3f}" == "0.333"
+    assert t.tolist()[1] == 2
+    assert tg.precise([1.5]).astype(float).tolist() == [1.5]
+    assert type(tg.precise([1.5]).astype(float)) is np.ndarray

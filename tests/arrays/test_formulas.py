@@ -213,7 +213,7 @@ def test_pictures_show_formulas():
         (
             lambda: setattr(tg.Tensor(tg.symbols("a", 2)), "data", [1, 2]),
             TypeError,
-            "cannot be set",
+            "cannot be changed",
         ),
     ],
 )

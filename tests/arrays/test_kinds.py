@@ -59,7 +59,7 @@ def registered():
     """What the documentation shows: the kind of a user's own array."""
 
     class OfCounted(tg.Kind):
-        name = "counted"
+        name = "counted arrays"
 
         def plain(self, array):
             return array.x
@@ -127,6 +127,47 @@ def test_its_loss_is_found_and_fused(form, target):
     np.testing.assert_allclose(t.grad.x, plain.grad, rtol=1e-13, atol=1e-16)
 
 
+@pytest.mark.parametrize("target", [np.array([2, 0]), SOFT], ids=["labels", "soft"])
+def test_the_linear_layer_and_the_loss_with_its_gradient(target):
+    weight = np.array([[1.0, 0.5, -1.0], [0.0, 2.0, 1.0], [-0.5, 0.25, 0.0]])
+    t, w, plain = tg.Tensor(Counted(ROWS)), tg.Tensor(weight), tg.Tensor(ROWS)
+    bias = [0.5, -0.5, 1.0]
+    if target.ndim == 1:
+        tg.linear_cross_entropy(t, w, target, bias=bias).backward()
+        tg.linear_cross_entropy(plain, weight, target, bias=bias).backward()
+        np.testing.assert_allclose(bare(t.grad), plain.grad, rtol=1e-13)
+    loss, gradient = tg.cross_entropy_with_gradient(Counted(ROWS), target)
+    right, expected = tg.cross_entropy_with_gradient(ROWS, target)
+    assert loss.item() == pytest.approx(right.item(), rel=1e-14)
+    np.testing.assert_allclose(gradient.x, expected, rtol=1e-13)
+    layer = tg.SoftmaxWithLoss()
+    layer.forward(Counted(ROWS), target)
+    np.testing.assert_allclose(bare(layer.backward(2.0)), 2 * expected, rtol=1e-13)
+    np.testing.assert_allclose(bare(layer.y), tg.softmax(ROWS), rtol=1e-13)
+
+
+def change(t):
+    with tg.no_grad():
+        t -= 1.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (change, "data of a Tensor of counted arrays cannot be changed"),
+        (lambda t: setattr(t, "data", ROWS), "data of a Tensor of counted arrays cannot be"),
+        (lambda t: tg.compare(t, [0, 1]), "numbers of NumPy's.*got counted arrays"),
+        (
+            lambda t: tg.cross_entropy_with_gradient(t.data, [0, 1], out=ROWS.copy()),
+            "out is for NumPy's logits; got Counted",
+        ),
+    ],
+)
+def test_what_only_numpys_arrays_can_is_refused(wrong, words):
+    with pytest.raises(tg.TinygradError, match=words):
+        wrong(tg.Tensor(Counted(ROWS)))
+
+
 def test_how_it_is_shown_and_what_it_gives():
     t = tg.Tensor(Counted(np.array([1.0, 2.0])), name="c")
     y = (t * t).sum()
@@ -183,7 +224,7 @@ def test_what_def_kind_refuses(types, kind, words):
 def test_integers_and_others_of_a_kind():
     assert tg.Tensor(Counted(np.array([1, 2]))).dtype == np.float64
     assert tg.Tensor(Counted(np.ones(2)), dtype="float32").dtype == np.float32
-    with pytest.raises(TypeError, match="real numbers; got a counted array of dtype complex128"):
+    with pytest.raises(TypeError, match="real numbers; got counted arrays of dtype complex128"):
         tg.Tensor(Counted(np.array([1j])))
 
 

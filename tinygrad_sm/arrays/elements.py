@@ -83,6 +83,13 @@ class Elements(np.ndarray):
             return found
         return found.view(Elements if found.dtype.kind == "O" else np.ndarray)
 
+    def __reduce__(self) -> Any:
+        context = home_of(self)
+        if context is None or _is_sympy(context):
+            return of_objects, (self.view(np.ndarray),)
+        parts = [context.mpf(x)._mpf_ for x in self.flat]  # a context's numbers are no one's else
+        return _of_parts, (context.dps, parts, self.shape)
+
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the elements as numbers of NumPy's, if they are numbers."""
         found = self.view(np.ndarray).astype(dtype, *args, **kwargs)
@@ -360,6 +367,14 @@ def _context(mpmath: Any, digits: int) -> Any:
     context = mpmath.mp.clone()
     context.dps = digits
     return context
+
+
+def _of_parts(digits: int, parts: list[Any], shape: tuple[int, ...]) -> Any:
+    """Numbers that were pickled."""
+    context = _context(_library("mpmath", "unpickling"), digits)
+    found = np.empty(len(parts), object)
+    found[:] = [context.make_mpf(part) for part in parts]
+    return of_objects(found.reshape(shape))
 
 
 def _mpf(x: Any, context: Any) -> Any:

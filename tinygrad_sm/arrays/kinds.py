@@ -31,12 +31,12 @@ class Kind:
     """One kind of array, as it is when NumPy's protocols do all; say what differs in a subclass.
 
     Attributes:
-        name: for messages, e.g. ``"Dask"``.
+        name: for messages, several of them, e.g. ``"Dask arrays"``.
         forwards: by the name of a primitive, what runs it on these arrays instead of its forward.
         vjps: by the name of a primitive, the vjps of these arrays, where the table's do not fit.
     """
 
-    name: ClassVar[str] = "foreign"
+    name: ClassVar[str] = "foreign arrays"
     forwards: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     vjps: ClassVar[Mapping[str, tuple[Callable[..., Any] | None, ...]]] = {}
 
@@ -56,7 +56,7 @@ class Kind:
         array = self.array(data)
         if array.dtype.kind not in "biuf":
             raise InvalidTypeError(
-                f"data must be real numbers; got a {self.name} array of dtype {array.dtype}"
+                f"data must be real numbers; got {self.name} of dtype {array.dtype}"
             )
         wanted = dtype or (array.dtype if array.dtype.kind == "f" else np.dtype(np.float64))
         return array if array.dtype == wanted else array.astype(wanted)
@@ -147,7 +147,7 @@ class Kind:
 class _OfNumPy(Kind):
     """NumPy's own arrays, which need no other way to run anything."""
 
-    name = "NumPy"
+    name = "NumPy's arrays"
 
     def ones(self, like: Any) -> Any:
         if like.size != 1:

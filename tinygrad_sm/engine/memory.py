@@ -13,11 +13,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import kind_of
+from tinygrad_sm.arrays.kinds import kind_for, kind_of
 from tinygrad_sm.engine.intake import float_array, rectangular
 from tinygrad_sm.engine.node import Recorded
 from tinygrad_sm.engine.threads.large import LARGE, add_in_place, in_pieces
-from tinygrad_sm.errors import ChangedDataError
+from tinygrad_sm.errors import ChangedDataError, InvalidTypeError
 
 changing = threading.RLock()
 """Held while what several threads may share about a node changes: its gradient, its lent data."""
@@ -106,6 +106,15 @@ def lend(leaf: Recorded) -> np.ndarray:
         if found.lent is None:
             found.lent = leaf._array.copy()
         return found.lent
+
+
+def check_changeable(leaf: Recorded) -> None:
+    """Raise InvalidTypeError if the values are of a kind that nobody can change in place."""
+    if type(leaf._array) is not np.ndarray:
+        raise InvalidTypeError(
+            f"data of a Tensor of {kind_for(leaf._array).name} cannot be changed; make another "
+            "Tensor of the new values"
+        )
 
 
 def set_data(leaf: Recorded, values: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 from tinygrad_sm.engine.arguments import misfit, unusual
 from tinygrad_sm.engine.calling import call, operated
 from tinygrad_sm.engine.intake import real_numbers
-from tinygrad_sm.engine.memory import current_of
+from tinygrad_sm.engine.memory import check_changeable, current_of
 from tinygrad_sm.engine.node import NO_OPERATION
 from tinygrad_sm.engine.primitive import Primitive
 from tinygrad_sm.engine.scopes import is_recording
@@ -75,6 +75,7 @@ def operators(row: Primitive, sign: str) -> tuple[OfSelfAndOther, OfSelfAndOther
                 f"{name} {sign}= … changes a leaf, which no gradient can follow: write it inside "
                 f"`with tg.no_grad():` to train {name}, or {name} = {name} {sign} … for a new one"
             )
+        check_changeable(self)
         if type(other) not in (int, float):
             other = real_numbers(current_of(other), f"{sign}=: the right side")
         try:

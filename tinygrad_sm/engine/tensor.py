@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import kind_for, kind_of
+from tinygrad_sm.arrays.kinds import kind_for
 from tinygrad_sm.engine import memory, more, shapes
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.calling import call, operated
@@ -102,11 +102,7 @@ class Tensor(Recorded):
                 f"data of a Tensor computed by {self.op!r} cannot be set; "
                 "only a leaf's can: detach() makes one"
             )
-        if kind_of(self._array) is not None:
-            raise InvalidTypeError(
-                f"data of a Tensor that holds {type(self._array).__name__} cannot be set; "
-                "make another Tensor of the new values"
-            )
+        memory.check_changeable(self)
         if value is memory.current(self):  # `t.data -= step` changed it in place and hands it back
             return
         array = memory.floats(value, self.dtype, copy=False)
@@ -167,7 +163,7 @@ class Tensor(Recorded):
 
     def tolist(self) -> Any:
         """The values as Python numbers in nested lists, without a gradient."""
-        return self._now.tolist()
+        return kind_for(self._array).plain(self._now).tolist()
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Any:
         """The position of the largest element along `axis`, a plain integer or array."""
@@ -248,7 +244,7 @@ class Tensor(Recorded):
         return round(self.item(), ndigits)
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec else str(self)
+        return format(float(self.item()), spec) if spec else str(self)
 
     # Backward -------------------------------------------------------------------------------------
 

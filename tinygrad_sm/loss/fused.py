@@ -26,9 +26,10 @@ from typing import Any, Unpack, overload
 
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import kind_of
+from tinygrad_sm.arrays.kinds import kind_for, kind_of
 from tinygrad_sm.engine import rules, shapes
 from tinygrad_sm.engine.calling import call
+from tinygrad_sm.engine.gradients import grad
 from tinygrad_sm.engine.intake import float_array
 from tinygrad_sm.engine.memory import current
 from tinygrad_sm.engine.primitive import def_primitive
@@ -101,12 +102,12 @@ class _Saved:
 def _forward(logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
     """Softmax-cross-entropy of logits and target, as `cross_entropy` describes it."""
     if type(logits) is not np.ndarray:
-        return _by_operations(logits, target, task)
+        return by_operations(logits, target, task)
     losses, saved.gradient = run_kernel(logits, target, task, 1.0 / task.divisor, saved.wanted)
     return reduced(losses, task, logits.dtype)
 
 
-def _by_operations(logits: Any, target: Any, task: Task) -> Any:
+def by_operations(logits: Any, target: Any, task: Task) -> Any:
     """Σq·(lse(a/T) − a/T), reduced, by operations: on arrays that the kernel does not know."""
     q = target if task.index is None else task.dense(logits.dtype, like=logits)
     losses = rules.sum(q * _surprisals(logits, q, task), axis=task.axis)
@@ -258,6 +259,12 @@ def cross_entropy_with_gradient(
                 "use cross_entropy(...).backward(), or t.numpy()"
             )
     a = float_array(logits, None, copy=False, what="logits")
+    if type(a) is not np.ndarray:
+        if out is not None:
+            raise InvalidTypeError(f"out is for NumPy's logits; got {type(logits).__name__}")
+        t = Tensor(a)
+        total = cross_entropy(t, target, **options)
+        return total.data, grad(total, t, kind_for(a).ones(total.data))
     task = task_of(cross_entropy_with_gradient, a.shape, a.dtype, target, **options)
     if out is not None:
         _check_out(out, a, task)
@@ -329,7 +336,8 @@ class SoftmaxWithLoss:
         if self._logits is not None:
             scaled = self._logits / self.options.get("temperature", 1.0)
             found = softmax(scaled, axis=self.options.get("axis", -1))
-            self._y, self._logits = found.astype(self.loss.dtype, copy=False), None
+            same = found.dtype == self.loss.dtype
+            self._y, self._logits = found if same else found.astype(self.loss.dtype), None
         return self._y
 
     def forward(self, x: Any, t: Any) -> Any:
@@ -338,8 +346,9 @@ class SoftmaxWithLoss:
         # float16 has not the range of a scaled loss's `dout`
         out = self(x.astype(np.float32) if x.dtype == np.float16 else x, t)
         self._x, self._out = x, out
-        with np.errstate(over="ignore"):
-            self.loss = self.loss.astype(x.dtype, copy=False)
+        if self.loss.dtype != x.dtype:
+            with np.errstate(over="ignore"):
+                self.loss = self.loss.astype(x.dtype)
         return self.loss
 
     def backward(self, dout: Any = 1) -> np.ndarray:
@@ -365,7 +374,8 @@ class SoftmaxWithLoss:
         """Return the loss of a Tensor `a` and target `t` as a Tensor of the graph."""
         out = cross_entropy(a, t, **self.options)
         self._x = self._out = None  # `backward` belongs to the last `forward`
-        self._logits = np.array(as_tensor(a).numpy())  # a copy: its owner may change it
+        logits = current(as_tensor(a))
+        self._logits = np.array(logits) if kind_of(logits) is None else logits  # our own
         self.t = t
-        self.loss = out.numpy() if isinstance(out, Tensor) else out
+        self.loss = out.data if isinstance(out, Tensor) else out
         return out

@@ -17,13 +17,14 @@ from typing import Any, Unpack, overload
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_among
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
-from tinygrad_sm.loss.fused import logits_cotangent, scales_last, target_cotangent
+from tinygrad_sm.loss.fused import by_operations, logits_cotangent, scales_last, target_cotangent
 from tinygrad_sm.loss.kernel.calling import kernel_dtype, reduced, run_on_rows
 from tinygrad_sm.loss.options import (
     RowOptions,
@@ -99,6 +100,8 @@ def _forward(
     x: Any, weight: Any, bias: Any, target: Any, task: Task, saved: _Gradients, chunk_rows: int
 ) -> Any:
     """Softmax-cross-entropy of x Wᵀ + b, as `linear_cross_entropy` describes it."""
+    if kind_among((x, weight, bias, target)) is not None:  # by operations, all logits at once
+        return by_operations(_logits(x, weight, bias), target, task)
     # one number multiplies all of a mean's gradients; with "none" each row's is known only later
     wanted = frozenset() if task.reduction == "none" else saved.wanted
     arrays = (x, weight, bias, target)
@@ -110,7 +113,7 @@ def _vjp(name: str, position: int) -> Any:
     """The vjp for the argument `name`: take the gradient that is there, or find all anew."""
 
     def vjp(g: Any, loss: Any, *arrays: Any, task: Task, saved: _Gradients, chunk_rows: int) -> Any:
-        if isinstance(g, Tensor):
+        if isinstance(g, Tensor) or kind_among((g, *arrays)) is not None:
             return _on_tensors(name, task, g, *arrays)
         # float16 is computed in float32, which has digits for any cotangent
         last = task.reduction != "none" and (g == 1 or g.dtype == np.float16 or scales_last(g))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_of
 from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
@@ -57,6 +58,12 @@ def compare(
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
     """
     a = Tensor(logits, dtype=dtype, name="a")
+    kind = kind_of(a.data)
+    if kind is not None:
+        raise InvalidTypeError(
+            "compare: logits must be numbers of NumPy's, whose last bits are compared; got "
+            f"{kind.name}"
+        )
     target = target.numpy() if isinstance(target, Tensor) else rectangular(target, "target")
     if a.dtype.itemsize not in ULP_SIZES:
         raise InvalidTypeError(
