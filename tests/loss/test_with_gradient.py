@@ -61,6 +61,25 @@ def test_nothing_of_the_logits_size_is_allocated(in_place):
     assert peak < a.nbytes / 5
 
 
+def test_logits_in_a_file_and_their_gradient_in_another(tmp_path):
+    """As for logits that are larger than the memory: what is not needed now stays in the files."""
+    a = RNG.standard_normal((2000, 1000)).astype(np.float32)
+    y = RNG.integers(0, 1000, 2000)
+    a.tofile(tmp_path / "logits")
+    logits = np.memmap(tmp_path / "logits", np.float32, "r", shape=a.shape)
+    out = np.memmap(tmp_path / "gradient", np.float32, "w+", shape=a.shape)
+    right, gradient = tg.cross_entropy_with_gradient(a, y)
+    tracemalloc.start()
+    loss, same = tg.cross_entropy_with_gradient(logits, y, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert same is out
+    assert loss == right
+    out.flush()
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "gradient", np.float32), gradient.ravel())
+    assert peak < a.nbytes / 8
+
+
 def test_a_mask_allocates_nothing_of_the_logits_size_either():
     a = RNG.standard_normal((2000, 500)).astype(np.float32)
     a[3, 4], y = -np.inf, np.zeros(2000, int)
