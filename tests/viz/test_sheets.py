@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+from base64 import b64decode
 from html.parser import HTMLParser
 
 import pytest
 
+from tinygrad_sm.study.worksheets import KINDS
 from tinygrad_sm.texts import LANGUAGES
 from viz.values import number
 from viz.worksheets import Worksheet, worksheet_files
@@ -100,6 +102,8 @@ def test_the_page_needs_nothing_from_elsewhere(files):
         assert "default-src 'none'" in page
         assert not re.search(r'(?:src|href)="(?!data:)', page)
         assert "<script" not in page
+        for picture in re.findall(r"svg\+xml;base64,([^\"]+)", page):
+            assert b"prefers-color-scheme" not in b64decode(picture)  # it stands on white paper
         assert len(page) < 100_000
         assert page.count("<img") == page.count('alt="') == 4
 
@@ -185,6 +189,15 @@ def test_nbgrader_knows_the_cells(files):
         (True, False, False), (False, True, True)
     ] * 4  # fmt: skip
     assert len({k["grade_id"] for k in kinds}) == 8
+
+
+def test_its_pictures_are_of_a_kind_that_jupyterlab_shows(files):
+    cells = json.loads(files[f"{PREFIX}.ipynb"])["cells"]
+    attached = [cell["attachments"] for cell in cells if "attachments" in cell]
+    assert len(attached) == 4
+    for (name, data), kind in zip([next(iter(a.items())) for a in attached], KINDS, strict=True):
+        assert name == f"{kind}.png"
+        assert b64decode(data["image/png"]).startswith(b"\x89PNG")
 
 
 def test_no_name_is_asked_for_twice(files):

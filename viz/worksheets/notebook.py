@@ -21,6 +21,9 @@ Cell = dict[str, Any]
 _CLOSE = "rtol=5e-3, atol=5e-4"
 """Three decimals, or three digits of what is large."""
 
+_DPI = 120
+"""Of the pictures: JupyterLab shows no svg that is attached to a cell."""
+
 
 def notebook_json(sheet: Worksheet, answered: bool) -> bytes:
     """Return the sheet, or its answer key, as a notebook of format 4.5."""
@@ -44,13 +47,13 @@ def notebook_json(sheet: Worksheet, answered: bool) -> bytes:
 def _cells(sheet: Worksheet, question: Question, answered: bool) -> Iterator[Cell]:
     """The problem, the cell to fill in, and its check."""
     kind = question.problem.kind
-    picture = b64encode(question.asked.render("svg")).decode()
+    picture = b64encode(question.asked.render("png", _DPI)).decode()
     rules = "\n".join(f"- {rule}" for rule in question.rules)
     yield _markdown(
         f"{kind}-problem",
         f"## {question.number}. {question.title}\n\n{question.task}\n\n"
-        f"![{question.title}](attachment:{kind}.svg)\n\n{sheet.words['rules']}:\n\n{rules}",
-        attachments={f"{kind}.svg": {"image/svg+xml": picture}},
+        f"![{question.title}](attachment:{kind}.png)\n\n{sheet.words['rules']}:\n\n{rules}",
+        attachments={f"{kind}.png": {"image/png": picture}},
     )
     yield _code(f"{kind}-answer", "\n".join(_answer(question, answered)))
     yield _code(f"{kind}-check", "\n".join(_check(sheet, question)), points=1)

@@ -15,10 +15,12 @@ from tinygrad_sm.texts import texts
 from viz.drawing import Drawing
 from viz.graphs import draw
 from viz.scene import Arrow, Box, Grid, Row
+from viz.style import Look
 from viz.values import brief, row
 
 LINE = "______"
 """What stands in a picture where a number is to be written."""
+_ON_PAPER = Look("light")
 _LOCAL = {
     "chain": ("times", "plus", "square"),
     "diamond": ("product", "times", "plus", "square"),
@@ -144,7 +146,7 @@ def _picture(one: Problem, answered: bool) -> Drawing:
         arrows=tuple(map(arrow, drawn.scene.arrows)),
         caption=(),
     )
-    return Drawing(scene, "\n".join(box.title for box in scene.boxes))
+    return Drawing(scene, "\n".join(box.title for box in scene.boxes), _ON_PAPER)
 
 
 def _lines(value: np.ndarray) -> Grid:
