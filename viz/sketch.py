@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.arrays.kinds import kind_for
 from tinygrad_sm.arrays.kinds import kind_of as is_of_a_kind
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
@@ -131,7 +132,9 @@ class Sketch:
         usual: dict[str, Any] = {
             "title": self.title(node),
             "kind": kind_of(node),
-            "subtitle": f"{shape} {node.dtype}" if self.choice.dtypes else shape,
+            "subtitle": f"{shape} {kind_for(node.value).elements(node.value)}"
+            if self.choice.dtypes
+            else shape,
             "remarks": (*self.notes.get(node.id, ()), *["no gradient reached it"] * alone),
             "warnings": (*marks, *(f"{what}: {found}" for what, found in alarms.items() if found)),
             "alarming": bool(marks),

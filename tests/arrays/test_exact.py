@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tinygrad_sm as tg
+import viz
 from tinygrad_sm.loss.composite import FORMS
 
 mpmath = pytest.importorskip("mpmath", reason="needs the extra symbolic: mpmath")
@@ -134,3 +135,11 @@ def test_they_are_pickled_and_formatted():
     assert t.tolist()[1] == 2
     assert tg.precise([1.5]).astype(float).tolist() == [1.5]
     assert type(tg.precise([1.5]).astype(float)) is np.ndarray
+
+
+def test_pictures_show_a_few_digits():
+    t = tg.Tensor(tg.precise([1000, 1, 0.1], digits=30), name="a")
+    trace = tg.composite_cross_entropy(t, [1, 0, 0]).backward(trace=True)
+    svg = viz.draw(trace).render("svg").decode()
+    for shown in ("(3,) 30 digits", "1.9700711e+434", "5.6098022e−435"):
+        assert shown in svg

@@ -199,7 +199,12 @@ def test_pictures_show_formulas():
     trace = tg.composite_cross_entropy(t, tg.symbols("y", 3)).backward(trace=True)
 
     svg = viz.draw(trace).render("svg").decode()
-    for shown in ("−y0", "exp(a0)", "(y0 + y1 + y2)/(exp(a0) + exp(a1) + exp(a2))"):
+    for shown in (
+        "(3,) formulas",
+        "−y0",
+        "exp(a0)",
+        "(y0 + y1 + y2)/(exp(a0) + exp(a1) + exp(a2))",
+    ):
         assert shown in svg
 
 

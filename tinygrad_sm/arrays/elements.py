@@ -280,6 +280,11 @@ class OfElements(Kind):
             formatter={"object": str},
         )  # fmt: skip
 
+    def elements(self, array: Any) -> str:
+        """What the elements are: "formulas", or how many digits they have."""
+        home = home_of(array)
+        return "formulas" if _is_sympy(home) else f"{home.dps} digits" if home else "objects"
+
     def pictured(self, array: Any) -> Any:
         """Formulas, or numbers with a few digits, as texts."""
         return np.frompyfunc(_text, 1, 1)(array.view(np.ndarray))

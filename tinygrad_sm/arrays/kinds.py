@@ -95,9 +95,13 @@ class Kind:
         """The values, or what there is to say of them, for `repr`."""
         return repr(array)
 
+    def elements(self, array: Any) -> str:
+        """What the elements are, in a word or two; their dtype."""
+        return str(array.dtype)
+
     def pictured(self, array: Any) -> Any:
         """What pictures show: an array of numbers or of texts, or one text for all elements."""
-        return self.plain(array) if self.is_computed(array) else f"{self.name}, not computed"
+        return self.plain(array) if self.is_computed(array) else "not computed"
 
     def row(self, primitive: Any) -> Any:
         """The primitive as it is recorded of these arrays: run by `run`, with the vjps for them."""
