@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, read_input, shipped_logits
 from tinygrad_sm.cli.json_text import print_json
+from tinygrad_sm.cli.looks import look_options
 from tinygrad_sm.cli.options import loss_options
 from tinygrad_sm.cli.pictures import (
     OF_A_LOSS,
@@ -32,6 +33,7 @@ SECONDS = 0.05  # to measure the time of each input
 @click.command("compare", short_help="Hold the composite gradient against the fused p − y.")
 @loss_options
 @picture_options("both graphs")
+@look_options()
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead.")
 @click.option("--arrays", is_flag=True, help="With --json: all logits, targets and gradients too.")
 def compare_command(
@@ -41,6 +43,7 @@ def compare_command(
     formats: tuple[str, ...],
     as_json: bool,
     arrays: bool,
+    look: dict[str, Any],
     **loss: Any,
 ) -> int:
     """Compare the gradient built from exp, sum, div and log with the fused p − y.
@@ -69,7 +72,7 @@ def compare_command(
         else {"seed": (SEED_LOGITS, SEED_TARGET), "iris": shipped_logits()}
     )
     cases = {name: compare(*data, seconds=SECONDS, **loss) for name, data in inputs.items()}
-    written = write_pictures(_pictures(cases), folder, formats)
+    written = write_pictures(_pictures(cases, look), folder, formats)
     if as_json:
         found = {name: case.figures(arrays=arrays) for name, case in cases.items()}
         print_json(found["input"] if given else found)
@@ -78,10 +81,10 @@ def compare_command(
     return AGREE if all(case.agree for case in cases.values()) else DIFFER
 
 
-def _pictures(cases: dict[str, Comparison]) -> NamedPictures:
+def _pictures(cases: dict[str, Comparison], look: dict[str, Any]) -> NamedPictures:
     for name, case in cases.items():
         for which in sorted(OF_A_LOSS):
-            yield f"{name}-{which}", picture_of(case, which)
+            yield f"{name}-{which}", picture_of(case, which, look)
 
 
 def _print(cases: dict[str, Comparison], written: list[Path]) -> None:

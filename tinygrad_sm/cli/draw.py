@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,17 +13,23 @@ from click.core import ParameterSource
 
 from tinygrad_sm.cli.examples import linear_levels
 from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, read_input
+from tinygrad_sm.cli.looks import OF_ONE_GRAPH, for_graph, look_options, option_of
 from tinygrad_sm.cli.options import loss_options
-from tinygrad_sm.cli.pictures import OF_A_LOSS, check_picture, picture_of
+from tinygrad_sm.cli.pictures import FORMATS, OF_A_LOSS, check_picture, trace_of
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.trace import BackwardTrace
+from tinygrad_sm.engine.view import graph
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.study.comparing import compare
+from tinygrad_sm.study.comparison import Comparison
 
 if TYPE_CHECKING:
-    from viz import Drawing
+    from viz import Drawing, Frames
 
 LEVELS = "levels"
+SEVERAL = ("comparison", LEVELS)  # pictures of more than one graph
+MANY = 60  # boxes that are drawn at once
 
 
 @click.command("draw", short_help="Draw one graph with the gradient on every edge.")
@@ -33,12 +42,27 @@ LEVELS = "levels"
     help="File to write; its suffix (.svg .png .pdf .tex .dot .mmd) is the format. "
     "Without it the text of the graph is printed as DOT.",
 )
+@click.option("--scale", type=float, metavar="X", help="Of a .png or .gif, in place of 1.")
+@click.option(
+    "--frames",
+    is_flag=True,
+    help="Forward, then backward, a picture a step: an .svg or .gif that plays by itself, a .pdf "
+    "of many pages, or one numbered file each of any other format.",
+)
+@click.option("--numbered", is_flag=True, help="With --frames: numbered files of any format.")
+@click.option("--seconds", type=float, metavar="X", help="With --frames: how long each is seen.")
+@look_options(one_graph=True)
 @traceback_option
 def draw_command(
     which: str,
     source: str | None,
     target: str | None,
     output: str | None,
+    scale: float | None,
+    frames: bool,
+    numbered: bool,
+    seconds: float | None,
+    look: dict[str, Any],
     show_all: bool,
     **loss: Any,
 ) -> None:
@@ -58,6 +82,8 @@ def draw_command(
     The options of the loss are for the first three. Without --logits and --target they draw the
     example of the article "Softmax-with-Loss 계층" on ratsgo's blog (3 classes, y = [1, 0, 0]).
 
+    What --no-values and --no-gradients hide keeps its room: such pictures are laid out alike.
+
     \b
     Examples:
       tinygrad-sm draw -o composite.svg
@@ -65,9 +91,19 @@ def draw_command(
       tinygrad-sm draw fused --logits logits.csv --target 0,2,1 -o fused.pdf
       tinygrad-sm draw levels -o levels.svg
       tinygrad-sm draw model.py:loss -o model.svg
+      tinygrad-sm draw model.py:loss --frames -o slides.pdf
+      tinygrad-sm draw --label 'e=$e^{a_j}$' --theme dark --scale 2 -o composite.png
     """
     if output is not None:
-        check_picture(output)
+        check_picture(output, (*FORMATS, "gif") if frames and not numbered else FORMATS)
+    for option, wanted in (("--frames", frames), ("--scale", scale is not None)):
+        if wanted and output is None:
+            raise InvalidValueError(f"{option} goes with --output")
+    if not frames and (numbered or seconds is not None):
+        raise InvalidValueError("--numbered and --seconds go with --frames")
+    if which in SEVERAL and (frames or set(look) & {*OF_ONE_GRAPH}):
+        refused = "--frames" if frames else option_of(min(set(look) & {*OF_ONE_GRAPH}))
+        raise InvalidValueError(f"{refused} is for the picture of one graph, not for {which}")
     if which not in OF_A_LOSS and (unused := _given({"source", "target", *loss})):
         raise InvalidValueError(
             f"--logits and --target are for {', '.join(OF_A_LOSS)} only, as are the options of "
@@ -77,20 +113,26 @@ def draw_command(
         if which in OF_A_LOSS:
             given = source is not None or target is not None
             data = read_input(source, target) if given else (SEED_LOGITS, SEED_TARGET)
-            drawing = picture_of(compare(*data, **loss), which)
+            compared = compare(*data, **loss)
+            shown: Any = compared if which == "comparison" else trace_of(compared, which)
         elif which == LEVELS or is_place(which):
-            shown = linear_levels() if which == LEVELS else output_of(which)
-            drawing = _drawn(shown)
+            shown = linear_levels() if which == LEVELS else _swept(output_of(which))
         else:
             raise InvalidValueError(
                 f"{which!r} is not one of {', '.join(map(repr, (*OF_A_LOSS, LEVELS)))}, "
                 "nor FILE.py:function"
             )
+        picture: Any = _frames(shown, look, seconds) if frames else _drawn(shown, look)
     if output is None:
-        click.echo(drawing.source, file=stdout)
-    else:
-        drawing.save(output)
+        click.echo(picture.source, file=stdout)
+        return
+    _tell_if_it_takes_long(picture if frames else [picture])
+    if not frames or (not numbered and Path(output).suffix.lower() in (".svg", ".pdf", ".gif")):
+        picture.save(output, scale=scale)
         click.echo(output, file=stdout)
+    else:
+        for path in picture.save_each(output, scale=scale):
+            click.echo(path, file=stdout)
 
 
 def _given(names: set[str]) -> list[str]:
@@ -104,14 +146,39 @@ def _given(names: set[str]) -> list[str]:
     ]
 
 
-def _drawn(shown: Tensor | dict[str, Tensor]) -> Drawing:
+def _swept(output: Tensor) -> Tensor | BackwardTrace:
+    """The trace of backward, if it can run from an output; else the output."""
+    if output.size != 1 or not output.requires_grad:
+        return output
+    with np.errstate(all="ignore"):  # the picture says where it overflows
+        trace = output.backward(trace=True)
+    assert trace is not None
+    return trace
+
+
+def _drawn(shown: Any, look: dict[str, Any]) -> Drawing:
     import viz  # noqa: PLC0415  Graphviz is loaded only to draw, and after the user's own code
 
     if isinstance(shown, dict):
-        return viz.draw_levels(shown)
-    if shown.size != 1 or not shown.requires_grad:
-        return viz.draw(shown)
-    with np.errstate(all="ignore"):  # the picture says where it overflows
-        trace = shown.backward(trace=True)
-    assert trace is not None
-    return viz.draw(trace)
+        return viz.draw_levels(shown, **look)
+    if isinstance(shown, Comparison):
+        return viz.draw_comparison(shown, **look)
+    view = shown.graph if isinstance(shown, BackwardTrace) else graph(shown)
+    return viz.draw(shown, **for_graph(look, view))
+
+
+def _frames(shown: Any, look: dict[str, Any], seconds: float | None) -> Frames:
+    import viz  # noqa: PLC0415  as above
+
+    if not isinstance(shown, BackwardTrace):
+        raise InvalidValueError("--frames needs an output that is a single number, for backward")
+    lasting: Any = {} if seconds is None else {"seconds": seconds}
+    return viz.frames(shown, **lasting, **for_graph(look, shown.graph))
+
+
+def _tell_if_it_takes_long(pictures: Collection[Drawing]) -> None:
+    """One line on the terminal before what may take seconds."""
+    boxes = sum(len(picture.scene.boxes) for picture in pictures)
+    if boxes > MANY and sys.stderr.isatty():
+        many = f"{len(pictures)} pictures, " if len(pictures) > 1 else ""
+        click.echo(f"drawing {many}{boxes} boxes ...", err=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygrad_sm.cli.examples import SPELLINGS, spelled
 from tinygrad_sm.cli.json_text import print_json
+from tinygrad_sm.cli.looks import look_options
 from tinygrad_sm.cli.pictures import NamedPictures, picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_written
 from tinygrad_sm.cli.user_code import guarded, output_of, traceback_option
@@ -23,6 +24,7 @@ FUSED, NOTHING = 0, 1
 @click.command("fuse", short_help="Find the loss in any graph and make it one node.")
 @click.argument("place", required=False, metavar="[FILE.py:function]")
 @picture_options("before and after")
+@look_options()
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON instead.")
 @traceback_option
 def fuse_command(
@@ -31,6 +33,7 @@ def fuse_command(
     formats: tuple[str, ...],
     as_json: bool,
     show_all: bool,
+    look: dict[str, Any],
 ) -> int:
     """Find softmax-cross-entropy in a graph, however it is written, and make it one node.
 
@@ -55,7 +58,7 @@ def fuse_command(
         else:
             outputs = {place: output_of(place)}
         results = {name: fuse(given) for name, given in outputs.items()}
-    written = write_pictures(_pictures(results), folder, formats)
+    written = write_pictures(_pictures(results, look), folder, formats)
     if as_json:
         found = {name: _figures(result, outputs[name]) for name, result in results.items()}
         print_json(found if place is None else found[place], stdout)
@@ -64,11 +67,11 @@ def fuse_command(
     return FUSED if any(result.rewrites for result in results.values()) else NOTHING
 
 
-def _pictures(results: dict[str, FuseResult]) -> NamedPictures:
+def _pictures(results: dict[str, FuseResult], look: dict[str, Any]) -> NamedPictures:
     import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
 
     for number, (name, result) in enumerate(results.items(), 1):
-        yield f"{_file_name(name, number)}-fusion", viz.draw_fusion(result)
+        yield f"{_file_name(name, number)}-fusion", viz.draw_fusion(result, **look)
 
 
 def _file_name(name: str, number: int) -> str:

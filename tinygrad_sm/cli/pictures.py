@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import click
 
 from tinygrad_sm.cli.inputs import dangling
+from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.study.comparison import Comparison
 
@@ -61,10 +62,10 @@ def chosen(option: str, value: str, allowed: tuple[str, ...]) -> tuple[str, ...]
     return words
 
 
-def check_picture(path: str) -> None:
-    """Raise InvalidValueError unless the suffix of a picture's path is one of FORMATS."""
-    if Path(path).suffix.lower()[1:] not in FORMATS:
-        allowed = ", ".join(f".{name}" for name in FORMATS)
+def check_picture(path: str, formats: tuple[str, ...] = FORMATS) -> None:
+    """Raise InvalidValueError unless the suffix of a picture's path is one of the formats."""
+    if Path(path).suffix.lower()[1:] not in formats:
+        allowed = ", ".join(f".{name}" for name in formats)
         raise InvalidValueError(f"--output must end in one of {allowed}; got {path!r}")
 
 
@@ -93,14 +94,18 @@ def output_folder(path: str) -> Path:
     raise InvalidValueError(f"--output {path}: is not a folder to write to ({what})")
 
 
-def picture_of(comparison: Comparison, which: str) -> Drawing:
-    """Return one of the pictures in OF_A_LOSS."""
+def picture_of(comparison: Comparison, which: str, look: Mapping[str, Any]) -> Drawing:
+    """Return one of the pictures in OF_A_LOSS, with the options of how it looks."""
     import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
 
     if which == "comparison":
-        return viz.draw_comparison(comparison)
-    trace = comparison.composite_trace if which == "composite" else comparison.fused_trace
-    return viz.draw(trace)
+        return viz.draw_comparison(comparison, **look)
+    return viz.draw(trace_of(comparison, which), **look)
+
+
+def trace_of(comparison: Comparison, which: str) -> BackwardTrace:
+    """The backward sweep of the composite or of the fused node."""
+    return comparison.composite_trace if which == "composite" else comparison.fused_trace
 
 
 def write_pictures(

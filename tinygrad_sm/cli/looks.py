@@ -1,0 +1,101 @@
+"""The options of a command that say how its pictures look: those of `viz`, by the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from tinygrad_sm.engine.view import Graph
+from tinygrad_sm.errors import InvalidValueError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_EVERY = (
+    click.option("--title", metavar="TEXT", help="A line above the picture."),
+    click.option("--legend/--no-legend", default=None, help="Whether its signs are explained."),
+    click.option("--theme", metavar="NAME", help="auto, light, dark or mono."),
+    click.option("--digits", type=int, metavar="N", help="Significant digits of numbers."),
+    click.option("--font-size", type=int, metavar="N", help="In points."),
+)
+_ONE_GRAPH = (
+    click.option("--values/--no-values", default=None, help="Whether values are seen."),
+    click.option("--gradients/--no-gradients", default=None, help="Whether gradients are."),
+    click.option("--compact", is_flag=True, default=None, help="Give up the room of what is not."),
+    click.option("--dtypes/--no-dtypes", default=None, help="Whether boxes say their dtype."),
+    click.option("--direction", metavar="TB|LR", help="From top to bottom or left to right."),
+    click.option("--max-nodes", type=int, metavar="N", help="Draw a larger graph in part."),
+    *(
+        click.option(
+            f"--{what}", f"{what}s", multiple=True, metavar="NODE=TEXT",
+            help=f"{meaning}, by a node's name or number; may be given more than once.",
+        )
+        for what, meaning in (
+            ("label", "A title instead of the formula"), ("note", "A sentence"),
+            ("warning", "A sentence that stands out"),
+        )
+    ),
+)  # fmt: skip
+OF_ONE_GRAPH = ("values", "gradients", "compact", "dtypes", "direction", "max_nodes", "labels",
+                "notes", "warnings")  # fmt: skip
+_OF_EVERY = ("title", "legend", "theme", "digits", "font_size")
+
+
+def look_options(*, one_graph: bool = False) -> Callable[[_Command], _Command]:
+    """Add the options to a command, which gets those that were given as the dictionary `look`."""
+    names = (*_OF_EVERY, *(OF_ONE_GRAPH if one_graph else ()))
+
+    def add(command: _Command) -> _Command:
+        @wraps(command)
+        def gathered(*arguments: Any, **given: Any) -> Any:
+            chosen = {name: given.pop(name) for name in names}
+            look = {name: value for name, value in chosen.items() if value not in (None, ())}
+            if look and given.get("folder", "") is None:
+                raise InvalidValueError(f"{option_of(min(look))} goes with --output")
+            return command(*arguments, look=look, **given)
+
+        made: Any = gathered
+        for option in reversed((*_EVERY, *(_ONE_GRAPH if one_graph else ()))):
+            made = option(made)
+        return made  # type: ignore[no-any-return]
+
+    return add
+
+
+def option_of(name: str) -> str:
+    """What the command line calls an option."""
+    repeated = ("labels", "notes", "warnings")
+    return "--" + (name[:-1] if name in repeated else name).replace("_", "-")
+
+
+def for_graph(look: Mapping[str, Any], view: Graph) -> dict[str, Any]:
+    """The same options with the nodes that labels, notes and warnings belong to.
+
+    Raises:
+        InvalidValueError: a text has no node, or the graph has no such node.
+    """
+    found = dict(look)
+    for name in ("labels", "notes", "warnings"):
+        if name in look:
+            pairs = (_pair(option_of(name), text, view) for text in look[name])
+            found[name] = dict(pairs)
+    return found
+
+
+def _pair(option: str, text: str, view: Graph) -> tuple[int, str]:
+    node, equals, sentence = text.partition("=")
+    if not equals:
+        raise InvalidValueError(
+            f"{option} must be NODE=TEXT, as in {option} p=softmax; got {text!r}"
+        )
+    if node.isdecimal():
+        return int(node), sentence
+    by_name = {x.name: x.id for x in view.nodes if x.name}
+    if node not in by_name:
+        raise InvalidValueError(
+            f"{option}: no node is called {node!r}; there are {', '.join(by_name)}, and the "
+            f"numbers from 0 to {len(view.nodes) - 1}"
+        )
+    return by_name[node], sentence
