@@ -27,14 +27,15 @@ def diamond() -> viz.Drawing:
     """One number used twice: the beginner's first graph."""
     x = tg.Tensor(3.0, name="x")
     trace = ((x + 4).named("u") * (x**2).named("v")).named("L").backward(trace=True)
-    return viz.draw(trace)
+    return viz.draw(trace, dtypes=False, legend=False)
 
 
 def overflow() -> viz.Drawing:
     """The naive loss of a logit whose exponential is no number."""
     a = tg.Tensor([1000.0, 0.0, 0.0], name="a")
     with np.errstate(all="ignore"):
-        return viz.draw(tg.composite_cross_entropy(a, [1, 0, 0]).backward(trace=True))
+        loss = tg.composite_cross_entropy(a, [1, 0, 0])
+    return viz.draw(loss, dtypes=False, legend=False, gradients=False, compact=True)
 
 
 def fusion() -> viz.Drawing:
