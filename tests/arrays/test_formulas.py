@@ -1,5 +1,7 @@
 """Tensors of formulas: what the engine derives is what SymPy derives by itself."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -171,6 +173,33 @@ def test_numpys_parameters_beside_formulas():
     w, x = tg.Tensor([2.0, -1.0], name="w"), tg.symbols("x", 2)
     (w * x).sum().backward()
     assert list(w.grad) == list(x)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_target_may_be_the_formula(loss):
+    y = tg.symbols("y", 2)
+    t = tg.Tensor([1.0, 2.0])
+    loss(t, y).backward()
+    p = tg.softmax(np.array([1.0, 2.0]))
+    for i, g in enumerate(t.grad):
+        assert sympy.N(g.subs({y[0]: 0.25, y[1]: 0.5})) == pytest.approx(
+            0.75 * p[i] - (0.25, 0.5)[i]
+        )
+    q = tg.Tensor(y)
+    loss(tg.Tensor(tg.symbols("a", 2)), q).backward()
+    a = sympy.symbols("a0:2", real=True)
+    for found, ai in zip(q.grad, a, strict=True):
+        right = sympy.log(sum(map(sympy.exp, a))) - ai
+        at = {a[0]: 0.5, a[1]: -1.25, sympy.Symbol("m", real=True): 0.75}
+        assert sympy.N((found - right).subs(at)) == pytest.approx(0, abs=1e-14)
+
+
+def test_options_may_be_fractions():
+    t = tg.Tensor(tg.symbols("a", 2))
+    a = t.data
+    found = tg.cross_entropy(t, 0, label_smoothing=Fraction(1, 10)).item()
+    assert sympy.expand(found - (sympy.log(sympy.exp(a[0]) + sympy.exp(a[1]))
+                                 - 19 * a[0] / 20 - a[1] / 20)) == 0  # fmt: skip
 
 
 def test_its_text_is_the_formula():
