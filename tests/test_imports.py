@@ -12,7 +12,7 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 # From the ground up: a module imports from the layers below its own, or from its own. A room is a
 # folder; of the engine and of the arrays, each file.
 LAYERS = [
-    {"errors"}, {"texts"}, {"arrays.kinds"}, {"arrays.elements", "arrays.refused"},
+    {"errors"}, {"notebook"}, {"texts"}, {"arrays.kinds"}, {"arrays.elements", "arrays.refused"},
     {"engine.intake"}, {"engine.arguments"}, {"engine.primitive"}, {"engine.shapes"},
     {"engine.rules"}, {"arrays.vjps", "engine.more"}, {"engine.node"}, {"engine.threads"},
     {"engine.scopes"}, {"engine.memory"}, {"engine.numpy_protocol"}, {"engine.sweep"},
@@ -122,7 +122,7 @@ def test_a_patch_would_be_seen():
 PICTURES = [
     "notation", "scene", "style", "values", "formula", "options", "files", "picture", "mermaid",
     "dot", "rendering", "svg", "tikz", "drawing", "lab", "sketch", "graphs", "comparisons",
-    "derivations", "levels", "fusion", "slides", "lessons", "__init__",
+    "derivations", "levels", "fusion", "slides", "notebooks", "lessons", "__init__",
 ]  # fmt: skip
 
 

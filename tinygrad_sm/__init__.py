@@ -22,6 +22,7 @@ from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import SoftmaxWithLoss, cross_entropy, cross_entropy_with_gradient
 from tinygrad_sm.loss.linear import linear_cross_entropy
 from tinygrad_sm.loss.probabilities import log_softmax, logsumexp, softmax
+from tinygrad_sm.notebook import shown_by as _shown_by
 from tinygrad_sm.study.check import GradcheckReport, gradcheck
 from tinygrad_sm.study.comparing import compare
 from tinygrad_sm.study.comparison import Comparison
@@ -83,3 +84,12 @@ __all__ += [  # NumPy's other functions
 ]  # fmt: skip
 if not TYPE_CHECKING:  # `*` leaves Python's own names alone: write tg.sum, tg.max, tg.abs, tg.pow
     __all__ = [name for name in __all__ if not hasattr(builtins, name)]
+
+
+def _bundle(result: object) -> dict[str, str]:
+    from viz.notebooks import bundle  # noqa: PLC0415  only a notebook needs pictures
+
+    return bundle(result)
+
+
+_shown_by(_bundle)

@@ -173,7 +173,8 @@ class _Writer:
             style["peripheries"] = "2"
         if box.alarming or box.current:
             colour = self.colours["alarm" if box.alarming else "gradient"]
-            style |= {"penwidth": "4", "color": colour}
+            double = "peripheries" in style and not box.alarming
+            style |= {"penwidth": "2.5" if double else "4", "color": colour}
         return style
 
     # Labels ---------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -87,9 +89,20 @@ class Picture(ABC):
     def __str__(self) -> str:
         return self.text
 
+    def media(self) -> dict[str, str]:
+        """The picture as svg, and as HTML with an image that is never wider than its place.
+
+        In an image the picture keeps its rules of CSS to itself.
+        """
+        svg = self.render("svg")
+        text = html.escape(self.text, quote=True)
+        source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+        image = f'<img alt="{text}" style="max-width:100%" src="{source}">'
+        return {"text/html": image, "image/svg+xml": svg.decode()}
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Show the picture in a notebook, or its text where it cannot be rendered."""
         try:
-            return {"image/svg+xml": self.render("svg").decode(), "text/plain": self.text}
+            return {**self.media(), "text/plain": self.text}
         except Exception as error:  # a notebook must show something, whatever is missing
             return {"text/plain": f"{self.text}\n(no picture: {error})"}

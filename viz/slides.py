@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Unpack
@@ -102,6 +103,16 @@ class Frames(Picture):
         if format == "pdf":
             return _pages(picture.render("pdf") for picture in self)
         return _animation([picture.render("png", dpi) for picture in self], self.seconds)
+
+    def media(self) -> dict[str, str]:
+        """The svg that plays; in HTML the last picture instead, if the reader wants no motion."""
+        still = re.findall('src="(.*)"', self[-1].media()["text/html"])[0]
+        playing = super().media()
+        image = (
+            f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
+            f"{playing['text/html']}</picture>"
+        )
+        return playing | {"text/html": image}
 
     def save_each(
         self, path: str | os.PathLike[str], *, scale: float | None = None, dpi: float | None = None

@@ -12,6 +12,7 @@ from tinygrad_sm.engine.memory import current, read_only
 from tinygrad_sm.engine.node import Recorded
 from tinygrad_sm.engine.sweep import Pulled
 from tinygrad_sm.engine.view import Graph, Node, graph
+from tinygrad_sm.notebook import Shown
 
 Pull = Callable[[Any, Any], Iterable[Pulled]]
 
@@ -35,7 +36,7 @@ class Step(NamedTuple):
     passed_on: tuple[Contribution, ...]
 
 
-class BackwardTrace:
+class BackwardTrace(Shown):
     """The record of one backward sweep.
 
     Attributes:
@@ -62,6 +63,18 @@ class BackwardTrace:
     def cotangent(self, tensor: Any) -> np.ndarray | None:
         """Return the gradient that the sweep found for a Tensor, or None if none reached it."""
         return self._cotangents.get(self.graph.node_of(tensor).id)
+
+    def __repr__(self) -> str:
+        return f"<BackwardTrace of {len(self.steps)} steps>"
+
+    def __str__(self) -> str:
+        """One line per step: the node, its gradient's shape, and where it was passed on."""
+        lines = []
+        for node, cotangent, _ in self.steps:
+            name = f"{node.name} ({node.op})" if node.name else node.op
+            onward = f" -> {', '.join(map(str, node.inputs))}" if node.inputs else ""
+            lines.append(f"{node.id}  {name}  {cotangent.shape}{onward}")
+        return "\n".join(lines)
 
     def recording(self, pull: Pull) -> Pull:
         """Return a function that does what `pull` does, and writes it down."""

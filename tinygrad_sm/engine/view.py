@@ -20,6 +20,7 @@ from tinygrad_sm.engine.node import Operation, Recorded
 from tinygrad_sm.engine.primitive import TABLE, Primitive
 from tinygrad_sm.engine.sweep import newest_first
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.notebook import Shown
 
 LEAF = "leaf"
 """The `op` of a Tensor that no operation computed."""
@@ -105,7 +106,7 @@ class computed_once(Generic[T]):
         return value
 
 
-class Graph:
+class Graph(Shown):
     """Everything that an output was computed from, as data.
 
     Attributes:

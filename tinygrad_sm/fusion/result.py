@@ -12,6 +12,7 @@ from tinygrad_sm.fusion.plan import Found, Plan
 from tinygrad_sm.fusion.snapshot import Snapshot
 from tinygrad_sm.fusion.terms import Numbers
 from tinygrad_sm.fusion.vocabulary import PRIMITIVE
+from tinygrad_sm.notebook import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class NearMiss:
         return f"{_called(self.node)} is almost a match of {self.rule!r}: {self.missing}."
 
 
-class FuseResult:
+class FuseResult(Shown):
     """The outcome of `fuse`; `str()` tells the story.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_sm.engine.trace import BackwardTrace
+from tinygrad_sm.notebook import Shown
 from tinygrad_sm.study.diagnose import Breakdown
 from tinygrad_sm.study.plain import jsonable
 from tinygrad_sm.study.ulp import ulp_distance
@@ -71,7 +72,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Shown):
     """The composite and the fused gradient of softmax-cross-entropy on the same logits.
 
     Arrays have the logits' shape unless said otherwise.
@@ -227,17 +228,14 @@ class Comparison:
     def __repr__(self) -> str:
         return f"<Comparison: {self.verdict}>"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """Show the tables in a notebook, as HTML with the plain text beside it."""
+    def to_html(self) -> str:
+        """The tables as HTML."""
         tables = "".join(table.to_html() for table in self.tables())
         said = "".join(
             f"<p>{html.escape(line)}</p>"
             for line in (self.verdict, self.reason, *self.notes, self.caption())
         )
-        return {
-            "text/plain": str(self),
-            "text/html": f"<p><b>{html.escape(self.headline())}</b></p>{tables}{said}",
-        }
+        return f"<p><b>{html.escape(self.headline())}</b></p>{tables}{said}"
 
     def to_dict(self, *, arrays: bool = True) -> dict[str, Any]:
         """Return the figures in types that JSON has; numbers that are not finite as text.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tinygrad_sm.notebook import Shown
+
 _SHOWN = 10  # failures that a report's text lists
 NOT_CHECKED = "not checked: kink"
 
@@ -48,7 +50,7 @@ class GradcheckEntry:
 
 
 @dataclass(slots=True)
-class GradcheckReport:
+class GradcheckReport(Shown):
     """What a gradient check found; true in a condition when all is right.
 
     Attributes:
