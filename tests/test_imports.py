@@ -14,11 +14,11 @@ FILES = sorted([*ROOT.glob("tinygrad_sm/**/*.py"), *ROOT.glob("viz/**/*.py")])
 LAYERS = [
     {"errors"}, {"notebook"}, {"texts"}, {"arrays.kinds"}, {"arrays.elements", "arrays.refused"},
     {"engine.intake"}, {"engine.arguments"}, {"engine.primitive"}, {"engine.shapes"},
-    {"engine.rules"}, {"arrays.vjps", "engine.more"}, {"engine.node"}, {"engine.threads"},
+    {"engine.rules"}, {"engine.more"}, {"engine.node"}, {"engine.threads"},
     {"engine.scopes"}, {"engine.memory"}, {"engine.numpy_protocol"}, {"engine.sweep"},
     {"engine.view"}, {"engine.trace"}, {"engine.calling"}, {"engine.methods"},
     {"engine.gradients"}, {"engine.tensor"}, {"engine.later"}, {"engine.derivatives"},
-    {"loss"}, {"fusion", "study"}, {"viz"}, {"__init__"}, {"cli", "__main__"},
+    {"loss"}, {"arrays.general"}, {"fusion", "study"}, {"viz"}, {"__init__"}, {"cli", "__main__"},
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,7 +68,8 @@ class Kind:
 
     def run(self, primitive: Any, args: Iterable[Any], params: Mapping[str, Any]) -> Any:
         """Run a primitive on arrays of this kind, NumPy's, and numbers."""
-        forward = self.forwards.get(primitive.name) or PROTOCOLS.get(primitive.name)
+        name = primitive.name
+        forward = self.forwards.get(name) or PROTOCOLS.get(name) or _general().FORWARDS.get(name)
         given = [x if kind_of(x) is None else of_a_kind(x) for x in args]
         return (forward or primitive.forward)(*given, **params)
 
@@ -110,8 +112,7 @@ class Kind:
         if found is None:
             found = rows[primitive] = copy.copy(primitive)
             found.forward = lambda *args, **params: self.run(primitive, args, params)
-            general = importlib.import_module("tinygrad_sm.arrays.vjps").VJPS
-            found._vjps = (general | self.vjps).get(primitive.name, primitive._vjps)
+            found._vjps = (_general().VJPS | self.vjps).get(primitive.name, primitive._vjps)
         return found
 
     # What the loss asks ---------------------------------------------------------------------------
@@ -174,6 +175,13 @@ class _OfNumPy(Kind):
 
 
 NUMPY = _OfNumPy()
+
+
+@cache
+def _general() -> Any:
+    """What is written with the table and the loss, which stand above this file."""
+    return importlib.import_module("tinygrad_sm.arrays.general")
+
 
 # What NumPy's protocols run, where a row's forward is written for NumPy's arrays alone ------------
 

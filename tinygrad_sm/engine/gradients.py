@@ -65,7 +65,9 @@ def _seed(output: Any, gradient: Any, create_graph: bool) -> Any:
                 f"backward from an output of shape {output.shape} needs gradient, an array of "
                 "that shape; only an output with one element starts from 1"
             )
-        gradient = kind_for(output._array).ones(output._array)
+        like = output._array
+        plain = type(like) is np.ndarray and not like.ndim  # as nearly always
+        gradient = np.array(1.0, like.dtype) if plain else kind_for(like).ones(like)
     elif not (isinstance(gradient, Recorded) and create_graph):
         gradient = memory.floats(gradient, output.dtype, what="gradient", like=output._array)
     if gradient.shape != output.shape:

@@ -150,7 +150,8 @@ def record(
         is_node = isinstance(x, Recorded)
         arrays.append(x._array if is_node else x)
         wanted = wanted or (is_node and x.requires_grad)
-    out = as_array(primitive.forward(*(values or arrays), **params))
+    out = primitive.forward(*(values or arrays), **params)
+    out = out if type(out) is np.ndarray else as_array(out)
     if not (wanted and on):
         return leaf(kind, out)
     plain = not params and values is None and len(operands) <= 2
