@@ -121,7 +121,7 @@ def test_a_patch_would_be_seen():
 
 PICTURES = [
     "notation", "scene", "style", "values", "formula", "options", "files", "picture", "mermaid",
-    "dot", "rendering", "svg", "tikz", "drawing", "lab", "sketch", "graphs", "comparisons",
+    "rendering", "dot", "svg", "tikz", "drawing", "lab", "sketch", "graphs", "comparisons",
     "derivations", "levels", "fusion", "slides", "notebooks", "lessons", "__init__",
 ]  # fmt: skip
 

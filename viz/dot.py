@@ -11,6 +11,7 @@ from itertools import pairwise
 import graphviz
 
 from viz.notation import in_unicode
+from viz.rendering import QUICKLY
 from viz.scene import Arrow, Box, Cluster, Grid, Path, Row, Scene, subtitle
 from viz.style import BOXES, CLUSTERS, FONT, LINES, THEMES, Look
 
@@ -19,8 +20,7 @@ _WIDEST_UPRIGHT = 12  # of a title over columns
 _WIDEST_NOTE = 22  # of what stands over a cluster
 _WIDEST_CAPTION = {"TB": 66, "LR": 120}
 _NOT_FINITE = frozenset({"NaN", "∞", "−∞"})
-_FAR = 1200  # ranks that all arrows cross together; more take Graphviz's best layout long
-_QUICKLY = {"splines": "line", "nslimit": "2", "nslimit1": "2", "mclimit": "0.3"}
+_FAR = 6000  # ranks that all arrows cross together; more take Graphviz's best layout minutes
 _HIDDEN = "transparent"
 _BARE = {"shape": "plaintext", "margin": "0"}
 
@@ -51,7 +51,7 @@ class _Writer:
         self._write_attributes()
         far = sum(abs(depth[arrow.target] - depth[arrow.source]) for arrow in scene.arrows)
         if far > _FAR:
-            self.digraph.attr(**_QUICKLY)
+            self.digraph.attr(**QUICKLY)
         if scene.title or scene.room:
             with self.digraph.subgraph(name="cluster_title") as titled:
                 titled.attr(label=_html(self._headline()), labelloc="t", penwidth="0", margin="4")

@@ -166,7 +166,7 @@ class Formulas:
             text, strength = self._written(node, depth)
             if len(text) <= self._most:
                 return text, strength
-        return f"{_word(node)}(…)", _ATOM
+        return _in_short(node)
 
     def _parameters(self, node: Node, notation: str = "") -> list[str]:
         """The parameters that change what is computed, e.g. ``axis=1``; not those of a notation."""
@@ -205,6 +205,16 @@ def _is_formula(name: str) -> bool:
         if depth == 0 and (c in "*/·^@∂Σ" or unicodedata.category(c) in ("Sm", "Pd")):
             return True
     return False
+
+
+def _in_short(node: Node) -> tuple[str, int]:
+    """What an operation does, without its arguments: ``… / …``, ``exp(…)``."""
+    assert node.primitive is not None
+    notation = node.primitive.notation
+    if notation.count("{") > 1:
+        own, *_ = _STRENGTHS.get(notation, (_SUM,))
+        return notation.replace("{index}", "…").replace("{}", "…"), own
+    return f"{_word(node)}(…)", _ATOM
 
 
 def _word(node: Node) -> str:

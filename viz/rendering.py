@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,10 @@ _SYSTEM_FONTS = (
     "~/.local/share/fonts",
     "~/Library/Fonts",
 )
-_PATIENCE: Final = 60.0  # seconds; what `draw` makes takes a few
+_SOON: Final = 5.0  # seconds for the best layout; what `draw` makes mostly takes less than one
+_PATIENCE: Final = 60.0  # seconds for the quick one
+QUICKLY: Final = {"splines": "line", "nslimit": "2", "nslimit1": "2", "mclimit": "0.3"}
+"""Graphviz's settings for a layout in seconds where its best one takes minutes."""
 _PROGRAM: Final = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -54,24 +57,34 @@ def render(source: str, format: str, dpi: float = 96) -> bytes:
         RenderError: Graphviz is missing, refuses or does not come to an end.
     """
     name, command = _graphviz(format)
-    options = [f"-T{format}", *([f"-Gdpi={dpi:g}"] if format == "png" else [])]
+    command += [f"-T{format}", *([f"-Gdpi={dpi:g}"] if format == "png" else [])]
+    quickly = [f"-G{key}={value}" for key, value in QUICKLY.items()]
     try:
-        with _fonts_known() as settings:
-            done = subprocess.run(
-                [*command, *options], input=source.encode(), capture_output=True, check=False,
-                env=settings, timeout=_PATIENCE,
-            )  # fmt: skip
+        done = _run(command, source, min(_SOON, _PATIENCE))
+        done = done or _run([*command, *quickly], source, _PATIENCE)
     except OSError as error:
         raise RenderError(f"the command {name} does not run: {error.strerror}") from error
-    except subprocess.TimeoutExpired:
+    if done is None:
         raise RenderError(
             f"{name} has not drawn {format} within {_PATIENCE:g} seconds and was given up; "
             "draw fewer nodes, or save as .dot or .mmd"
-        ) from None
+        )
     if done.returncode != 0 or not done.stdout:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise RenderError(f"{name} could not draw {format}: {(said or ['no reason given'])[-1]}")
     return done.stdout
+
+
+def _run(
+    command: list[str], source: str, seconds: float
+) -> subprocess.CompletedProcess[bytes] | None:
+    """Run Graphviz on a source; None if it did not come to an end in time."""
+    with _fonts_known() as settings, suppress(subprocess.TimeoutExpired):
+        return subprocess.run(
+            command, input=source.encode(), capture_output=True, check=False, env=settings,
+            timeout=seconds,
+        )  # fmt: skip
+    return None
 
 
 def _graphviz(format: str) -> tuple[str, list[str]]:

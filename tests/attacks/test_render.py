@@ -229,3 +229,25 @@ def test_a_text_that_just_fits_is_whole():
     content = viz.draw(named("a"), notes={0: "x" * 240}).render("mmd").decode()
     assert "x" * 240 in content
     assert "characters" not in content
+
+
+# Large graphs -------------------------------------------------------------------------------------
+
+
+@posix
+def test_a_layout_that_takes_long_is_made_again_quickly(dot, monkeypatch):
+    monkeypatch.setattr(rendering, "_SOON", 0.5)
+    dot('cat > /dev/null; case "$*" in *splines=line*) echo quick;; *) exec sleep 60;; esac')
+    assert viz.draw(small()).render("png") == b"quick\n"
+
+
+def test_a_graph_with_many_long_arrows_is_laid_out_quickly_from_the_start():
+    x = tg.Tensor(1.0, name="x")
+    y = x
+    for _ in range(150):
+        y = y * 1.001 + x
+    drawing = viz.draw(y, max_nodes=10**4)
+    assert len(drawing.scene.boxes) == 301
+    assert "splines=line" in drawing.source
+    assert len(drawing.render("svg")) > 100_000
+    assert "splines" not in viz.draw(y).source

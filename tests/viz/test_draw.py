@@ -139,6 +139,13 @@ def test_formulas_of_unnamed_nodes_stay_short():
     assert max(map(len, titles)) < 80
 
 
+def test_what_a_formula_has_no_room_for_still_says_what_it_does():
+    a, b = tg.Tensor([1.0], name="a" * 20), tg.Tensor([1.0], name="b" * 20)
+    assert titles(tg.exp((a + b) * 2.0))[-1] == "exp((… + …) · 2)"
+    assert titles((a / b) ** 2.0)[-1] == "(… / …)^2"
+    assert titles(tg.tanh(tg.exp(a) @ b))[-1] == "tanh(… @ …)"
+
+
 def test_kinds_differ_without_colour():
     a = tg.Tensor([[1.0, 2.0]], name="a")
     drawing = viz.draw(tg.cross_entropy(a, [1]) + tg.exp(a).sum())
