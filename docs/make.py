@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,12 @@ def two_layers() -> tg.Tensor:
     return (-tg.log(p)[np.arange(4), [0, 2, 1, 0]].mean()).named("L")
 
 
+def slides() -> viz.Picture:
+    """The chain rule on one neuron, step by step."""
+    made: viz.Picture = runpy.run_path(str(HERE.parent / "examples/10_slides.py"))["slides"]()
+    return made
+
+
 GRAPHS: dict[str, Callable[[], viz.Drawing]] = {
     "comparison": comparison,
     "diamond": diamond,
@@ -67,6 +74,7 @@ GRAPHS: dict[str, Callable[[], viz.Drawing]] = {
 PLOTS: dict[str, Callable[[], viz.Picture]] = {
     "stability": lambda: lab.draw_stability(survey()),
     "confidently-wrong": lambda: lab.draw_confidently_wrong(confidently_wrong()),
+    "frames": slides,
 }
 
 

@@ -241,3 +241,14 @@ class TestData:
             text = path.with_suffix(".md").read_text(encoding="utf-8")
             assert "Fisher" in text
             assert "icence" in text
+
+
+# Slides -------------------------------------------------------------------------------------------
+
+
+def test_slides_of_ones_own_function(tmp_path):
+    out = output_of("10_slides", tmp_path, "slides.svg")
+    assert out.splitlines()[0] == "the inputs"
+    assert "backward 7 of 7: the gradient of w" in out
+    assert out.endswith("slides.svg\n")
+    assert "@keyframes" in (tmp_path / "slides.svg").read_text(encoding="utf-8")
