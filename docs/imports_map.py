@@ -93,7 +93,7 @@ def imports_map(format: str = "svg") -> bytes:
         edge_attr={"color": LIGHT["faint"], "arrowsize": "0.7"},
     )
     pairs = sorted(arrows())
-    framed = {"color": LIGHT["faint"], "style": "rounded"} | style
+    framed = {"color": LIGHT["faint"], "style": "rounded", "labeljust": "l"} | style
     inside = {
         opened: graphviz.Digraph(f"cluster_{name}", graph_attr=framed | {"label": name})
         for opened in OPENED

@@ -271,7 +271,8 @@ class _Writer:
 
     def _number(self, text: str, row: Row) -> str:
         stands_out = text in _NOT_FINITE
-        fill = f' BGCOLOR="{self.colours["alarm fill"]}"' if stands_out and not row.hidden else ""
+        shade = _HIDDEN if row.hidden else self.colours["alarm fill"]
+        fill = f' BGCOLOR="{shade}"' if stands_out else ""
         colour = _HIDDEN if row.hidden else "alarm" if stands_out else row.tone
         content = self._font(text, self.size, colour, bold=stands_out)
         return f'<TD ALIGN="RIGHT" CELLPADDING="3"{fill}>{content}</TD>'

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from viz.notation import in_unicode
+
 Kind = Literal["leaf", "constant", "operation", "fused", "group", "cut"]
 Tone = Literal["plain", "numerator", "denominator", "gradient", "rewrite"]
 Direction = Literal["TB", "LR"]
@@ -154,6 +156,12 @@ class Scene:
     title: str = ""
     step: str = ""
     room: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is a picture of, for who hears it."""
+        outputs = ", ".join(box.title for box in self.boxes if box.output)
+        return in_unicode(self.title or f"computation of {outputs}")
 
     def inside(self, path: Path) -> Iterator[tuple[Box, Cluster | None]]:
         """The boxes right inside a cluster; of each cluster inside it its first box, and itself."""

@@ -99,7 +99,7 @@ class Frames(Picture):
         self.check_format(format)
         if format == "svg":
             svgs = [render(picture.source, "svg").decode() for picture in self]
-            return played(svgs, self[0].look, self.seconds).encode()
+            return played(svgs, self[0].scene.name, self[0].look, self.seconds).encode()
         if format == "pdf":
             return _pages(picture.render("pdf") for picture in self)
         return _animation([picture.render("png", dpi) for picture in self], self.seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -14,13 +15,13 @@ AT_REST = 3
 """How long the last of pictures that follow each other is seen, in turns."""
 
 
-def standalone(svg: str, look: Look) -> str:
+def standalone(svg: str, name: str, look: Look) -> str:
     """An svg that is never wider than its place, and dark where its reader prefers that."""
     kept = (line for line in _bare(svg).splitlines() if not _HIDDEN.search(line))
-    return _styled("\n".join(kept) + "\n", _dark(look))
+    return _styled("\n".join(kept) + "\n", name, _dark(look))
 
 
-def played(svgs: Sequence[str], look: Look, seconds: float) -> str:
+def played(svgs: Sequence[str], name: str, look: Look, seconds: float) -> str:
     """One svg that shows several of the same layout one after the other, again and again.
 
     What all have in common is written once. There is no script: rules of CSS switch the rest on
@@ -39,17 +40,17 @@ def played(svgs: Sequence[str], look: Look, seconds: float) -> str:
             if _HIDDEN.search(line):
                 continue
             if len(when) > 1:
-                name = names.setdefault(tuple(shown), f"{prefix}-{len(names)}")
-                line = re.sub(r"^<(\w+)", rf'<\1 class="{prefix} {name}"', line)
+                rule = names.setdefault(tuple(shown), f"{prefix}-{len(names)}")
+                line = re.sub(r"^<(\w+)", rf'<\1 class="{prefix} {rule}"', line)
             lines.append(line)
     rules = [
         _dark(look),
         f".{prefix}{{visibility:hidden;animation:{turns * seconds:g}s step-end infinite}}",
-        *(_rule(name, shown, turns, len(frames)) for shown, name in names.items()),
+        *(_rule(rule, shown, turns, len(frames)) for shown, rule in names.items()),
         f"@media (prefers-reduced-motion:reduce){{.{prefix}{{animation-play-state:paused;"
         f"animation-delay:{-(turns - 1) * seconds:g}s}}}}",
     ]
-    return _styled("\n".join(lines) + "\n", "\n".join(rules))
+    return _styled("\n".join(lines) + "\n", name, "\n".join(rules))
 
 
 def _rule(name: str, shown: Iterable[int], turns: int, count: int) -> str:
@@ -64,13 +65,14 @@ def _rule(name: str, shown: Iterable[int], turns: int, count: int) -> str:
 
 
 def _bare(svg: str) -> str:
-    """Without the document type, which refers to elsewhere, and Graphviz's comments."""
-    bare = re.sub(r"(<!DOCTYPE.*?>|<!--.*?-->)\s*", "", svg, flags=re.DOTALL)
+    """Without the document type, which refers to elsewhere, and Graphviz's comments and titles."""
+    bare = re.sub(r"(<!DOCTYPE.*?>|<!--.*?-->|<title>.*?</title>)\s*", "", svg, flags=re.DOTALL)
     return bare.replace("&#45;", "-")
 
 
-def _styled(svg: str, rules: str) -> str:
-    opening = f'<svg class="{_NAME}" style="max-width:100%;height:auto"'
+def _styled(svg: str, name: str, rules: str) -> str:
+    spoken = f'role="img" aria-label="{html.escape(name)}"'
+    opening = f'<svg class="{_NAME}" {spoken} style="max-width:100%;height:auto"'
     styled = svg.replace("<svg", opening, 1)
     return styled.replace("<g ", f"<style>{rules}</style>\n<g ", 1) if rules else styled
 
