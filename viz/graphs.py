@@ -94,16 +94,21 @@ class Course:
                 return
             inside: dict[tuple[str, ...], list[int]] = {}
             for node in self.sketch.boxed():
-                if len(path := self._paths[node.id]) == depth:
-                    inside.setdefault(path, []).append(node.id)
-            for path, (*others, last) in inside.items():
-                self.groups[last] = sum(self.groups.pop(i, 1) for i in (*others, last))
-                self.sketch.lead(others, self.sketch.keys[last])
-                self.sketch.marks[last] = [
-                    text for i in (*others, last) for text in self.sketch.marks.get(i, ())
-                ]
-                self._paths[last] = path[:-1]
-                self.sketch.titles[last] = self._titles[path[-1]]
+                if len(path := self._paths[node.id]) >= depth:
+                    inside.setdefault(path[:depth], []).append(node.id)
+            for path, ids in inside.items():
+                if len(ids) > 1:
+                    self._collapse(ids, path)
+
+    def _collapse(self, ids: list[int], path: tuple[str, ...]) -> None:
+        """Let the last of these nodes stand for all, with what is said of them."""
+        *others, last = ids
+        self.groups[last] = sum(self.groups.pop(i, 1) for i in ids)
+        self.sketch.lead(others, self.sketch.keys[last])
+        for said in (self.sketch.marks, self.sketch.notes):
+            said[last] = [text for i in ids for text in said.get(i, ())]
+        self._paths[last] = path[:-1]
+        self.sketch.titles[last] = self._titles[path[-1]]
 
     def scene(self, time: float = inf, step: str = "", room: int = 0) -> Scene:
         """What the picture says at a time; the rest keeps its room."""

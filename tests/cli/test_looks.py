@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from tinygrad_sm.cli.entry import run
+from tinygrad_sm.cli.looks import OF_EVERY, OF_ONE_GRAPH
+from viz.options import DrawOptions, PictureOptions
 
 FILE = """
 import tinygrad_sm as tg
@@ -29,6 +31,11 @@ def command(tmp_path, monkeypatch, capsys):
         return status, out, err
 
     return call
+
+
+def test_the_command_has_every_option_by_its_name():
+    assert {*OF_EVERY} == PictureOptions.__optional_keys__
+    assert {*OF_EVERY, *OF_ONE_GRAPH} == DrawOptions.__optional_keys__
 
 
 def test_a_picture_has_the_options_of_the_library(command):

@@ -325,6 +325,11 @@ def test_the_innermost_groups_are_drawn_as_one_box_first():
     assert titles[0] != titles[1]
     assert titles[1] == ["x", "layer 0", "layer 1", "layer 2", "Σ(tanh(exp(−tanh(…))))"]
     assert titles[2] == ["x", "network"]
+    single = tg.Tensor([1.0], name="x")
+    with tg.group("alone"):
+        y = tg.exp(single)
+    titles = [b.title for b in viz.draw(tg.exp(tg.exp(-y)).sum(), max_nodes=3).scene.boxes]
+    assert titles == ["x", "… 3 nodes left out …", "exp(exp(−exp(x)))", "Σ(exp(exp(−exp(…))))"]
     broken = tg.Tensor([1000.0], name="a")
     with np.errstate(all="ignore"), tg.group("stage"):
         y = -tg.exp(broken)

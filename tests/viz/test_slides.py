@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -188,3 +189,26 @@ def test_frames_of_what_broke_play_too():
     svg = frames.render("svg").decode()
     assert "∞" not in seen_at(svg, 0, len(frames) + 2)
     assert {"∞", "NaN"} <= seen_at(svg, len(frames) - 1, len(frames) + 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("motion", "seen"), [("no-preference", "the inputs"), ("reduce", "8 of 8")]
+)
+def test_it_rests_in_a_browser_where_the_reader_wants_no_motion(frames, tmp_path, motion, seen):
+    api = pytest.importorskip("playwright.sync_api", reason="the extra browser")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no Chromium")
+    page_file = tmp_path / "x.html"
+    page_file.write_text(frames.render("svg").decode().partition("?>")[2], encoding="utf-8")
+    with api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_context(reduced_motion=motion).new_page()
+        page.goto(page_file.as_uri())
+        texts = page.evaluate(
+            "[...document.querySelectorAll('text')]"
+            ".filter(x => getComputedStyle(x).visibility == 'visible').map(x => x.textContent)"
+        )
+        browser.close()
+    assert any(seen in text for text in texts)

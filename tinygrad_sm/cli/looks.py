@@ -40,12 +40,12 @@ _ONE_GRAPH = (
 )  # fmt: skip
 OF_ONE_GRAPH = ("values", "gradients", "compact", "dtypes", "direction", "max_nodes", "labels",
                 "notes", "warnings")  # fmt: skip
-_OF_EVERY = ("title", "legend", "theme", "digits", "font_size")
+OF_EVERY = ("title", "legend", "theme", "digits", "font_size")
 
 
 def look_options(*, one_graph: bool = False) -> Callable[[_Command], _Command]:
     """Add the options to a command, which gets those that were given as the dictionary `look`."""
-    names = (*_OF_EVERY, *(OF_ONE_GRAPH if one_graph else ()))
+    names = (*OF_EVERY, *(OF_ONE_GRAPH if one_graph else ()))
 
     def add(command: _Command) -> _Command:
         @wraps(command)
