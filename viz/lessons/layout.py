@@ -22,6 +22,7 @@ CELL, ROW = 50, 17  # of one number
 TITLE, HEAD = 24, 14  # heights of a box's title, and of what an array is called
 _PAD = 8
 _CHARACTER = 7.4  # of a title
+_FEW = 4  # rows that stand above an edge
 _WIDEST_TITLE = 28  # characters
 MOST_ROWS = 12
 """Of an array; the page shows the first ones of a longer one."""
@@ -66,10 +67,13 @@ def picture(sketch: Sketch, marks: str, terms: Mapping[int, int] | None = None) 
     places = {one["name"]: _point(one["pos"], high) for one in laid.get("objects", [])}
     ways = {line["id"]: line for line in laid.get("edges", [])}
     body = [_edge_svg(key, ways[key]["pos"], ways[key].get("lp"), high) for key in edges]
+    tops = [_point(ways[key]["lp"], high)[1] - grid(sketch.graph.nodes[e.source].shape)[0] * ROW / 2
+            for key, e in edges.items() if "lp" in ways[key]]  # fmt: skip
+    top = min([0.0, *tops])
     body += [_box_svg(box, *places[keys[box.node.id]]) for box in boxes]
     return (
         f'<svg class="picture" {marks} role="img" '
-        f'viewBox="-6 -6 {wide + 12:.0f} {high + 12:.0f}">{"".join(body)}</svg>'
+        f'viewBox="-6 {top - 6:.0f} {wide + 12:.0f} {high - top + 12:.0f}">{"".join(body)}</svg>'
     )
 
 
@@ -107,8 +111,12 @@ def _weight(sketch: Sketch, edge: Edge) -> int:
 
 
 def _room(node: Node) -> str:
-    """A label without words, as large as the numbers that are sent to a node."""
+    """A label without words, as large as the numbers that are sent to a node; of many the half.
+
+    Those of a long vector begin above the edge and end below it, beside the boxes' own numbers.
+    """
     rows, columns = grid(node.shape)
+    rows = rows if rows <= _FEW else rows // 2
     return (
         f'label=<<TABLE BORDER="0" FIXEDSIZE="TRUE" WIDTH="{columns * CELL}" HEIGHT="{rows * ROW}">'
         "<TR><TD></TD></TR></TABLE>>"

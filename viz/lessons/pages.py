@@ -28,6 +28,7 @@ from viz.lessons.record import (
     numbers,
     trace_record,
 )
+from viz.notation import in_unicode
 from viz.picture import Picture
 from viz.sketch import Sketch
 
@@ -160,7 +161,6 @@ def _broken_record(broken: Broken) -> Record:
         "key": broken.mistake.name,
         "form": broken.mistake.form,
         "gradient": numbers(broken.gradient),
-        "right": numbers(broken.right),
         "edges": [f"{user}-{i}" for user, i in broken.edges],
         "nodes": list(broken.nodes),
         "report": "\n".join(str(broken.report).splitlines()[:_LINES]),
@@ -228,9 +228,12 @@ def _page(
     words: Record = {
         one: texts(one, "page") | {"mistakes": texts(one, "mistakes")} for one in LANGUAGES
     }
-    if title is not None:
-        for one in words.values():
+    name = lessons[0].trace.graph.nodes[lessons[0].trace.graph.output].name
+    for one in words.values():
+        if title is not None:
             one["title"] = title
+        elif lessons[0].fused is None:
+            one["title"] = one["titleOther"].format(name=in_unicode(name or "f"))
     data = {
         "lang": lang,
         "texts": words,

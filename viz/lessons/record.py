@@ -70,7 +70,9 @@ def _node_record(node: Node, graph: Graph, formulas: Formulas) -> Record:
         found["grid"] = grid(node.shape)
     if node.inputs:
         found["inputs"] = list(node.inputs)
-        found["params"] = _params(node, graph)
+        params = _params(node, graph)
+        if params != {}:
+            found["params"] = params
     return found
 
 

@@ -373,7 +373,7 @@ const TABLE = {
 
 /** Whether the table has all that a graph is made of; else only the engine's own numbers are shown. */
 const known = (graph) =>
-  graph.nodes.every((node) => !node.inputs || (TABLE[node.op] && node.params));
+  graph.nodes.every((node) => !node.inputs || (TABLE[node.op] && node.params !== null));
 
 /** For each node whether backward has to reach it. */
 function wanted(graph) {
@@ -657,23 +657,19 @@ function current() {
 
 const timetables = new Map();
 
-/** The steps of the present lesson; they do not depend on its inputs. */
-function timetable() {
-  if (!timetables.has(state.lesson)) {
-    const { graph } = lesson();
-    const boxes = new Set(lesson().boxes);
-    timetables.set(
-      state.lesson,
-      scheduled(graph, (id) => boxes.has(id)),
-    );
+/** The steps of a lesson; they do not depend on its inputs. */
+function timetable(key = state.lesson) {
+  if (!timetables.has(key)) {
+    const { graph, boxes } = data.lessons[key];
+    timetables.set(key, scheduled(graph, (id) => boxes.includes(id)));
   }
-  return timetables.get(state.lesson);
+  return timetables.get(key);
 }
 
 /** Write the state into the address, so that it can be kept and sent. */
 function writeAddress() {
   const words = new URLSearchParams();
-  const first = { ...start(), lang: data.lang };
+  const first = { ...start(), lang: data.lang, lesson: presetNow().lesson };
   for (const key of ["lang", "theme", "preset", "lesson", "step", "view", "mistake"])
     if (state[key] !== first[key] && state[key] !== "") words.set(key, state[key]);
   const usual = given(state.preset, state.lesson);
@@ -1016,7 +1012,7 @@ class Picture {
       mark(node, "waiting", !value);
       mark(node, "partly", partly);
       mark(node, "path", active.nodes?.has(id));
-      mark(node, "wrong", active.wrong?.nodes.includes(id));
+      mark(node, "wrong", active.wrong?.nodes.includes(id) || (id === active.broke && value));
     }
     for (const [key, { edge, columns, cells }] of this.edges) {
       const sent = at.sent[key] <= step ? run.sent[key] : null;
@@ -1077,7 +1073,8 @@ function showPictures() {
     mark(element, "elsewhere", element.dataset.lesson !== state.lesson);
   const picture = pictureOf("graph");
   const wrong = broken?.form === "fused" ? undefined : broken;
-  picture.show(run, at, state.step, { ...steps[state.step], ...pathMarks(), wrong });
+  const broke = firstBroken(run);
+  picture.show(run, at, state.step, { ...steps[state.step], ...pathMarks(), wrong, broke });
   picture.element.setAttribute("aria-label", t("graphLabel", { n: lesson().boxes.length }));
   follow(picture, steps[state.step].node);
   if (fused) showFused(fused, broken?.form === "fused" ? broken : undefined);
@@ -1218,8 +1215,8 @@ function stepCard() {
   if (!node.inputs) {
     const meets = fork ? fork.node : id;
     return [
-      formula(partial(graph, id), mo("="), ml("mtext", inWords(run.gradients[id]))),
-      words(fork ? "leaf" : "leafPlain"),
+      fork ? formula(partial(graph, id), mo("="), ml("mtext", fork.names.join(" ").replace("+", "+ "))) : null,
+      words(!fork ? "leafPlain" : fork.scaled ? "leaf" : "leafDirect"),
       sentTo(meets).length > 1 ? addingUp(meets) : null,
       id === roles.a ? agreement() : null,
     ];
@@ -1249,6 +1246,9 @@ function agreement() {
   return make("p", { class: "verdict" }, t(says, { apart: number(apart, 3) }));
 }
 
+/** The node whose value is the first that is not finite. */
+const firstBroken = (run) => run.values.findIndex((x) => !x.data.every(Number.isFinite));
+
 function forwardCard(graph, id, run) {
   const node = graph.nodes[id];
   const row = TABLE[node.op];
@@ -1256,9 +1256,8 @@ function forwardCard(graph, id, run) {
     row && row !== moved ? written(parse(row.shows), names(graph, id)) : [ml("mtext", node.title)];
   const name =
     node.title.startsWith(`${node.name} = `) && row !== moved ? [symbol(node), mo("=")] : [];
-  const finite = (x) => x.data.every(Number.isFinite);
-  const broken = run.values.findIndex((x) => !finite(x)) === id;
-  const elements = row && node.params ? [...run.values[id].data.keys()].slice(0, MOST) : [];
+  const broken = firstBroken(run) === id;
+  const elements = row && node.params !== null ? [...run.values[id].data.keys()].slice(0, MOST) : [];
   const lines = elements.map((j) => [
     elementName(node.shape, j),
     forwardNumbers(graph, id, run, j),
@@ -1282,7 +1281,7 @@ function forwardNumbers(graph, id, run, j) {
     const letters = operands.map((x, k) => ["xyw"[k], () => numeral(at(x))]);
     return written(parse(row.shows), Object.fromEntries(letters));
   }
-  if (!node.params.axes) return [];
+  if (!node.params?.axes) return [];
   const parts = [...operands[0].data].filter((_, i) => row.feeds(i, operands, node)[0] === j);
   const sign = row.shows.startsWith("Σ") ? "+" : ",";
   const shown = parts.slice(0, 4).flatMap((x, i) => [i ? mo(sign) : null, ...bracketed(x, i)]);
@@ -1321,7 +1320,7 @@ function pulledBack(graph, run, id, key, source, i) {
   return make(
     "section",
     {},
-    make("h3", {}, t("sendsTo", { from: node.name, to: name })),
+    make("h2", {}, t("sendsTo", { from: node.name, to: name })),
     formula(...shows),
     numbersTable(lines),
   );
@@ -1331,18 +1330,20 @@ function pulledBack(graph, run, id, key, source, i) {
 function backwardNumbers(graph, run, id, i, j, most = 3) {
   const node = graph.nodes[id];
   const row = TABLE[node.op];
-  if (!row.letters || !node.params) return [];
+  if (!row?.letters || node.params === null) return [];
   const operands = node.inputs.map((x) => run.values[x]);
   const given = Object.entries(row.letters(run.gradients[id], run.values[id], operands, node));
   const over = row.each ? node.shape : operands[i].shape;
   const elements = row.each ? row.feeds(j, operands, node, i) : [j];
-  const rule = parse(row.rules[i] ?? row.rules[0]);
+  const rule = row.rules[i] ?? row.rules[0];
+  if (rule === "g") return [];
   const terms = elements.slice(0, most).flatMap((k, nth) => {
     const letters = given.map(([name, x]) => [
       name,
       () => numeral(x.data[places(x.shape, over)[k]]),
     ]);
-    const term = written(rule, Object.fromEntries(letters));
+    const nothing = elements.length > 1 && given[0][1].data[places(given[0][1].shape, over)[k]] === 0;
+    const term = nothing ? [numeral(0)] : written(parse(rule), Object.fromEntries(letters));
     const wrap = nth && /^−/.test(term[0].textContent);
     return [nth ? mo("+") : null, ...(wrap ? [mo("("), ...term, mo(")")] : term)];
   });
@@ -1383,7 +1384,7 @@ function addingUp(id) {
     rows.push(line("total", t("together"), one && other ? added(one, other) : null));
   }
   const title = t("meets", { name });
-  return make("section", {}, make("h3", {}, title), table(title, rows, elementNames(shape)));
+  return make("section", {}, make("h2", {}, title), table(title, rows, elementNames(shape)));
 }
 
 // Inputs
@@ -1558,18 +1559,13 @@ function pathsCard() {
     return index(shape, k) === undefined ? name : `${name}[${index(shape, k)}]`;
   };
   const rows = found.map(({ stops, factors }, i) => {
-    const point = (on) => () => set({ chosen: on ? i : undefined });
-    const name = make(
-      "button",
-      {
-        class: "link",
-        onfocus: point(true),
-        onblur: point(false),
-        onmouseenter: point(true),
-        onmouseleave: point(false),
-      },
-      stops.map(called).join(" → "),
-    );
+    const point = (chosen) => () => {
+      state.chosen = chosen;
+      showPictures();
+    };
+    const [on, off] = [point(i), point(undefined)];
+    const events = { onfocus: on, onmouseenter: on, onblur: off, onmouseleave: off };
+    const name = make("button", { class: "link", ...events }, stops.map(called).join(" → "));
     const put = factors.flatMap((x, n) => [n ? mo("·") : null, ...bracketed(x, n)]);
     return ["", name, [math(...put, mo("=")), number(factors.reduce((a, b) => a * b, 1))]];
   });
@@ -1621,7 +1617,7 @@ function jacobian() {
     [...derivatives(graph, run.values, [roles.p, i], source)].slice(0, n),
   );
   const { from, to } = ends();
-  const name = (id, k) => math(mo("∂"), ml("msub", symbol(graph.nodes[id]), ml("mn", k)));
+  const name = (id, k) => `∂${graph.nodes[id].name}${[...`${k}`].map((c) => "₀₁₂₃₄₅₆₇₈₉"[c]).join("")}`;
   const cell = (x, i, j) => {
     const chosen =
       String([to, from]) ===
@@ -1650,7 +1646,7 @@ function jacobian() {
   );
   const title = t("paths.matrix");
   return [
-    make("h3", {}, title),
+    make("h2", {}, title),
     words("paths.formula"),
     table(
       title,
@@ -1689,11 +1685,11 @@ function tellingElement(question) {
     const slip = (key, value) => {
       const tells =
         Number.isFinite(value) && Math.abs(value - right) > 0.03 * Math.max(Math.abs(right), 0.01);
-      if (tells && !slips.some((other) => other.value === value)) slips.push({ key, value });
+      if (tells) slips.push({ key, value });
     };
     for (const [key, { sent, gradients }] of mistaken)
       slip(key, (question.key ? sent[question.key] : gradients[question.source])?.data[j]);
-    const named = slips.length;
+    const named = new Set(slips.map(({ value }) => value.toPrecision(3))).size;
     for (const [key, { data }] of plain) slip(key, data[data.length === 1 ? 0 : j]);
     const worth = named * 10 + (right !== 0 ? 5 : 0) + slips.length;
     if (worth > best.worth) best = { j, slips, worth };
@@ -1827,8 +1823,8 @@ function questionForm(question, many) {
     if (answer === null) return say(t("predict.notANumber"), false);
     if (isMeant(answer, right, field.value))
       return say(t("predict.right", { value: number(right) }), true);
-    const slip = question.slips.find(({ value }) => isMeant(answer, value, field.value));
-    say(slip ? slipText(slip.key) : t("predict.wrong"), false);
+    const slips = question.slips.filter(({ value }) => isMeant(answer, value, field.value));
+    say(slips.slice(0, 2).map(({ key }) => slipText(key)).join(" ") || t("predict.wrong"), false);
   };
   const field = make("input", { id: "answer", autocomplete: "off", size: 9 });
   const asked = math(
@@ -1919,11 +1915,11 @@ function breakCard() {
   const says = (part) => t(`mistakes.${broken.key}.${part}`);
   const rows = [
     ["mistaken", t("break.wrong"), numerals(broken.gradient.map(Number), 3)],
-    ["total", t("break.right"), numerals(broken.right.map(Number), 3)],
+    ["total", t("break.right"), numerals(current().right.gradients[roles.a].data, 3)],
   ];
   return [
     list,
-    make("h3", {}, says("what")),
+    make("h2", {}, says("what")),
     make("p", {}, says("why")),
     table(t("break.wrong"), rows, elementNames(graph.nodes[roles.a].shape)),
     broken.own
@@ -1942,14 +1938,12 @@ function breakCard() {
 /** The engine's numbers with a mistake are those of the preset's own inputs. */
 function chooseMistake(key) {
   const { lesson: own } = presetNow();
-  const last = data.lessons[own];
   set({
     mistake: key,
     lesson: own,
     inputs: given(state.preset, own),
-    step: last ? timetableOf(own).steps.length - 1 : 0,
+    step: timetable(own).steps.length - 1,
   });
-  at("card").querySelector(`[name=mistake][value="${key}"]`)?.focus();
 }
 
 // 7. Controls -------------------------------------------------------------------------------------
@@ -1968,7 +1962,16 @@ function set(changes) {
 }
 
 const CARDS = { step: stepCard, paths: pathsCard, predict: predictCard, break: breakCard };
-const shown = { card: "", words: "" };
+const shown = { words: "" };
+
+/** Make the card anew; what had the focus in it has it again. */
+function showCard() {
+  const card = at("card");
+  const reachable = () => [...card.querySelectorAll("button, select, input")];
+  const held = reachable().indexOf(document.activeElement);
+  card.replaceChildren(...CARDS[state.view]().filter(Boolean));
+  if (held >= 0) reachable()[held]?.focus();
+}
 
 /** Bring everything on the page into line with the state. */
 function render() {
@@ -1984,11 +1987,7 @@ function render() {
   for (const id of ["next", "last"]) at(id).disabled = state.step === steps.length - 1;
   showPictures();
   inputsPanel();
-  const card = at("card");
-  const scroll = card.scrollTop;
-  card.replaceChildren(...CARDS[state.view]().filter(Boolean));
-  card.scrollTop = shown.card === state.view ? scroll : 0;
-  shown.card = state.view;
+  showCard();
   for (const tab of document.querySelectorAll("[role=tab]")) {
     tab.setAttribute("aria-selected", tab.dataset.view === state.view);
     tab.tabIndex = tab.dataset.view === state.view ? 0 : -1;
@@ -2116,8 +2115,8 @@ function play() {
     if (state.step >= current().steps.length - 1) stop();
   };
   playing = setInterval(tick, 1400);
-  tick();
   write(at("play"), t("controls.pause"));
+  tick();
 }
 
 function stop() {
@@ -2128,7 +2127,7 @@ function stop() {
 
 /** Save the picture as it is now, as a file that needs nothing of the page. */
 function savePicture() {
-  const [{ element }] = visible("graph");
+  const { element } = pictureOf("graph");
   const copy = element.cloneNode(true);
   const looks = [
     "fill",
