@@ -52,9 +52,14 @@ class _Writer:
         far = sum(abs(depth[arrow.target] - depth[arrow.source]) for arrow in scene.arrows)
         if far > _FAR:
             self.digraph.attr(**QUICKLY)
-        if scene.title or scene.room:
+        headline = self._headline()
+        if headline and scene.aligned:  # a cluster around it might exchange what is side by side
+            above = _table([*headline, [f'<TD ALIGN="LEFT" BALIGN="LEFT">{self._caption()}</TD>']])
+            self.digraph.attr(label=_html(above), labelloc="t")
+        if headline and not scene.aligned:
             with self.digraph.subgraph(name="cluster_title") as titled:
-                titled.attr(label=_html(self._headline()), labelloc="t", penwidth="0", margin="4")
+                title = _html(_table(headline))
+                titled.attr(label=title, labelloc="t", penwidth="0", margin="4")
                 self._write_level(titled, ())
         else:
             self._write_level(self.digraph, ())
@@ -76,7 +81,7 @@ class _Writer:
         if self.scene.aligned:
             self.digraph.attr(newrank="true")  # else no rank may hold boxes of two clusters
 
-    def _headline(self) -> str:
+    def _headline(self) -> list[list[str]]:
         """The title, and below it a cell for what happens, as wide in every picture of a series."""
         title = _wrapped(self.scene.title, _WIDEST_CAPTION[self.scene.direction])
         place = 'ALIGN="LEFT"'
@@ -89,7 +94,7 @@ class _Writer:
             room = f'FIXEDSIZE="TRUE" WIDTH="{self.scene.room * self.size * 0.7:.0f}"'
             step = self._font(self.scene.step, self.size, "gradient", bold=True)
             cells.append(f'<TD {place} {room} HEIGHT="{2 * self.size}">{step}</TD>')
-        return _table([cell] for cell in cells)
+        return [[cell] for cell in cells]
 
     def _caption(self) -> str:
         width = _WIDEST_CAPTION[self.scene.direction]

@@ -217,3 +217,20 @@ def test_dots_that_are_refused(trace, tmp_path, name, options, sentence):
     with pytest.raises(tg.TinygradError, match=sentence):
         viz.draw(trace).save(tmp_path / name, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_title_exchanges_nothing():
+    """Graphviz may put what is side by side the other way round inside of one more frame."""
+    x = tg.Tensor([2.0, 1.0, 0.1], name="a")
+    levels = {f"level {i}": tg.exp(x).sum() * i for i in range(3)}
+    for draw, words, sign in (
+        (lambda **o: viz.draw_fusion(tg.fuse(seed()[1]), **o), ("before: ", "after: "), 0),
+        (lambda **o: viz.draw_levels(levels, **o), ("level 0", "level 1", "level 2"), 1),
+    ):
+        for title in ("", "A title"):
+            svg = draw(title=title).render("svg").decode()
+            texts = re.findall(r'<text[^>]* x="([^"]*)" y="([^"]*)"[^>]*>([^<]*)', svg)
+            at = [float(t[sign]) for word in words for t in texts if word in t[2]]
+            assert len(at) == len(words)
+            assert at == sorted(at)
+            assert (title in svg_text(draw(title=title))) or not title
