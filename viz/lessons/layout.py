@@ -39,12 +39,12 @@ class _Box:
     height: float
 
 
-def picture(sketch: Sketch, marks: str, terms: Mapping[int, int] | None = None) -> str:
+def picture(sketch: Sketch, side: str, terms: Mapping[int, int] | None = None) -> str:
     """Lay a graph out and return its SVG.
 
     Args:
         sketch: the graph.
-        marks: attributes for the svg element, so that the page finds it.
+        side: "graph" or "fused", for which of the page's two places it is.
         terms: how many more arrays than value and gradient the box of a node shows, by its id.
     """
     boxes = [_box(sketch, node, (terms or {}).get(node.id, 0)) for node in sketch.boxed()]
@@ -72,7 +72,7 @@ def picture(sketch: Sketch, marks: str, terms: Mapping[int, int] | None = None) 
     top = min([0.0, *tops])
     body += [_box_svg(box, *places[keys[box.node.id]]) for box in boxes]
     return (
-        f'<svg class="picture" {marks} role="img" '
+        f'<svg class="picture" data-side="{side}" role="img" '
         f'viewBox="-6 {top - 6:.0f} {wide + 12:.0f} {high - top + 12:.0f}">{"".join(body)}</svg>'
     )
 

@@ -211,14 +211,22 @@ def _fork(one: Lesson) -> Record | None:
     return None
 
 
-def _pictures(one: Lesson) -> tuple[str, str]:
-    """The SVG of the graph, and that of the fused node."""
-    sketch, fork = Sketch(one.trace), _fork(one)
-    marks = f'data-lesson="{one.key}" data-side="graph"'
-    graph = picture(sketch, marks, {fork["node"]: 2} if fork else {})
-    if one.fused is None:
-        return graph, ""
-    return graph, picture(Sketch(one.fused), f'data-lesson="{one.key}" data-side="fused"')
+class _Pictures:
+    """The SVGs of a page, each once."""
+
+    def __init__(self) -> None:
+        self.graph: dict[str, int] = {}
+        self.fused: dict[str, int] = {}
+
+    def add(self, one: Lesson) -> Record:
+        """Lay out the graph of a lesson and its fused node, and return their numbers."""
+        fork = _fork(one)
+        graph = picture(Sketch(one.trace), "graph", {fork["node"]: 2} if fork else {})
+        found = {"graph": self.graph.setdefault(graph, len(self.graph))}
+        if one.fused is None:
+            return found
+        fused = picture(Sketch(one.fused), "fused")
+        return found | {"fused": self.fused.setdefault(fused, len(self.fused))}
 
 
 def _page(
@@ -234,16 +242,18 @@ def _page(
             one["title"] = title
         elif lessons[0].fused is None:
             one["title"] = one["titleOther"].format(name=in_unicode(name or "f"))
+    pictures = _Pictures()
     data = {
         "lang": lang,
         "texts": words,
         "sizes": {"cell": CELL, "row": ROW, "title": TITLE, "head": HEAD},
         "tolerance": _TOLERANCE,
-        "lessons": {one.key: _lesson_record(one) for one in lessons},
+        "lessons": {
+            one.key: _lesson_record(one) | {"pictures": pictures.add(one)} for one in lessons
+        },
         "presets": presets,
         "records": records,
     }
-    pictures = [_pictures(one) for one in lessons]
     style, script = _lean(_file("lesson.css")), _lean(_file("lesson.js"))
     places = {
         "lang": lang,
@@ -252,8 +262,8 @@ def _page(
         "style_hash": _hash(style),
         "script": script,
         "script_hash": _hash(script),
-        "graphs": "".join(graph for graph, _ in pictures),
-        "fused": "".join(fused for _, fused in pictures),
+        "graphs": "".join(pictures.graph),
+        "fused": "".join(pictures.fused),
         "data": _for_script(data),
     }
     return Page(_filled(_file("lesson.html"), places), words[lang]["title"])

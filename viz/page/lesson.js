@@ -1052,25 +1052,24 @@ function term(run, fork, which) {
 
 const pictures = new Map();
 
-/** The picture of the present lesson: of its graph, or of the fused node. */
+/** The picture of the present lesson's graph, or of its fused node, which several may share. */
 function pictureOf(side) {
-  const key = `${state.lesson}/${side}`;
-  if (!pictures.has(key)) {
-    const { graph, fused, fork } = lesson();
-    const name = CSS.escape(state.lesson);
-    const element = document.querySelector(`svg[data-lesson="${name}"][data-side="${side}"]`);
+  const { graph, fused, fork, pictures: chosen } = lesson();
+  const element = document.querySelectorAll(`svg[data-side=${side}]`)[chosen[side]];
+  if (!pictures.has(element)) {
     const made = side === "fused" ? new Picture(element, fused) : new Picture(element, graph, fork);
-    pictures.set(key, made);
+    pictures.set(element, made);
   }
-  return pictures.get(key);
+  return pictures.get(element);
 }
 
 /** Show the pictures of the lesson, and hide those of the others. */
 function showPictures() {
   const { run, fused, at, steps } = current();
   const broken = brokenEngine();
+  const shown = [pictureOf("graph"), ...(fused ? [pictureOf("fused")] : [])].map((x) => x.element);
   for (const element of document.querySelectorAll("svg.picture"))
-    mark(element, "elsewhere", element.dataset.lesson !== state.lesson);
+    mark(element, "elsewhere", !shown.includes(element));
   const picture = pictureOf("graph");
   const wrong = broken?.form === "fused" ? undefined : broken;
   const broke = firstBroken(run);
@@ -1177,23 +1176,14 @@ const words = (key, places) => (has(key) ? make("p", {}, t(key, places)) : null)
 
 /** A table that can be scrolled: rows of [kind, name, cells], under a head of names. */
 function table(label, rows, heads) {
-  const line = ([kind, name, cells]) =>
-    make(
-      "tr",
-      { class: kind },
-      make("th", { scope: "row" }, name),
-      cells.map((x) => make("td", {}, x)),
-    );
-  const head =
-    heads &&
-    make(
-      "tr",
-      {},
-      make("td"),
-      heads.map((x) => make("th", { scope: "col" }, x)),
-    );
+  const head = (scope, name) => (name ? make("th", { scope }, name) : make("td"));
+  const line = ([kind, name, cells]) => {
+    const numbers = cells.map((x) => make("td", {}, x));
+    return make("tr", { class: kind }, head("row", name), numbers);
+  };
+  const top = heads && make("tr", {}, make("td"), heads.map((x) => head("col", x)));
   const body = make("tbody", {}, rows.map(line));
-  const made = make("table", {}, head ? make("thead", {}, head) : null, body);
+  const made = make("table", {}, heads ? make("thead", {}, top) : null, body);
   return make("div", { class: "wide", tabindex: 0, role: "group", "aria-label": label }, made);
 }
 
@@ -1803,11 +1793,9 @@ function questionForm(question, many) {
   const { shape, name } = graph.nodes[question.source];
   const right = question.numbers.data[question.j];
   const from = question.key && graph.nodes[question.key.split("-")[0]].name;
-  const ask = t(question.key ? "predict.ask" : "predict.askSum", {
-    from,
-    to: name,
-    element: elementName(shape, question.j),
-  });
+  const element = elementName(shape, question.j);
+  const to = element ? `${name} (${element})` : name;
+  const ask = t(question.key ? "predict.ask" : "predict.askSum", { from, to });
   const say = (said, correct) => {
     Object.assign(answered, { said, right: correct });
     if (correct) Object.assign(answered, { count: answered.count + 1, tries: 0 });
