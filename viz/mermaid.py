@@ -9,13 +9,13 @@ from viz.notation import in_unicode
 from viz.scene import Arrow, Box, Grid, Kind, Row, Scene, Tone, subtitle
 from viz.style import THEMES, Colours, Look
 
-_SHAPES: dict[Kind, tuple[str, str]] = {
-    "leaf": ("(", ")"),
-    "constant": ("[/", "/]"),
-    "operation": ("[", "]"),
-    "fused": ("[[", "]]"),
-    "group": ("[[", "]]"),
-    "cut": ("[", "]"),
+_BOXES: dict[Kind, tuple[str, str, str]] = {  # brackets around the text, and the border
+    "leaf": ("(", ")", "stroke-width:2px"),
+    "constant": ("[/", "/]", "stroke-dasharray:4 3"),
+    "operation": ("[", "]", ""),
+    "fused": ("[[", "]]", "stroke-width:2px"),
+    "group": ("[[", "]]", "stroke-width:3px"),
+    "cut": ("[", "]", "stroke-dasharray:1 3"),
 }
 _LINES: dict[Tone, str] = {
     "plain": "-->",
@@ -23,14 +23,6 @@ _LINES: dict[Tone, str] = {
     "denominator": "-.->",
     "gradient": "==>",
     "rewrite": "-.->",
-}
-_BORDERS = {  # of classes: what a box is filled with, and how it is bordered
-    "leaf": "stroke-width:2px",
-    "constant": "stroke-dasharray:4 3",
-    "operation": "",
-    "fused": "stroke-width:2px",
-    "group": "stroke-width:3px",
-    "cut": "stroke-dasharray:1 3",
 }
 
 # What may open a list, emphasis or a shape; a dot is harmless only inside a number.
@@ -79,7 +71,7 @@ def _box(box: Box) -> str:
         f"{' '.join(row.label.split())}: {_figures(row)}" for row in box.rows if not row.hidden
     ]
     lines += [*box.remarks, *(f"⚠ {warning}" for warning in box.warnings)]
-    start, end = _SHAPES[box.kind]
+    start, end, _ = _BOXES[box.kind]
     return f'{box.key}{start}"{_label(lines)}"{end}:::{box.kind}'
 
 
@@ -89,10 +81,10 @@ def _label(lines: Iterable[str]) -> str:
 
 def _classes(colours: Colours) -> Iterator[str]:
     ink = colours["ink"]
-    for name, border in _BORDERS.items():
+    for name, (_, _, border) in _BOXES.items():
         style = ",".join(filter(None, [f"fill:{colours[name]},stroke:{ink}", border]))
         yield f"classDef {name} {style},color:{ink}"
-    yield f"classDef title fill:none,stroke:none,color:{colours['ink']}"
+    yield f"classDef title fill:none,stroke:none,color:{ink}"
     yield "classDef output stroke-width:4px"
     yield f"classDef current stroke:{colours['gradient']},stroke-width:4px"
     yield f"classDef warning stroke:{colours['alarm']},stroke-width:5px"

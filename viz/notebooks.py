@@ -15,6 +15,7 @@ from tinygrad_sm.study.comparison import Comparison
 from viz.comparisons import draw_comparison
 from viz.fusion import draw_fusion
 from viz.graphs import draw
+from viz.picture import Picture
 
 _MOST = 12  # derivatives of a gradient check, the worst ones
 _CELL = "text-align:right;padding:2px 8px"
@@ -22,6 +23,8 @@ _CELL = "text-align:right;padding:2px 8px"
 
 def bundle(result: Any) -> Bundle:
     """Draw a result for a notebook; empty for what has no picture."""
+    if isinstance(result, Picture):
+        return result.media()
     if isinstance(result, (Graph, BackwardTrace)):
         return draw(result).media()
     if isinstance(result, FuseResult):

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
+from tinygrad_sm.notebook import Shown
 from viz.files import write_whole
 
 
-class Picture(ABC):
+class Picture(Shown, ABC):
     """Something that renders to one of several formats.
 
     Attributes:
@@ -99,10 +100,3 @@ class Picture(ABC):
         source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
         image = f'<img alt="{text}" style="max-width:100%" src="{source}">'
         return {"text/html": image, "image/svg+xml": svg.decode()}
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """Show the picture in a notebook, or its text where it cannot be rendered."""
-        try:
-            return {**self.media(), "text/plain": self.text}
-        except Exception as error:  # a notebook must show something, whatever is missing
-            return {"text/plain": f"{self.text}\n(no picture: {error})"}
