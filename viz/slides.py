@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar, TypeVar, Unpack
 
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError, shown
@@ -19,6 +20,8 @@ from viz.options import DrawOptions, chosen, takes
 from viz.picture import Picture
 from viz.rendering import render
 from viz.svg import AT_REST, played
+
+T = TypeVar("T")
 
 _MOST_SAID = 72  # characters of a step's sentence
 
@@ -98,11 +101,16 @@ class Frames(Picture):
         """
         self.check_format(format)
         if format == "svg":
-            svgs = [render(picture.source, "svg").decode() for picture in self]
+            svgs = self._each(lambda picture: render(picture.source, "svg").decode())
             return played(svgs, self[0].scene.name, self[0].look, self.seconds).encode()
         if format == "pdf":
-            return _pages(picture.render("pdf") for picture in self)
-        return _animation([picture.render("png", dpi) for picture in self], self.seconds)
+            return _pages(self._each(lambda picture: picture.render("pdf")))
+        return _animation(self._each(lambda picture: picture.render("png", dpi)), self.seconds)
+
+    def _each(self, rendered: Callable[[Drawing], T]) -> list[T]:
+        """Render every picture, several at once: Graphviz runs in processes of its own."""
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(rendered, self))
 
     def media(self) -> dict[str, str]:
         """The svg that plays; in HTML the last picture instead, if the reader wants no motion."""
@@ -131,11 +139,12 @@ class Frames(Picture):
             for i in range(1, len(self) + 1)
         ]
         format = target.suffix.lower().removeprefix(".")
-        write_all({at: x.render(format, **dots) for at, x in zip(paths, self, strict=True)})
+        contents = self._each(lambda picture: picture.render(format, **dots))
+        write_all(dict(zip(paths, contents, strict=True)))
         return paths
 
 
-def _pages(pictures: Iterator[bytes]) -> bytes:
+def _pages(pictures: list[bytes]) -> bytes:
     """One pdf of several."""
     try:
         from pypdf import PdfWriter  # noqa: PLC0415  the extra `slides`
