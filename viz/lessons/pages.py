@@ -28,6 +28,7 @@ from viz.lessons.record import (
     numbers,
     trace_record,
 )
+from viz.lessons.widget import live_widget
 from viz.notation import in_unicode
 from viz.picture import Picture
 from viz.sketch import Sketch
@@ -50,9 +51,20 @@ class Page(Picture):
 
     formats: ClassVar[tuple[str, ...]] = ("html",)
 
-    def __init__(self, html: str, text: str) -> None:
+    def __init__(self, html: str, text: str, lessons: list[Lesson]) -> None:
         self.html = html
         self.text = text
+        self._lessons = lessons
+
+    def live(self) -> Any:
+        """Return the page as a widget: the engine in this Python answers each change of a number.
+
+        Then a graph can be changed, too, that has an operation of which the page knows nothing.
+
+        Raises:
+            WidgetError: anywidget, of the extra `widget`, is not installed.
+        """
+        return live_widget(self.html, self.text, _HEIGHT, _file("widget.js"), self._lessons)
 
     def render(self, format: str) -> bytes:
         """Return the page as "html"."""
@@ -266,7 +278,7 @@ def _page(
         "fused": "".join(pictures.fused),
         "data": _for_script(data),
     }
-    return Page(_filled(_file("lesson.html"), places), words[lang]["title"])
+    return Page(_filled(_file("lesson.html"), places), words[lang]["title"], lessons)
 
 
 def _file(name: str) -> str:
