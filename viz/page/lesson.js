@@ -687,7 +687,10 @@ const timetables = new Map();
 function timetable(key = state.lesson) {
   if (!timetables.has(key)) {
     const { graph, boxes } = data.lessons[key];
-    timetables.set(key, scheduled(graph, (id) => boxes.includes(id)));
+    timetables.set(
+      key,
+      scheduled(graph, (id) => boxes.includes(id)),
+    );
   }
   return timetables.get(key);
 }
@@ -1207,7 +1210,14 @@ function table(label, rows, heads) {
     const numbers = cells.map((x) => make("td", {}, x));
     return make("tr", { class: kind }, head("row", name), numbers);
   };
-  const top = heads && make("tr", {}, make("td"), heads.map((x) => head("col", x)));
+  const top =
+    heads &&
+    make(
+      "tr",
+      {},
+      make("td"),
+      heads.map((x) => head("col", x)),
+    );
   const body = make("tbody", {}, rows.map(line));
   const made = make("table", {}, heads ? make("thead", {}, top) : null, body);
   return make("div", { class: "wide", tabindex: 0, role: "group", "aria-label": label }, made);
@@ -1226,12 +1236,17 @@ function stepCard() {
   if (phase === "start") return [make("p", { class: "hint" }, t("hint"))];
   const node = graph.nodes[id];
   if (phase === "seed")
-    return [formula(partial(graph, id), mo("="), ml("mtext", inWords(run.gradients[id]))), words("seed", node)];
+    return [
+      formula(partial(graph, id), mo("="), ml("mtext", inWords(run.gradients[id]))),
+      words("seed", node),
+    ];
   if (phase === "forward") return forwardCard(graph, id, run);
   if (!node.inputs) {
     const meets = fork ? fork.node : id;
     return [
-      fork ? formula(partial(graph, id), mo("="), ml("mtext", fork.names.join(" ").replace("+", "+ "))) : null,
+      fork
+        ? formula(partial(graph, id), mo("="), ml("mtext", fork.names.join(" ").replace("+", "+ ")))
+        : null,
       words(!fork ? "leafPlain" : fork.scaled ? "leaf" : "leafDirect"),
       sentTo(meets).length > 1 ? addingUp(meets) : null,
       id === roles.a ? agreement() : null,
@@ -1273,7 +1288,8 @@ function forwardCard(graph, id, run) {
   const name =
     node.title.startsWith(`${node.name} = `) && row !== moved ? [symbol(node), mo("=")] : [];
   const broken = firstBroken(run) === id;
-  const elements = row && node.params !== null ? [...run.values[id].data.keys()].slice(0, MOST) : [];
+  const elements =
+    row && node.params !== null ? [...run.values[id].data.keys()].slice(0, MOST) : [];
   const lines = elements.map((j) => [
     elementName(node.shape, j),
     forwardNumbers(graph, id, run, j),
@@ -1358,7 +1374,8 @@ function backwardNumbers(graph, run, id, i, j, most = 3) {
       name,
       () => numeral(x.data[places(x.shape, over)[k]]),
     ]);
-    const nothing = elements.length > 1 && given[0][1].data[places(given[0][1].shape, over)[k]] === 0;
+    const nothing =
+      elements.length > 1 && given[0][1].data[places(given[0][1].shape, over)[k]] === 0;
     const term = nothing ? [numeral(0)] : written(parse(rule), Object.fromEntries(letters));
     const wrap = nth && /^−/.test(term[0].textContent);
     return [nth ? mo("+") : null, ...(wrap ? [mo("("), ...term, mo(")")] : term)];
@@ -1481,19 +1498,25 @@ function inputTable(id, fields) {
   );
 }
 
-/** A button that makes a class the right one of its row: the target is then one-hot there. */
-function rightClass(fields, j, called) {
+/** The target that is one-hot in the row of an element, at this element. */
+function oneHotAt(j) {
   const { graph, roles } = lesson();
   const classes = graph.nodes[roles.a].shape.at(-1);
   const row = (k) => Math.floor(k / classes);
-  const oneHotRow = () => state.inputs[roles.y].map((y, k) => (row(k) === row(j) ? +(k === j) : y));
-  const radio = make("input", {
-    type: "radio",
-    name: `right-class-${row(j)}`,
-    "aria-label": t("rightClass", { name: called }),
-    onchange: () => set({ inputs: { ...state.inputs, [roles.y]: oneHotRow() } }),
-  });
-  fields.push({ field: radio, read: () => String(state.inputs[roles.y]) === String(oneHotRow()) });
+  return state.inputs[roles.y].map((y, k) => (row(k) === row(j) ? +(k === j) : y));
+}
+
+/** Make a class the right one of its row. */
+const chooseClass = (j) => set({ inputs: { ...state.inputs, [lesson().roles.y]: oneHotAt(j) } });
+
+/** A button that makes a class the right one of its row. */
+function rightClass(fields, j, called) {
+  const { graph, roles } = lesson();
+  const row = Math.floor(j / graph.nodes[roles.a].shape.at(-1));
+  const label = t("rightClass", { name: called });
+  const onchange = () => chooseClass(j);
+  const radio = make("input", { type: "radio", name: `row-${row}`, "aria-label": label, onchange });
+  fields.push({ field: radio, read: () => String(state.inputs[roles.y]) === String(oneHotAt(j)) });
   return radio;
 }
 
@@ -1633,7 +1656,8 @@ function jacobian() {
     [...derivatives(graph, run.values, [roles.p, i], source)].slice(0, n),
   );
   const { from, to } = ends();
-  const name = (id, k) => `∂${graph.nodes[id].name}${[...`${k}`].map((c) => "₀₁₂₃₄₅₆₇₈₉"[c]).join("")}`;
+  const name = (id, k) =>
+    `∂${graph.nodes[id].name}${[...`${k}`].map((c) => "₀₁₂₃₄₅₆₇₈₉"[c]).join("")}`;
   const cell = (x, i, j) => {
     const chosen =
       String([to, from]) ===
@@ -1733,8 +1757,7 @@ function plainSlips({ key, source, numbers }) {
 function mistakenRuns() {
   const { graph, fork, roles } = lesson();
   const { values, sent } = current().right;
-  const swept = (mistake) =>
-    backward(graph, values, graph.output, seed(graph), mistake);
+  const swept = (mistake) => backward(graph, values, graph.output, seed(graph), mistake);
   const found = [["overwritten", swept({ overwrites: true })]];
   if (fork?.scaled) {
     const [, sum] = fork.edges;
@@ -1838,7 +1861,13 @@ function questionForm(question, many) {
     if (isMeant(answer, right, field.value))
       return say(t("predict.right", { value: number(right) }), true);
     const slips = question.slips.filter(({ value }) => isMeant(answer, value, field.value));
-    say(slips.slice(0, 2).map(({ key }) => slipText(key)).join(" ") || t("predict.wrong"), false);
+    say(
+      slips
+        .slice(0, 2)
+        .map(({ key }) => slipText(key))
+        .join(" ") || t("predict.wrong"),
+      false,
+    );
   };
   const field = make("input", { id: "answer", autocomplete: "off", size: 9 });
   const asked = math(
@@ -2017,14 +2046,9 @@ function render() {
 function showLoss() {
   const { run, fused } = current();
   const { graph, roles } = lesson();
-  const loss = run.values[graph.output].data[0];
-  const known_ = state.step >= current().at.value[graph.output];
-  write(
-    at("loss"),
-    known_ && count(graph.nodes[graph.output].shape) === 1
-      ? t("lossNow", { loss: number(loss) })
-      : "",
-  );
+  const { name, shape } = graph.nodes[graph.output];
+  const known = state.step >= current().at.value[graph.output] && count(shape) === 1;
+  write(at("loss"), known ? `${name} = ${inWords(run.values[graph.output])}` : "");
   const n = graph.nodes[roles.p]?.shape.at(-1);
   const bound = state.lesson === "twice" ? Math.log(1 + (n - 1) / Math.E) : 0;
   write(
@@ -2071,6 +2095,7 @@ function writeWords() {
       ),
     ),
   );
+  at("preset").parentNode.hidden = data.presets.length === 1;
   at("forms").hidden = !forms.length;
   write(at("about"), t(`presets.${state.preset}.about`));
   const other = Object.keys(data.texts).find((lang) => lang !== state.lang);
@@ -2252,11 +2277,14 @@ document.addEventListener("keydown", (event) => {
   way();
 });
 
-/** A click on a node goes to the step at which it is computed, or, once it is, sends back. */
-document.addEventListener("click", (event) => {
-  const node = event.target.closest?.("[data-side=graph] [data-node]");
-  if (!node || state.view === "predict") return;
+/** A click on a class of the target makes it the right one; one on a node goes to its next step. */
+at("graph").addEventListener("click", ({ target }) => {
+  const node = target.closest("[data-node]");
+  if (!node) return;
   const id = Number(node.dataset.node);
+  if (id === lesson().roles.y && target.matches(".value text:not(.head)"))
+    return chooseClass([...target.parentNode.children].indexOf(target) - 1);
+  if (state.view === "predict") return;
   const all = current().steps.flatMap((step, i) => (step.node === id ? [i] : []));
   const later = all.find((i) => i > state.step) ?? all[0];
   if (later !== undefined) go(later);

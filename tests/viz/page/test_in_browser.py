@@ -117,6 +117,18 @@ def test_numbers_change_at_once_and_stay_those_of_the_engine(made, opened):
     assert it.column(0, "value") == ["2", "1", "0.1"]
 
 
+def test_a_click_in_the_graph_chooses_a_class_or_goes_to_a_step(made, opened):
+    it = opened(made)
+    it.page.click("svg:not(.elsewhere) [data-node='5'] .value text:not(.head) >> nth=1")
+    it.settle()
+    assert it.column(5, "value") == ["0", "1", "0"]
+    assert it.page.is_checked("#inputs input[type=radio] >> nth=1")
+    for step in (3, 13, 3):  # p is computed, sends back, and is computed again
+        it.page.click("svg:not(.elsewhere)[data-side=graph] [data-node='3'] .title")
+        it.settle()
+        assert it.step() == step
+
+
 def test_softmax_twice_says_how_low_the_loss_can_get(made, opened):
     it = opened(made, hash="preset=twice&lesson=twice&step=30")
     assert f"{math.log(1 + 2 / math.e):.4g}" in it.page.inner_text("#bound")
