@@ -34,6 +34,10 @@ SECONDS = 0.05  # to measure the time of each input
 @loss_options
 @picture_options("both graphs")
 @look_options()
+@click.option(
+    "--exact", is_flag=True,
+    help="Hold both gradients against 50 digits, and find the node that lost some.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead.")
 @click.option("--arrays", is_flag=True, help="With --json: all logits, targets and gradients too.")
 def compare_command(
@@ -41,6 +45,7 @@ def compare_command(
     target: str | None,
     folder: Path | None,
     formats: tuple[str, ...],
+    exact: bool,
     as_json: bool,
     arrays: bool,
     look: dict[str, Any],
@@ -61,6 +66,7 @@ def compare_command(
       tinygrad-sm compare -o out
       tinygrad-sm compare --logits 2,1.5,0.1 --target 1
       tinygrad-sm compare --logits logits.csv --target 0,2,1 --dtype float32
+      tinygrad-sm compare --exact --logits 40,0,0 --target 0
       echo 1000,0,0 | tinygrad-sm compare --logits - --target 1
     """
     if arrays and not as_json:
@@ -71,7 +77,9 @@ def compare_command(
         if given
         else {"seed": (SEED_LOGITS, SEED_TARGET), "iris": shipped_logits()}
     )
-    cases = {name: compare(*data, seconds=SECONDS, **loss) for name, data in inputs.items()}
+    cases = {
+        name: compare(*data, seconds=SECONDS, exact=exact, **loss) for name, data in inputs.items()
+    }
     written = write_pictures(_pictures(cases, look), folder, formats)
     if as_json:
         found = {name: case.figures(arrays=arrays) for name, case in cases.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple, Unpack
 
@@ -20,15 +21,16 @@ from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import Graph, Node, graph
-from tinygrad_sm.errors import InvalidTypeError
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy
 from tinygrad_sm.loss.options import LossOptions, Task, refuse_non_finite, takes, task_of
 from tinygrad_sm.loss.probabilities import row_maximum
-from tinygrad_sm.study.comparison import Comparison, Contributions, Cost, ulp_text
+from tinygrad_sm.study.comparison import Comparison, Contributions, Cost
 from tinygrad_sm.study.diagnose import Breakdown, first_breakdown, first_index, label, underflowed
+from tinygrad_sm.study.exactness import MOST_NUMBERS, Exactness, held_against_exact
 from tinygrad_sm.study.kept import kept_for_backward
-from tinygrad_sm.study.ulp import ULP_SIZES, ulp_distance
+from tinygrad_sm.study.ulp import ULP_SIZES, ulp_distance, ulp_text
 
 _MANY_ULPS = 1000  # from here on the number asks for a word
 _UNIT = 1e-3  # how far the sum of a distribution may be from 1, printed with 3 digits
@@ -43,6 +45,7 @@ def compare(
     form: str = "naive",
     dtype: Any = None,
     seconds: float = 0.0,
+    exact: bool = False,
     **options: Unpack[LossOptions],
 ) -> Comparison:
     """Hold the composite softmax-cross-entropy against the fused node on the same logits.
@@ -53,6 +56,8 @@ def compare(
         form: of the composite: "naive", "shifted" or "logsumexp".
         dtype: convert the logits to this floating-point type first.
         seconds: how long to measure the time that each side takes; 0 for not at all.
+        exact: hold both gradients against 50 digits, and find the node at which the composite lost
+            some. For at most 20 000 finite logits; needs mpmath.
 
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
@@ -81,7 +86,34 @@ def compare(
             for side, times in zip(sides, _times(a, sides, seconds), strict=True)
         )
         notes = tuple(_likely_mistakes(a.numpy(), target, task.axis))
-        return _judged(a.numpy(), task, form, composite, fused, notes)
+        found = _judged(a.numpy(), task, form, composite, fused, notes)
+        if not exact:
+            return found
+        return replace(found, exact=_exact(found, task, target, options))
+
+
+def _exact(found: Comparison, task: Task, target: Any, options: LossOptions) -> Exactness:
+    """Both gradients against the exact one, and the nodes of the row that the tables show."""
+    if not 0 < found.logits.size <= MOST_NUMBERS or not np.isfinite(found.logits).all():
+        finite = "" if np.isfinite(found.logits).all() else ", some of them -inf"
+        raise InvalidValueError(
+            f"compare: exact is for 1 to {MOST_NUMBERS} finite logits; "
+            f"got {found.logits.size}{finite}"
+        )
+    at, _ = found.shown()
+    row, y = (found.rows(x)[at] for x in (found.logits, found.target))
+    label = None if task.index is None or task.smooth is not None else task.index.ravel()[at]
+    hard = label is not None and task.coefficient is None
+    return held_against_exact(
+        found.logits,
+        (found.composite_grad, found.fused_grad),
+        lambda a: cross_entropy(a, target, **options),
+        lambda a: composite_cross_entropy(
+            a, label if hard else y, form=found.form, temperature=task.temperature
+        ),
+        row,
+        task.temperature,
+    )
 
 
 class _Swept(NamedTuple):

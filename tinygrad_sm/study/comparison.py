@@ -12,8 +12,9 @@ import numpy as np
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.notebook import Shown
 from tinygrad_sm.study.diagnose import Breakdown
+from tinygrad_sm.study.exactness import Exactness
 from tinygrad_sm.study.plain import jsonable
-from tinygrad_sm.study.ulp import ulp_distance
+from tinygrad_sm.study.ulp import ulp_distance, ulp_text
 
 _SHOWN_CLASSES = 12
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
@@ -97,6 +98,7 @@ class Comparison(Shown):
         composite_cost, fused_cost: time and memory.
         breakdown: the first node of the composite that left the finite numbers, or None.
         composite_trace, fused_trace: the records of the two backward sweeps.
+        exact: both gradients against the exact one, if it was asked for.
     """
 
     form: str
@@ -122,14 +124,16 @@ class Comparison(Shown):
     breakdown: Breakdown | None
     composite_trace: BackwardTrace
     fused_trace: BackwardTrace
+    exact: Exactness | None = None
 
     def tables(self) -> list[Table]:
         """Return the row with the largest difference as two tables; without any row, none.
 
         The first leads from the logits to the two terms, the second holds the two gradients to
-        the last bit. Of many classes those with the largest gradients are shown.
+        the last bit. Of many classes those with the largest gradients are shown. Against the exact
+        gradient there are two more: what each component is off by, and each node of the composite.
         """
-        row, classes = self._shown()
+        row, classes = self.shown()
         if not classes:
             return []
         digits = {2: 5, 4: 9, 8: 17}[self.logits.dtype.itemsize]  # enough to tell any two apart
@@ -137,7 +141,7 @@ class Comparison(Shown):
         ulps = ulp_distance(self.composite_grad, self.fused_grad)
 
         def column(x: np.ndarray, text: Callable[[Any], str] = _short) -> list[str]:
-            return [text(value) for value in self._by_row(x)[row, classes]]
+            return [text(value) for value in self.rows(x)[row, classes]]
 
         terms = {
             "class": number,
@@ -153,9 +157,18 @@ class Comparison(Shown):
             "fused": column(self.fused_grad, f"{{:.{digits}g}}".format),
             "ULP apart": column(ulps, ulp_text),
         }
+        tables = [terms, gradients]
+        if self.exact is not None:
+            exact = {
+                "class": number,
+                "exact": column(self.exact.gradient, f"{{:.{digits}g}}".format),
+                "composite off (ULP)": column(self.exact.composite_ulps, ulp_text),
+                "fused off (ULP)": column(self.exact.fused_ulps, ulp_text),
+            }
+            tables += [exact, _by_node(self.exact)]
         return [
             Table(list(columns), [list(line) for line in zip(*columns.values(), strict=True)])
-            for columns in (terms, gradients)
+            for columns in tables
         ]
 
     def headline(self) -> str:
@@ -185,12 +198,14 @@ class Comparison(Shown):
 
     def sentences(self) -> list[str]:
         """Return the verdict, the reason and the notes, each with what it is before it."""
-        notes = (f"note:    {note}" for note in self.notes)
-        return [f"verdict: {self.verdict}", f"reason:  {self.reason}", *notes]
+        said = [f"verdict: {self.verdict}", f"reason:  {self.reason}"]
+        if self.exact is not None:
+            said.append(f"digits:  {self.exact.lost}")
+        return [*said, *(f"note:    {note}" for note in self.notes)]
 
     def caption(self) -> str:
         """Return which part of the input the tables show; empty if it is all of it."""
-        row, classes = self._shown()
+        row, classes = self.shown()
         n = self.logits.shape[self.axis]
         rows = self.logits.size // n
         parts = []
@@ -200,21 +215,22 @@ class Comparison(Shown):
             parts.append(f"{len(classes)} of {n} classes, those with the largest gradients")
         return "; ".join(parts)
 
-    def _shown(self) -> tuple[int, list[int]]:
-        """The row that differs most, and which of its classes a table has room for."""
+    def shown(self) -> tuple[int, list[int]]:
+        """Return the row that differs most, and which of its classes a table has room for."""
         n = self.logits.shape[self.axis]
         ulps = ulp_distance(self.composite_grad, self.fused_grad)
-        by_row = self._by_row(ulps)
+        by_row = self.rows(ulps)
         if len(by_row) == 0:
             return 0, []
         row = int(np.argmax(by_row.max(axis=1)))
         if n <= _SHOWN_CLASSES:
             return row, list(range(n))
-        size = np.abs(self._by_row(self.fused_grad)[row].astype(np.float64))
+        size = np.abs(self.rows(self.fused_grad)[row].astype(np.float64))
         size[np.argmax(by_row[row])] = np.inf  # the one that the verdict is about, in any case
         return row, sorted(map(int, np.argsort(-size, kind="stable")[:_SHOWN_CLASSES]))
 
-    def _by_row(self, x: np.ndarray) -> np.ndarray:
+    def rows(self, x: np.ndarray) -> np.ndarray:
+        """Return an array of the logits' shape as (rows, classes)."""
         return np.moveaxis(x, self.axis, -1).reshape(-1, x.shape[self.axis])
 
     def __str__(self) -> str:
@@ -231,9 +247,10 @@ class Comparison(Shown):
     def to_html(self) -> str:
         """The tables as HTML."""
         tables = "".join(table.to_html() for table in self.tables())
+        lost = () if self.exact is None else (self.exact.lost,)
         said = "".join(
             f"<p>{html.escape(line)}</p>"
-            for line in (self.verdict, self.reason, *self.notes, self.caption())
+            for line in (self.verdict, self.reason, *lost, *self.notes, self.caption())
         )
         return f"<p><b>{html.escape(self.headline())}</b></p>{tables}{said}"
 
@@ -256,13 +273,26 @@ def _figures(record: Any, arrays: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in (field.name for field in fields(record)):
         value = getattr(record, name)
-        if isinstance(value, Contributions):
+        if isinstance(value, Contributions | Exactness):
             found[name] = _figures(value, arrays)
         elif isinstance(value, Breakdown):
             found[name] = str(value)
         elif not isinstance(value, BackwardTrace) and (arrays or not isinstance(value, np.ndarray)):
             found[name] = value
     return found
+
+
+def _by_node(exact: Exactness) -> dict[str, list[str]]:
+    """The columns of the table of nodes."""
+    return {
+        "node": [str(one.node.id) for one in exact.nodes],
+        "name": [one.node.name or "" for one in exact.nodes],
+        "operation": [one.node.op for one in exact.nodes],
+        "value off (ULP)": [ulp_text(one.value) for one in exact.nodes],
+        "gradient off (ULP)": [
+            "" if one.cotangent is None else ulp_text(one.cotangent) for one in exact.nodes
+        ],
+    }
 
 
 def _loss(value: Any) -> str:
@@ -280,8 +310,3 @@ def _time(seconds: float) -> str:
 
 def _short(x: Any) -> str:
     return f"{x + 0.0:.6g}"  # + 0.0: a −0 is only puzzling here
-
-
-def ulp_text(ulps: float) -> str:
-    """A number of units in the last place, short."""
-    return f"{ulps:.0f}" if ulps < 1e6 else f"{ulps:.2g}"

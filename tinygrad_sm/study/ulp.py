@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 _INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
@@ -30,8 +32,32 @@ def ulp_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(nan_a & nan_b, 0.0, distance)
 
 
+def ulps_off(found: np.ndarray, exact: Any) -> np.ndarray:
+    """Return how far floats are from exact numbers, in units in the last place of these.
+
+    Args:
+        found: floats; NaN, or an infinity where the exact number has none, is off by inf.
+        exact: mpmath's numbers, of the same shape.
+    """
+    spacing = found.dtype.type
+
+    def off(x: Any, truth: Any) -> float:
+        unit = np.spacing(abs(spacing(float(truth))))
+        if not (np.isfinite(x) and np.isfinite(unit)):
+            return np.inf
+        return float(abs(truth - float(x)) / float(unit))
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.frompyfunc(off, 2, 1)(found, np.asarray(exact)), np.float64)
+
+
 def _ordered(x: np.ndarray) -> np.ndarray:
     """Integers in the order of the floats, with both zeros at 0."""
     bits = np.ascontiguousarray(x).view(_INTEGERS[x.dtype.itemsize]).reshape(x.shape)
     magnitude = (bits & np.iinfo(bits.dtype).max).astype(np.int64)
     return np.where(bits < 0, -magnitude, magnitude)
+
+
+def ulp_text(ulps: float) -> str:
+    """A number of units in the last place, short."""
+    return f"{ulps:.0f}" if ulps < 1e6 else f"{ulps:.2g}"
