@@ -1731,7 +1731,8 @@ function tellingElement(question) {
       slip(key, (question.key ? sent[question.key] : gradients[question.source])?.data[j]);
     const named = new Set(slips.map(({ value }) => value.toPrecision(3))).size;
     for (const [key, { data }] of plain) slip(key, data[data.length === 1 ? 0 : j]);
-    const worth = named * 10 + (right !== 0 ? 5 : 0) + slips.length;
+    const commonest = question.key && slips.some(({ key }) => key === "diagonal") ? 5 : 0;
+    const worth = named * 10 + commonest + (right !== 0 ? 5 : 0) + slips.length;
     if (worth > best.worth) best = { j, slips, worth };
   }
   return best;

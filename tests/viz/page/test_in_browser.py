@@ -262,10 +262,12 @@ def test_the_matrix_of_softmax_has_its_diagonal_apart(made, opened):
 
 
 ANSWERS = {  # at the step before exp sends to a: what a learner may say, and what it is told
-    "textbook": {"0.659": "second contribution replaces"},
+    "textbook": {"0": "depended on a_i alone"},
     "soft": {"-0.34": "p − y for any target"},
-    "batch": {"-0.34": "of their sum", "-0.0852": "divided by N once more"},
-}
+    "batch": {
+        "0.242": "of their sum", "0.0606": "divided by N once more", "0": "depended on a_i alone",
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("preset", ANSWERS)
@@ -286,15 +288,21 @@ def test_a_wrong_answer_is_told_which_mistake_gives_it(made, opened, preset):
     assert it.step() == last - 1
 
 
-def test_the_only_diagonal_mistake_is_told_where_the_sum_comes_back(made, opened):
+def test_where_edges_meet_both_mistakes_of_softmax_are_told(made, opened):
     it = opened(made, hash="step=13&view=predict")  # s is next
-    p = tg.softmax(np.array([2.0, 1.0, 0.1]))
-    j = int(re.search(r"class (\d)", it.page.inner_text("#card label"))[1])
-    own = [p[0] / np.exp(2.0), 0, 0][j]
-    it.page.fill("#answer", f"{own:.4f}")
+    share = 1 / np.sum(np.exp([2.0, 1.0, 0.1]))  # what the sum brings back to each class
+    assert "What does s send back to e (class 1)?" in it.page.inner_text("#card label")
+    for answer, told in (("0", "depended on a_i alone"), (f"{share:.3f}", "Right")):
+        it.page.fill("#answer", answer)
+        it.press("Enter")
+        assert told in it.page.inner_text("#card")
+    assert "Contributions have met at e (class 0)" in it.page.inner_text("#card label")
+    it.page.fill("#answer", f"{share:.3f}")
     it.press("Enter")
-    said = it.page.inner_text("#card")
-    assert ("depended on a_i alone" in said) or "Right" in said
+    assert "second contribution replaces the first" in it.page.inner_text("#card")
+    it.page.fill("#answer", f"{share - 1 / np.exp(2.0):.3f}")
+    it.press("Enter")
+    assert it.step() == 14
 
 
 def test_all_can_be_predicted_by_the_keyboard_and_nothing_is_shown_before(made, opened):
