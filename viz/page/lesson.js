@@ -661,21 +661,21 @@ const engine = { live: false, key: "", answer: null };
 /** What the engine has answered for the present inputs; asks it, if that is still to come. */
 function asked() {
   if (!engine.live) return {};
-  const { lesson: name, inputs: changed } = state;
-  const key = JSON.stringify([name, changed]);
+  const { lesson: name, inputs } = state;
+  const key = JSON.stringify([name, inputs]);
   if (engine.key !== key) {
     Object.assign(engine, { key, answer: null });
-    parent.postMessage({ key, lesson: name, inputs: changed }, "*");
+    parent.postMessage({ key, lesson: name, inputs }, "*");
   }
   return engine.answer ?? {};
 }
 
 addEventListener("message", ({ source, data: said }) => {
   if (source !== parent || source === window) return;
-  if (said.engine) {
+  if (said?.engine) {
     engine.live = true;
     shown.words = at("inputs").key = "";
-  } else if (said.key === engine.key) engine.answer = said;
+  } else if (said?.key === engine.key) engine.answer = said;
   else return;
   kept = {};
   set({});
@@ -701,9 +701,8 @@ function writeAddress() {
   const first = { ...start(), lang: data.lang, lesson: presetNow().lesson };
   for (const key of ["lang", "theme", "preset", "lesson", "step", "view", "mistake"])
     if (state[key] !== first[key] && state[key] !== "") words.set(key, state[key]);
-  const usual = given(state.preset, state.lesson);
-  for (const [id, numbers] of Object.entries(state.inputs))
-    if (String(numbers) !== String(usual[id])) words.set(`x${id}`, numbers.join(","));
+  for (const [id, numbers] of changed()) words.set(`x${id}`, numbers.join(","));
+  for (const [end, element] of Object.entries(state.path ?? {})) words.set(end, element.join(","));
   try {
     history.replaceState(null, "", `#${words}`);
   } catch {
@@ -718,41 +717,51 @@ const start = () => ({
   step: 0,
   view: "step",
   mistake: "",
+  path: null,
 });
 
 /** Take the state from the address; whatever does not fit there is passed over. */
 function readAddress() {
   const words = new URLSearchParams(location.hash.slice(1));
   Object.assign(state, start());
-  const choose = (key, allowed) =>
-    allowed.includes(words.get(key)) && (state[key] = words.get(key));
+  const choose = (key, allowed) => {
+    if (allowed.includes(words.get(key))) state[key] = words.get(key);
+  };
+  const listed = (key) => (words.get(key) ?? "").split(",").map(Number);
   choose("lang", Object.keys(data.texts));
   choose("theme", THEMES);
-  if (
-    choose(
-      "preset",
-      data.presets.map((p) => p.key),
-    )
-  )
-    state.lesson = presetNow().lesson;
-  choose("lesson", Object.keys(data.lessons));
   choose("view", VIEWS);
   choose(
-    "mistake",
-    (presetNow().mistakes ?? []).map((m) => m.key),
+    "preset",
+    Array.from(data.presets, ({ key }) => key),
   );
+  const { lesson: usual, forms = [], mistakes = [] } = presetNow();
+  state.lesson = usual;
+  choose("lesson", forms);
   state.inputs = given(state.preset, state.lesson);
-  for (const id of Object.keys(state.inputs)) {
-    const numbers = (words.get(`x${id}`) ?? "").split(",").map(Number);
-    if (
-      numbers.length === state.inputs[id].length &&
-      words.has(`x${id}`) &&
-      numbers.every(Number.isFinite)
-    )
-      state.inputs[id] = numbers;
+  for (const [id, numbers] of Object.entries(state.inputs)) {
+    const given = words.has(`x${id}`) ? listed(`x${id}`) : [];
+    if (given.length === numbers.length && given.every(Number.isFinite)) state.inputs[id] = given;
+  }
+  if (changed().length === 0)
+    choose(
+      "mistake",
+      Array.from(mistakes, ({ key }) => key),
+    );
+  const { boxes, graph } = lesson();
+  for (const end of ["from", "to"]) {
+    const [id, k] = listed(end);
+    if (boxes.includes(id) && k in Array(count(graph.nodes[id].shape)).fill(0))
+      state.path = { ...state.path, [end]: [id, k] };
   }
   const last = timetable().steps.length - 1;
   state.step = Math.min(Math.max(Math.trunc(Number(words.get("step")) || 0), 0), last);
+}
+
+/** The inputs that are not the example's own, as [id, numbers]. */
+function changed() {
+  const usual = given(state.preset, state.lesson);
+  return Object.entries(state.inputs).filter(([id, x]) => String(x) !== String(usual[id]));
 }
 
 /** The engine with a mistake in it, while its numbers are looked at. */
@@ -1451,6 +1460,11 @@ function inputFields(fields) {
   return [...small.map((id) => inputTable(id, fields)), temperatureField(fields)];
 }
 
+/** Give an input other numbers; those of an engine with a mistake in it are of the example's own. */
+function change(id, numbers) {
+  set({ inputs: { ...state.inputs, [id]: numbers }, mistake: "" });
+}
+
 /** A field for element j of an input, or a slider. */
 function inputField(fields, id, j, label, type, more) {
   const made = make("input", {
@@ -1460,8 +1474,7 @@ function inputField(fields, id, j, label, type, more) {
     ...more,
     oninput: () => {
       const value = Number(made.value);
-      if (made.value !== "" && Number.isFinite(value))
-        set({ inputs: { ...state.inputs, [id]: state.inputs[id].with(j, value) } });
+      if (made.value !== "" && Number.isFinite(value)) change(id, state.inputs[id].with(j, value));
     },
   });
   fields.push({ field: made, read: () => state.inputs[id][j] });
@@ -1507,7 +1520,7 @@ function oneHotAt(j) {
 }
 
 /** Make a class the right one of its row. */
-const chooseClass = (j) => set({ inputs: { ...state.inputs, [lesson().roles.y]: oneHotAt(j) } });
+const chooseClass = (j) => change(lesson().roles.y, oneHotAt(j));
 
 /** A button that makes a class the right one of its row. */
 function rightClass(fields, j, called) {
@@ -1548,7 +1561,7 @@ function temperatureField(fields) {
       [hot.roles.y]: state.inputs[roles.y],
       [hot.roles.temperature]: [Number(made.value)],
     };
-    set({ preset: "temperature", lesson: "temperature", inputs, step: 0, mistake: "" });
+    set({ preset: "temperature", lesson: "temperature", inputs, step: 0, mistake: "", path: null });
     requestAnimationFrame(() => document.querySelector(".temperature input")?.focus());
   };
   const made = make("input", {
@@ -1911,8 +1924,8 @@ function readNumber(text) {
 
 /** Whether an answer is this number, as far as it was rounded: to two places, or within 2 %. */
 function isMeant(answer, value, text) {
-  const places_ = (text.split(/[.,]/)[1] ?? "").replace(/\D.*/, "").length;
-  const rounding = places_ >= 2 ? 0.501 * 10 ** -places_ : 1e-9;
+  const decimals = (text.split(/[.,]/)[1] ?? "").replace(/\D.*/, "").length;
+  const rounding = decimals >= 2 ? 0.501 * 10 ** -decimals : 1e-9;
   return Math.abs(answer - value) <= Math.max(rounding, 0.02 * Math.abs(value));
 }
 

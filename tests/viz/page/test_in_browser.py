@@ -352,7 +352,10 @@ def test_a_broken_engine_shows_its_own_numbers_where_they_go_wrong_and_gradcheck
             found = it.texts(f"{shown} [data-node='0'] .gradient text:not(.head)")
             assert close(found, broken.gradient)
             assert it.texts(f"{shown} .wrong")
-    it.page.check("#card [value='']")
+    it.page.fill("#inputs input[type=number] >> nth=0", "0")  # the mistake is the example's own
+    it.settle()
+    assert it.texts("svg .wrong") == []
+    it.page.click("#reset")
     it.settle()
     assert close(it.column(0, "gradient"), lesson(one, one.lesson).trace.steps[-1].cotangent)
 
@@ -420,7 +423,8 @@ def test_play_goes_to_the_end_and_stops(made, opened):
 @pytest.mark.parametrize(
     "hash",
     ["lang=ko&theme=dark&preset=batch&step=12&view=paths&x0=1%2C2%2C3%2C4%2C5%2C6", "step=4",
-     "preset=overflow&lesson=logsumexp&step=9", "view=break&mistake=diagonal"],
+     "preset=overflow&lesson=logsumexp&step=9", "view=break&mistake=diagonal",
+     "view=paths&from=0%2C2&to=8%2C0"],
 )  # fmt: skip
 def test_the_address_keeps_the_state(made, opened, hash):
     it = opened(made, hash=hash)
@@ -435,8 +439,8 @@ def test_an_address_that_makes_no_sense_is_passed_over(made, opened):
     it = opened(made)
     for hash in (
         "%", "step=-5&view=nothing", "preset=__proto__&lesson=constructor", "step=1e999",
-        "x0=a,b,c&x0=1", "lang=fr&theme=<b>", "view=break&mistake=none", "element=9", "=&=&&",
-        "preset=batch&lesson=ten", "lesson=batch&view=break",
+        "x0=a,b,c&x0=1", "lang=fr&theme=<b>", "view=break&mistake=none", "=&=&&",
+        "from=99,0&to=8,7&view=paths", "preset=batch&lesson=ten", "lesson=batch&view=break",
     ):  # fmt: skip
         it.page.evaluate("hash => { location.hash = hash }", hash)
         it.settle()
