@@ -49,3 +49,19 @@ def test_pictures_say_what_renders_them(tmp_path, monkeypatch):
     assert len(done.stderr.splitlines()) == 1
     assert "pygraphviz" in done.stderr
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [("sympy", ["prove"]), ("sympy", ["derive"]), ("mpmath", ["derive"]),
+     ("mpmath", ["compare", "--exact"])],
+)  # fmt: skip
+def test_formulas_and_exact_numbers_say_which_extra_they_need(package, arguments):
+    """Where SymPy is there and mpmath is not, SymPy itself cannot be imported."""
+    program = "import tinygrad_sm_command as c; sys.argv[1:] = {!r}; c.main()"
+    done = without((package,), program.format(arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(
+        "which is not installed: python -m pip install 'tinygrad_sm[symbolic]'\n"
+    )
+    assert len(done.stderr.splitlines()) == 1
