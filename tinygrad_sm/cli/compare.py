@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, read_input, shipped_logits
+from tinygrad_sm.cli.inputs import read_input, shipped_logits
 from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.looks import look_options
 from tinygrad_sm.cli.options import loss_options
@@ -75,7 +75,7 @@ def compare_command(
     inputs = (
         {"input": read_input(source, target)}
         if given
-        else {"seed": (SEED_LOGITS, SEED_TARGET), "iris": shipped_logits()}
+        else {"seed": read_input(None, None), "iris": shipped_logits()}
     )
     cases = {
         name: compare(*data, seconds=SECONDS, exact=exact, **loss) for name, data in inputs.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, read_input
+from tinygrad_sm.cli.inputs import read_input
 from tinygrad_sm.cli.options import language_option, source_options
 from tinygrad_sm.cli.pictures import check_picture
 from tinygrad_sm.cli.printing import console
@@ -49,9 +49,7 @@ def derive_command(
     """
     if output is not None:
         check_picture(output)
-    given = source is not None or target is not None
-    logits, y = read_input(source, target) if given else (SEED_LOGITS, SEED_TARGET)
-    derivation = derive(logits, y, lang=lang)
+    derivation = derive(*read_input(source, target), lang=lang)
     written = FORMATS[format_](derivation)
     if output is not None:
         import viz  # noqa: PLC0415  only for a picture

@@ -12,7 +12,7 @@ import numpy as np
 from click.core import ParameterSource
 
 from tinygrad_sm.cli.examples import linear_levels
-from tinygrad_sm.cli.inputs import SEED_LOGITS, SEED_TARGET, read_input
+from tinygrad_sm.cli.inputs import read_input
 from tinygrad_sm.cli.looks import OF_ONE_GRAPH, for_graph, look_options, option_of
 from tinygrad_sm.cli.options import loss_options
 from tinygrad_sm.cli.pictures import FORMATS, OF_A_LOSS, check_picture, trace_of
@@ -111,8 +111,7 @@ def draw_command(
         )
     with guarded(which if is_place(which) else None, show_all) as stdout:
         if which in OF_A_LOSS:
-            given = source is not None or target is not None
-            data = read_input(source, target) if given else (SEED_LOGITS, SEED_TARGET)
+            data = read_input(source, target)
             compared = compare(*data, **loss)
             shown: Any = compared if which == "comparison" else trace_of(compared, which)
         elif which == LEVELS or is_place(which):

@@ -38,14 +38,16 @@ SEED_LOGITS, SEED_TARGET = np.array([2.0, 1.0, 0.1]), np.array([1, 0, 0])  # the
 def read_input(source: str | None, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits and the target that `--logits` and `--target` name.
 
-    Without the first, the logits are those of the article's example. The label of a single row
-    may be a number or a list of one.
+    Without either, they are those of the article's example; with a target alone, the logits are.
+    The label of a single row may be a number or a list of one.
 
     Raises:
         InvalidValueError: something cannot be read, or there is no target.
     """
     if source == "-" and target == "-":
         raise InvalidValueError("--logits and --target cannot both be read from standard input")
+    if source is None and target is None:
+        return SEED_LOGITS, SEED_TARGET
     if source is None:
         logits, beside = SEED_LOGITS, None
     else:

@@ -119,9 +119,8 @@ def _checks(derivation: Derivation, line: Line) -> str:
     by_number = words["number"]
     if line.by_number is None:
         total = float(derivation.target.sum())
-        p, y = (np.array(line.numbers[name].tolist(), float) for name in "py")
-        off = abs((total - 1) * p).max()
-        by_number = words["other_sum"].format(sum=f"{y.sum():.6g}", off=f"{off:.3g}")
+        off = abs(total - 1) * float(max(line.numbers["p"]))
+        by_number = words["other_sum"].format(sum=f"{total:.6g}", off=f"{off:.3g}")
     mark = {True: "✓ ", False: "✗ ", None: ""}
     return (
         f"{line.about}; {mark[line.by_formula]}{words['formula']}, "
