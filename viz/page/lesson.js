@@ -2050,7 +2050,7 @@ function render() {
     tab.tabIndex = tab.dataset.view === state.view ? 0 : -1;
   }
   at("card").setAttribute("aria-labelledby", `tab-${state.view}`);
-  write(at("says"), state.view === "step" ? sentence() : "");
+  write(at("says"), state.view === "paths" ? "" : sentence());
   showLoss();
   clearTimeout(shown.address);
   shown.address = setTimeout(writeAddress, 250);
