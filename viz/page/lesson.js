@@ -20,7 +20,7 @@
 
 // 1. Formulas -------------------------------------------------------------------------------------
 
-/** Read a formula such as "−g · z / y" into nested lists: [sign, left, right], letters as text. */
+/** Read a formula such as "−g · z / y" into nested lists [sign, left, right], letters as text. */
 function parse(text) {
   const tokens = text.match(/[\d.]+|\p{L}\w*ᵀ?|\S/gu);
   let at = 0;
@@ -185,7 +185,7 @@ function elementwise(shows, ...rules) {
   };
 }
 
-/** What makes one number of many: `shows` is for reading; in its rule n counts what it was made of. */
+/** What makes one number of many; in its rule n counts what it was made of. */
 function reduction(shows, rule, start, put, finish = (z) => z, ties = false) {
   const backward = compiled(parse(rule));
   const kept = (x, node) => x.shape.map((n, i) => (node.params.axes.includes(i) ? 1 : n));
@@ -371,7 +371,7 @@ const TABLE = {
 
 // 3. The sweep ------------------------------------------------------------------------------------
 
-/** Whether the table has all that a graph is made of; else only the engine's own numbers are shown. */
+/** Whether the table has all that a graph is made of; else the engine's own numbers are shown. */
 const known = (graph) =>
   graph.nodes.every((node) => !node.inputs || (TABLE[node.op] && node.params !== null));
 
@@ -424,7 +424,7 @@ function backward(graph, values, from, cotangent, mistake = {}) {
   return { gradients, sent };
 }
 
-/** Both, from the cotangent of the output on: 1, unless backward was given another. @returns {Run} */
+/** Both, from the cotangent of the output on: 1, unless backward was given another. */
 function run(graph, inputs, mistake) {
   const values = forward(graph, inputs);
   return { values, ...backward(graph, values, graph.output, seed(graph), mistake) };
@@ -520,8 +520,9 @@ function consumers(graph) {
 }
 
 /**
- * Every path from element j of a node to element k of another, with the factor of each edge.
- * @returns {{paths: {stops: [number, number][], edges: string[], factors: number[]}[], more: boolean}}
+ * Every path from element j of a node to element k of another, with the factor of each edge; and
+ * whether there are more.
+ * @returns {{paths: {stops: number[][], edges: string[], factors: number[]}[], more: boolean}}
  */
 function paths(graph, values, [from, j], [to, k], most = 60) {
   const uses = consumers(graph);
@@ -916,25 +917,19 @@ function names(graph, id) {
 function elementName(shape, j) {
   if (count(shape) === 1) return "";
   const n = shape.at(-1);
-  const soft = lesson().roles.a !== undefined;
-  const last = soft && n > 1 ? t("class", { j: j % n }) : `${j % n}`;
-  if (shape.length < 2 || count(shape) === n) return last;
-  return soft && n === 1
-    ? t("row", { i: j })
-    : soft
-      ? `${t("row", { i: Math.floor(j / n) })}, ${last}`
-      : `${Math.floor(j / n)}, ${last}`;
+  const [row, column] = [Math.floor(j / n), j % n];
+  const softmax = lesson().roles.a !== undefined;
+  const parts = [];
+  if (n !== count(shape)) parts.push(softmax ? t("row", { i: row }) : row);
+  if (n > 1) parts.push(softmax ? t("class", { j: column }) : column);
+  return parts.join(", ");
 }
 
 /** An element's place as an index under a name. */
 function index(shape, j) {
   if (count(shape) === 1) return undefined;
   const n = shape.at(-1);
-  return shape.length < 2 || count(shape) === n
-    ? `${j}`
-    : n === 1
-      ? `${j}`
-      : `${Math.floor(j / n)},${j % n}`;
+  return n === 1 || n === count(shape) ? `${j}` : `${Math.floor(j / n)},${j % n}`;
 }
 
 // 6. Views ----------------------------------------------------------------------------------------
@@ -1009,13 +1004,9 @@ class Picture {
     return made;
   }
 
-  /** Put an array into its cells; what is not known yet is a dash, and what has no room three dots. */
+  /** Put an array into its cells; a dash for what is not known yet, dots for what has no room. */
   fill(cells, columns, array) {
-    const width = array
-      ? array.shape.length > 1 && array.shape.at(-1) !== array.data.length
-        ? array.shape.at(-1)
-        : columns
-      : 1;
+    const width = columns > 1 ? array?.shape.at(-1) : 1;
     cells.forEach((cell, i) => {
       const at = Math.floor(i / columns) * width + (i % columns);
       const cut = array && i === cells.length - 1 && array.data.length > cells.length;
@@ -1153,7 +1144,7 @@ function showFused(run, wrong) {
   );
 }
 
-/** Keep the node that the step is about in sight, where the picture is wider or higher than its frame. */
+/** Keep the node that the step is about in sight, where the picture is larger than its frame. */
 function follow({ element, nodes }, id) {
   const frame = at("graph");
   const box = nodes.get(id)?.node;
@@ -1431,7 +1422,7 @@ function addingUp(id) {
 
 // Inputs
 
-/** Fields and sliders for what can be changed; made once for a lesson, and filled at each change. */
+/** Fields and sliders for what can be changed; made once, and filled at each change. */
 function inputsPanel() {
   const panel = at("inputs");
   const key = `${state.lesson}/${state.lang}`;
@@ -1460,7 +1451,7 @@ function inputFields(fields) {
   return [...small.map((id) => inputTable(id, fields)), temperatureField(fields)];
 }
 
-/** Give an input other numbers; those of an engine with a mistake in it are of the example's own. */
+/** Give an input other numbers. An engine with a mistake in it has only the example's own. */
 function change(id, numbers) {
   set({ inputs: { ...state.inputs, [id]: numbers }, mistake: "" });
 }
@@ -1659,7 +1650,7 @@ function elementChoice(end, ids, [id, k]) {
   return make("label", {}, t(`paths.${end}`), " ", select);
 }
 
-/** All derivatives of softmax, one row of a batch: what lies on the diagonal, and what beside it. */
+/** All derivatives of softmax, of one row: what lies on the diagonal, and what beside it. */
 function jacobian() {
   const { run } = current();
   const { graph, roles } = lesson();
@@ -1669,8 +1660,8 @@ function jacobian() {
     [...derivatives(graph, run.values, [roles.p, i], source)].slice(0, n),
   );
   const { from, to } = ends();
-  const name = (id, k) =>
-    `∂${graph.nodes[id].name}${[...`${k}`].map((c) => "₀₁₂₃₄₅₆₇₈₉"[c]).join("")}`;
+  const small = (k) => [...`${k}`].map((c) => "₀₁₂₃₄₅₆₇₈₉"[c]).join("");
+  const name = (id, k) => `∂${graph.nodes[id].name}${small(k)}`;
   const cell = (x, i, j) => {
     const chosen =
       String([to, from]) ===
