@@ -7,7 +7,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from typing import Any, ClassVar
 
@@ -35,7 +35,7 @@ from viz.sketch import Sketch
 
 MOST_NODES = 200
 MOST_NUMBERS = 20_000
-_TOLERANCE = 1e-12
+_ROUNDINGS = 4500  # units of the dtype: 1e-12 in float64
 _YOURS = "yours"
 _LINES = 3  # of gradcheck's report
 _HEIGHT = 760  # pixels of the frame in a notebook
@@ -124,6 +124,12 @@ def page(
             f"got {type(trace_or_comparison).__name__}"
         )
     traces = [trace for trace in (one.trace, one.fused) if trace is not None]
+    for step in (step for trace in traces for step in trace.steps):
+        if not step.node.dtype.startswith("float"):
+            raise InvalidTypeError(
+                f"a page shows arrays of floating-point numbers; got {step.node.dtype} at node "
+                f"{step.node.id}"
+            )
     nodes, count = max(len(t.graph.nodes) for t in traces), count_of_numbers(traces)
     if nodes > MOST_NODES or count > MOST_NUMBERS:
         raise InvalidValueError(
@@ -164,7 +170,8 @@ def _mistakes(logits: Any, target: Any, temperature: float) -> Iterator[Record]:
 def _mistakes_of(comparison: Comparison, one: Lesson) -> Iterator[Record]:
     """The same for a user's comparison, if the page knows its loss."""
     params = None if one.fused is None else loss_params(one.fused)
-    if params and comparison.reduction == "mean" and comparison.form == "naive":
+    usual = comparison.reduction == "mean" and comparison.form == "naive"
+    if params and usual and np.isfinite(comparison.logits).all():
         yield from _mistakes(comparison.logits, comparison.target, params["temperature"])
 
 
@@ -181,7 +188,7 @@ def _broken_record(broken: Broken) -> Record:
         return found | {"own": True, "edges": [], "nodes": []}
     wrong, right = trace_record(broken.trace), trace_record(broken.right_trace)
     for part in ("gradients", "sent"):  # what is as it should be is in the record already
-        found[part] = {k: v for k, v in wrong[part].items() if v != right[part][k]}
+        found[part] = {k: v for k, v in wrong[part].items() if v != right[part].get(k)}
     return found
 
 
@@ -259,7 +266,7 @@ def _page(
         "lang": lang,
         "texts": words,
         "sizes": {"cell": CELL, "row": ROW, "title": TITLE, "head": HEAD},
-        "tolerance": _TOLERANCE,
+        "tolerance": _tolerance(one.trace for one in lessons),
         "lessons": {
             one.key: _lesson_record(one) | {"pictures": pictures.add(one)} for one in lessons
         },
@@ -279,6 +286,13 @@ def _page(
         "data": _for_script(data),
     }
     return Page(_filled(_file("lesson.html"), places), words[lang]["title"], lessons)
+
+
+def _tolerance(traces: Iterable[BackwardTrace]) -> float:
+    """How far the page's float64 may be from the engine's numbers, of which some are rounder."""
+    dtypes = {step.node.dtype for trace in traces for step in trace.steps}
+    eps = max(np.finfo(dtype).eps for dtype in dtypes)
+    return float(f"{_ROUNDINGS * eps:.0e}")
 
 
 def _file(name: str) -> str:

@@ -30,8 +30,8 @@ class Lesson:
         key: its name in the page.
         trace: of the composite, or of a user's graph.
         fused: of the fused node, on the same inputs; None for a user's graph.
-        roles: which nodes of the composite are the softmax's and the loss's, by their part in the
-            proof: "logits", "target", "e", "s", "p", "temperature", "mean".
+        roles: the ids of nodes of the composite by their part in the proof: the names that the
+            composite gives them, "temperature", and "mean" for what the loss is divided by.
         terms: what the two addends at the fork are called, numerator first.
     """
 

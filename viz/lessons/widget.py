@@ -76,7 +76,8 @@ def _answered(one: Lesson, inputs: dict[int, list[float]]) -> Record:
     if "m" in roles:  # the largest logit of each row, which the shifted forms take off
         given = nodes[roles["d"]].inputs[0]
         logits = np.reshape(inputs.get(given, nodes[given].value), nodes[given].shape)
-        inputs = inputs | {roles["m"]: logits.max(axis=-1).ravel().tolist()}
+        among = tuple(i for i, n in enumerate(nodes[roles["m"]].shape) if n == 1)
+        inputs = inputs | {roles["m"]: logits.max(axis=among).ravel().tolist()}
     found = {"composite": replayed(one.trace, inputs)}
     if one.fused is None or not {"a", "y"} <= roles.keys():
         return found

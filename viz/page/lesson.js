@@ -442,11 +442,10 @@ const added = (a, b) => ({ shape: a.shape, data: a.data.map((x, i) => x + b.data
 
 /** The largest of each row, which the shifted forms take off: no part of what is differentiated. */
 function largest(x, shape) {
-  const n = x.data.length / count(shape);
-  return array(
-    shape,
-    Array.from({ length: count(shape) }, (_, i) => Math.max(...x.data.subarray(i * n, i * n + n))),
-  );
+  const data = new Float64Array(count(shape)).fill(-Infinity);
+  const place = places(shape, x.shape);
+  x.data.forEach((value, i) => (data[place[i]] = Math.max(data[place[i]], value)));
+  return { shape, data };
 }
 
 /** The engine's numbers, as they are in the file: what an edge sent is the gradient if not said. */
@@ -1438,7 +1437,7 @@ function inputsPanel() {
       document.activeElement !== field ||
       Number(field.value) !== value
     )
-      field.value = String(Number(value.toPrecision(12)));
+      field.value = Number.isFinite(value) ? Number(value.toPrecision(12)) : "";
   }
 }
 
@@ -1785,7 +1784,7 @@ function mistakenRuns() {
       });
     found.push(["mean-forgotten", times(n)], ["mean-twice", times(1 / n)]);
   }
-  if (roles.p === undefined || state.lesson === "twice") return found;
+  if (roles.p === undefined || roles.y === undefined || state.lesson === "twice") return found;
   const scale = n * (values[roles.temperature]?.data[0] ?? 1);
   const [p, y] = [values[roles.p], values[roles.y]];
   const node = { params: { divisor: 1, temperature: 1 } };

@@ -496,6 +496,32 @@ def test_a_graph_of_ones_own_has_no_parts_of_softmax(opened):
     assert it.column(0, "gradient")[0] == "1"
 
 
+ROWS = [[2.0, 1.0, 0.1], [0.5, 2.0, 1.0]]
+OPTIONS = {
+    "weight": (ROWS, [0, 2], {"weight": [1.0, 2.0, 0.5]}),
+    "none": (ROWS, [0, 2], {"reduction": "none"}),
+    "mask": ([2.0, -np.inf, 1.0], 0, {}),
+    "float32": (np.float32(ROWS), [0, 2], {"label_smoothing": 0.1}),
+    "axis": (ROWS, [[1, 0, 1], [0, 1, 0]], {"axis": 0, "form": "shifted"}),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_a_comparison_with_any_options_is_stepped_through_under_every_tab(opened, case):
+    logits, target, options = OPTIONS[case]
+    with np.errstate(all="ignore"):
+        compared = tg.compare(logits, target, **options)
+    it = opened(viz.page(compared))
+    last = int(it.page.get_attribute("#scrubber", "max"))
+    for view in ("step", "paths", "predict", "break"):
+        it.page.click(f"#tab-{view}")
+        for step in range(0, last + 1, 2):
+            it.page.fill("#scrubber", str(step))
+            it.settle()
+    assert it.is_silent(), it.heard
+    assert "Careful" not in it.page.inner_text("#check")
+
+
 def test_the_frame_of_a_notebook_works_without_a_word(made, browser, tmp_path):
     notebook = tmp_path / "saved.html"
     notebook.write_text(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,10 @@ def test_what_it_cannot_show_is_one_sentence():
         viz.page(lang="fr")
     with pytest.raises(InvalidTypeError, match=r"title must be text; got int"):
         viz.page(title=3)
+    formula = tg.symbols("x", 2) if find_spec("sympy") else None
+    if formula is not None:
+        with pytest.raises(InvalidTypeError, match=r"a page shows arrays of floating-point"):
+            viz.page(tg.exp(tg.Tensor(formula)).sum().backward(trace=True))
     large = tg.Tensor(np.ones(30_000)).sum().backward(trace=True)
     with pytest.raises(InvalidValueError, match=r"at most 200 nodes and 20000 numbers"):
         viz.page(large)
