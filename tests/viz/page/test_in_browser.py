@@ -506,7 +506,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("case", OPTIONS)
+@pytest.mark.parametrize(
+    "case", ["weight", "mask", *(pytest.param(x, marks=SLOW) for x in ("none", "float32", "axis"))]
+)
 def test_a_comparison_with_any_options_is_stepped_through_under_every_tab(opened, case):
     logits, target, options = OPTIONS[case]
     with np.errstate(all="ignore"):
@@ -588,7 +590,9 @@ def test_light_and_dark_follow_the_system_or_the_button(made, opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=SLOW)])
-@pytest.mark.parametrize("view", ["step", "paths", "predict", "break"])
+@pytest.mark.parametrize(
+    "view", ["step", "paths", *(pytest.param(x, marks=SLOW) for x in ("predict", "break"))]
+)
 def test_axe_finds_nothing(made, opened, view, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     mistake = "&mistake=overwritten" if view == "break" else ""
