@@ -60,14 +60,17 @@ def settled(
     """
     found, whole = list(args), []
     for i, x in enumerate(args):
-        if type(x) in _NUMBERS or hasattr(type(x), "__primitive__"):
-            continue
-        if x.dtype.kind not in "biuf" if type(x) is _ndarray else not isinstance(x, np.generic):
-            found[i] = x = real_numbers(x, f"{primitive.name}: argument {i + 1}")
+        if type(x) is not _ndarray or x.dtype.kind not in "biuf":
+            if type(x) in _NUMBERS or hasattr(type(x), "__primitive__"):
+                continue
+            if not isinstance(x, np.generic):
+                found[i] = x = real_numbers(x, f"{primitive.name}: argument {i + 1}")
+            if kind_of(x) is not None:
+                continue
         if x.dtype.kind == "f" or primitive.integers or primitive.vjps(len(args))[i] is None:
-            if own is not None and kind_of(x) is None:
+            if own is not None:
                 found[i] = own(x)
-        elif kind_of(x) is None:
+        else:
             whole.append(i)
     if whole:
         floats = [x.dtype for x in found if type(x) not in _NUMBERS and x.dtype.kind == "f"]

@@ -49,10 +49,11 @@ def call(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any] = N
             lent = lent or (x._notes is not None and x._notes.lent is not None)
         elif type(x) is not float and type(x) is not int and not _is_settled(primitive, x):
             unsettled = True
+            foreign = foreign or type(x) is not _ndarray or x.dtype.kind == "O"
     if unsettled:
         args = settled(primitive, args, our_own if wanted and here.on else None)
     values = tuple([unexposed(x) if isinstance(x, Recorded) else x for x in args]) if lent else None
-    of_kind = kind_among(map(_bare, args)) if foreign or unsettled else None
+    of_kind = kind_among(map(_bare, args)) if foreign else None
     if of_kind is not None:
         primitive = of_kind.row(primitive)
     elif large:

@@ -123,11 +123,12 @@ _largest: Callable[..., Any] = np.maximum.reduce
 
 
 def _kept(y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
-    """Give a reduction's result, or its cotangent, the reduced axes of x back, of length 1."""
-    if keepdims or y.ndim == x.ndim:
+    """Give a reduction's result, or its cotangent, the reduced axes of x back, of length 1.
+
+    A single number goes with x as it is.
+    """
+    if keepdims or axis is None or y.ndim == x.ndim:
         return y
-    if axis is None:
-        axis = tuple(range(x.ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)
     reduced = {i % x.ndim for i in axes}
     return reshape(y, shape=tuple([1 if i in reduced else n for i, n in enumerate(x.shape)]))
