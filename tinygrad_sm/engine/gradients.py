@@ -145,20 +145,17 @@ def grad(
         _check_growth(older, stacklevel=3)
     found: list[Any] = []
     for i, x in enumerate(wanted, 1):
-        g = cotangents.get(x)
-        if g is None:
-            if not allow_unused:
-                name = "" if x.name is None else f" {x.name!r}"
-                raise InvalidValueError(
-                    f"grad: output does not depend on input {i},{name} of shape {x.shape}, by "
-                    "recorded operations; allow_unused=True gives zeros"
-                )
+        if x in cotangents:
+            found.append(cotangents[x] if create_graph else memory.handed_out(cotangents, x))
+        elif allow_unused:
             g = kind_for(x._array).zeros(x._array)
-            g = leaf(output._kind, g) if create_graph else g
-        elif not create_graph:
-            del g  # else it would count as somebody who holds the array
-            g = memory.handed_out(cotangents, x)
-        found.append(g)
+            found.append(leaf(output._kind, g) if create_graph else g)
+        else:
+            name = "" if x.name is None else f" {x.name!r}"
+            raise InvalidValueError(
+                f"grad: output does not depend on input {i},{name} of shape {x.shape}, by "
+                "recorded operations; allow_unused=True gives zeros"
+            )
     return found[0] if single else found
 
 

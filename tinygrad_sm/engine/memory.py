@@ -125,21 +125,18 @@ def set_data(leaf: Recorded, values: np.ndarray) -> None:
 
 def check_unchanged(nodes: list[Any]) -> None:
     """Raise ChangedDataError if a leaf no longer holds what one of these nodes was made of."""
-    if [node for node in nodes if node._notes is not None and node._notes.lent is not None]:
-        for node in nodes:
-            for x in node._operands:
-                if isinstance(x, Recorded) and is_lent(x):
-                    _check_unchanged(node, x)
-
-
-def _check_unchanged(node: Recorded, leaf: Recorded) -> None:
-    for x, used in zip(node._operands, node._values, strict=True):
-        if x is leaf and not np.array_equal(current(leaf), used, equal_nan=True):
-            name = "a Tensor" if leaf.name is None else f"the Tensor {leaf.name!r}"
-            raise ChangedDataError(
-                f"backward: the data of {name} of shape {leaf.shape} was changed after the "
-                "forward pass that used it; run the forward pass again"
-            )
+    if not [node for node in nodes if node._notes is not None and node._notes.lent is not None]:
+        return
+    for node in nodes:
+        for x, used in zip(node._operands, node._values, strict=True):
+            if not isinstance(x, Recorded) or not is_lent(x):
+                continue
+            if not np.array_equal(current(x), used, equal_nan=True):
+                name = "a Tensor" if x.name is None else f"the Tensor {x.name!r}"
+                raise ChangedDataError(
+                    f"backward: the data of {name} of shape {x.shape} was changed after the "
+                    "forward pass that used it; run the forward pass again"
+                )
 
 
 # Gradients ----------------------------------------------------------------------------------------

@@ -604,19 +604,17 @@ def _einsum(*operands: Any, subscripts: str) -> Any:
 
 def _explicit(subscripts: str, operands: Sequence[Any]) -> tuple[list[str], str]:
     """The indices of each operand and of the output, one letter for each axis."""
-    subscripts = subscripts.replace(" ", "")
-    inputs, arrow, output = subscripts.partition("->")
-    parts = inputs.split(",")
-    counts = [
-        x.ndim - len(part.replace("...", "")) for part, x in zip(parts, operands, strict=False)
-    ]
-    ranks = [n for part, n in zip(parts, counts, strict=False) if "..." in part]
-    most = int(np.max([0, *ranks]))
-    dots = "".join(c for c in string.ascii_letters if c not in subscripts)[:most]
+    inputs, arrow, output = subscripts.replace(" ", "").partition("->")
+    free = "".join(c for c in string.ascii_letters if c not in subscripts)
+    filled, dots = [], ""
+    for part, x in zip(inputs.split(","), operands, strict=False):
+        rest = x.ndim - len(part.replace("...", ""))  # axes that the dots stand for, from the back
+        mine = free[len(free) - rest :] if "..." in part else ""
+        dots = mine if len(mine) > len(dots) else dots
+        filled.append(part.replace("...", mine))
     if not arrow:
         letters = inputs.replace(",", "").replace(".", "")
         output = "..." + "".join(c for c in sorted(set(letters)) if letters.count(c) == 1)
-    filled = [part.replace("...", dots[most - n :]) for part, n in zip(parts, counts, strict=False)]
     return filled, output.replace("...", dots)
 
 

@@ -166,13 +166,9 @@ def _scatter(g: Any, index: Any, shape: tuple[int, ...], distinct: bool = False)
 
 def _positions(indices: Any, axis: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """What take_along_axis(x, indices, axis) reads of an x of `shape`, as an index for x[...]."""
-    last = len(shape) - 1
-    return tuple(
-        [
-            indices if i == axis else np.arange(n).reshape(-1, *(1,) * (last - i))
-            for i, n in enumerate(shape)
-        ]
-    )
+    index = [np.arange(n).reshape(-1, *(1,) * (len(shape) - 1 - i)) for i, n in enumerate(shape)]
+    index[axis] = indices
+    return tuple(index)
 
 
 def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
@@ -186,26 +182,16 @@ def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
 
 def _take_along_axis_vjp(g: Any, y: Any, x: Any, indices: Any, axis: int = -1) -> Any:
     axis %= y.ndim
-    before, after = y.shape[:axis], y.shape[axis + 1 :]
-    return scatter(
-        g,
-        index=_positions(indices, axis, y.shape),
-        shape=(*before, x.shape[axis], *after),
-        distinct=indices.shape[axis] == 1,
-    )
+    shape = (*y.shape[:axis], x.shape[axis], *y.shape[axis + 1 :])
+    index, distinct = _positions(indices, axis, y.shape), indices.shape[axis] == 1
+    return scatter(g, index=index, shape=shape, distinct=distinct)
 
 
 def _getitem_vjp(g: Any, y: Any, x: Any, index: Any) -> Any:
     return scatter(g, index=index, shape=x.shape)
 
 
-getitem = def_primitive(
-    "getitem",
-    _getitem,
-    _getitem_vjp,
-    kind="move",
-    notation="{}[{index}]",
-)
+getitem = def_primitive("getitem", _getitem, _getitem_vjp, kind="move", notation="{}[{index}]")
 scatter = def_primitive(
     "scatter",
     _scatter,
@@ -213,14 +199,9 @@ scatter = def_primitive(
     linear=True,
 )
 take_along_axis = def_primitive(
-    "take_along_axis",
-    _take_along_axis,
-    _take_along_axis_vjp,
-    None,
-    numpy=np.take_along_axis,
-    kind="move",
-    notation="{}[{}]",
-)
+    "take_along_axis", _take_along_axis, _take_along_axis_vjp, None,
+    numpy=np.take_along_axis, kind="move", notation="{}[{}]",
+)  # fmt: skip
 
 # Matrices -----------------------------------------------------------------------------------------
 
