@@ -21,6 +21,8 @@ from tinygrad_sm.errors import InvalidTypeError
 _ndarray = np.ndarray
 
 MODULES = {
+    "jax": "tinygrad_sm.arrays.jax",
+    "jaxlib": "tinygrad_sm.arrays.jax",
     "mpmath": "tinygrad_sm.arrays.elements",
     "sympy": "tinygrad_sm.arrays.elements",
     "tinygrad_sm.arrays.elements": "tinygrad_sm.arrays.elements",

@@ -408,8 +408,9 @@ def _checked_index(
             f"got dtype {given.dtype}"
             + (", which target.astype(int) makes of whole ones" if given.dtype.kind == "f" else "")
         )
-    if kind is not None:
+    if kind is not None and not kind.is_computed(given):
         return kind.labels(given, classes, ignore_index)
+    given = given if kind is None else kind.plain(given)
     index = np.array(given, np.intp)  # our own: the owner may change it before backward
     active = None
     if ignore_index >= 0 or not _all_below(classes, index):
