@@ -4,6 +4,7 @@ import builtins
 from typing import TYPE_CHECKING
 
 from tinygrad_sm.arrays.elements import precise, symbols
+from tinygrad_sm.arrays.jaxpr import from_jax
 from tinygrad_sm.arrays.kinds import Kind, def_kind
 from tinygrad_sm.engine.derivatives import hessian, jacobian
 from tinygrad_sm.engine.gradients import grad
@@ -49,6 +50,7 @@ __all__ = [
     "def_kind",
     "def_primitive",
     "first_breakdown",
+    "from_jax",
     "fuse",
     "fusing",
     "grad",

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import click
 import numpy as np
 
+from tinygrad_sm.arrays.jaxpr import from_jax
 from tinygrad_sm.cli.inputs import dangling
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
@@ -112,8 +113,9 @@ def output_of(place: str) -> Tensor:
             for other in [key for key in sys.modules if key.partition(".")[0] == "viz"]:
                 del sys.modules[other]  # theirs, which they keep; ours is the one to draw with
     if not fits:
+        jax = ", or take arrays as arguments with defaults, as JAX's" if _is_jax(output) else ""
         raise InvalidTypeError(
-            f"{place} returned {_a(type(output).__name__)}; it must return the output, a Tensor"
+            f"{place} returned {_a(type(output).__name__)}; it must return the output, a Tensor{jax}"
         )
     assert isinstance(output, Tensor)
     return output
@@ -197,7 +199,14 @@ def _output(function: Callable[[], Any]) -> tuple[Any, bool]:
     output = function()
     if inspect.iscoroutine(output):
         output.close()  # or Python says that it was never awaited
+    if _is_jax(output):
+        defaults = [x.default for x in inspect.signature(function).parameters.values()]
+        output = from_jax(function, *defaults) if defaults else output
     return output, isinstance(output, Tensor)  # which asks the output itself, if it is none
+
+
+def _is_jax(output: Any) -> bool:
+    return type(output).__module__.partition(".")[0] in ("jax", "jaxlib")
 
 
 def _called(file: Path, what: str, function: Callable[[], Any]) -> Any:

@@ -186,7 +186,7 @@ def add_up(cotangents: dict[Any, Any], node: Any, contribution: Any) -> None:
     known = cotangents.get(node)
     if known is None:
         cotangents[node] = contribution
-    elif known.size < LARGE or isinstance(known, Recorded):
+    elif known.size < LARGE or not type(known) is type(contribution) is np.ndarray:
         cotangents[node] = total(known, contribution)
     else:
         del known  # else it would count as somebody who holds the array
