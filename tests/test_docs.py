@@ -21,7 +21,7 @@ README = PAGES["README.md"]
 EXAMPLES = [name for name, text in PAGES.items() if ">>> " in text]
 
 
-EXTRAS = {"docs/arrays.md": "sympy"}
+EXTRAS = {"docs/arrays.md": "sympy", "docs/jax.md": "jax"}
 
 
 @pytest.mark.parametrize("page", EXAMPLES)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from picture_text import svg_text
 from seed_graph import seed, traced
-from test_options import places
+from test_picture_options import places
 
 import tinygrad_sm as tg
 import viz

@@ -187,13 +187,13 @@ def _done(equation: Any, args: list[Any]) -> list[Any]:
     floating = [out.aval.dtype.kind not in "biu" for out in equation.outvars]
     if name == "stop_gradient" or not any(floating):
         return _by_jax(equation)(*map(_values, args))
+    ours = [x if isinstance(x, Tensor) else np.asarray(x) for x in args]
     if name in RULES or name in SAME:
-        ours = [x if isinstance(x, Tensor) else np.asarray(x) for x in args]
         return [RULES[name](params, *ours) if name in RULES else SAME[name](*ours)]
     if name in MOVES and isinstance(args[0], Tensor) and args[0].size < PLACES:
-        return _moved(equation, args)
+        return _moved(equation, ours)
     return [
-        _row(equation, i)(*args) if floats else _by_jax(equation)(*map(_values, args))[i]
+        _row(equation, i)(*ours) if floats else _by_jax(equation)(*map(_values, args))[i]
         for i, floats in enumerate(floating)
     ]
 
@@ -232,15 +232,12 @@ FLOW = {"cond": _branch, "while": _loop, "scan": _scan}
 
 def _by_jax(equation: Any) -> Callable[..., list[Any]]:
     """One operation alone, as JAX computes it."""
-    core = importlib.import_module("jax.extend.core")
+    primitive = equation.primitive
+    params = primitive.get_bind_params(equation.params)
 
     def run(*args: Any) -> list[Any]:
-        free = iter(args)
-        given = [next(free) for _ in equation.invars]
-        variables = [v for v in equation.invars if not hasattr(v, "val")]
-        values = {v: x for v, x in zip(equation.invars, given, strict=True) if v in variables}
-        jaxpr = core.Jaxpr((), list(values), equation.outvars, [equation])
-        return list(core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, ()))(*values.values()))
+        found = primitive.bind(*args, **params)
+        return list(found) if primitive.multiple_results else [found]
 
     return run
 
@@ -276,6 +273,8 @@ def _row(equation: Any, i: int) -> Primitive:
     jax = importlib.import_module("jax")
     run = _by_jax(equation)
     name = equation.params.get("name") or equation.primitive.name
+    if name.startswith("custom_vjp"):
+        name = equation.params["call_jaxpr"].jaxpr.debug_info.func_name
 
     def forward(*args: Any) -> np.ndarray:
         return np.asarray(run(*args)[i])

@@ -115,7 +115,8 @@ def output_of(place: str) -> Tensor:
     if not fits:
         jax = ", or take arrays as arguments with defaults, as JAX's" if _is_jax(output) else ""
         raise InvalidTypeError(
-            f"{place} returned {_a(type(output).__name__)}; it must return the output, a Tensor{jax}"
+            f"{place} returned {_a(type(output).__name__)}; it must return the output, a Tensor"
+            f"{jax}"
         )
     assert isinstance(output, Tensor)
     return output

@@ -218,9 +218,9 @@ def _of_the_others(x: Any) -> Any:
     """
     n = x.shape[-1]
     if n <= 1:
-        return np.ones_like(x)
+        return x**0  # ones, of any kind of array
     if n % 2:
-        x = shapes.concatenate([x, np.ones_like(x[..., :1])], axis=-1)
+        x = shapes.concatenate([x, x[..., :1] ** 0], axis=-1)
     even, odd = x[..., ::2], x[..., 1::2]
     of_pairs = _of_the_others(even * odd)
     both = shapes.stack([of_pairs * odd, of_pairs * even], axis=-1)
