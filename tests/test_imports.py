@@ -143,3 +143,9 @@ def test_what_a_picture_says_knows_no_format_and_a_format_no_graph(path):
 def test_the_kernel_knows_arrays_alone(path):
     known = ("errors", "engine.threads", "loss.kernel")
     assert all(name.startswith(tuple(f"tinygrad_sm.{x}" for x in known)) for name in ours(path))
+
+
+def test_no_two_test_files_share_a_name():
+    """Pytest imports them by name alone, and would stop at the second."""
+    names = sorted(path.name for path in (ROOT / "tests").glob("**/test_*.py"))
+    assert len(names) == len(set(names))
