@@ -18,8 +18,8 @@ LAYERS = [
     {"engine.scopes"}, {"engine.memory"}, {"engine.numpy_protocol"}, {"engine.sweep"},
     {"engine.view"}, {"engine.trace"}, {"engine.calling"}, {"engine.methods"},
     {"engine.gradients"}, {"engine.tensor"}, {"engine.later"}, {"engine.derivatives"},
-    {"loss"}, {"arrays.general", "arrays.jax", "arrays.jaxpr"}, {"fusion", "study"}, {"viz"},
-    {"__init__"}, {"cli", "__main__"},
+    {"loss"}, {"arrays.general", "arrays.dask", "arrays.jax", "arrays.jaxpr"},
+    {"fusion", "study"}, {"viz"}, {"__init__"}, {"cli", "__main__"},
 ]  # fmt: skip
 
 

@@ -201,7 +201,7 @@ def test_every_way_to_fuse_finds_the_same_gradient(spelling):
     for name in ("fused node", "fusing()", "fuse(L)"):
         np.testing.assert_allclose(runs[name](), expected, rtol=1e-9, atol=1e-15)
     for search in ("first search", "search, seen before"):
-        assert [found.op for found in runs[search]().found] == ["@loss"]
+        assert [found.made.op for found in runs[search]().found] == ["@loss"]
 
 
 def test_fusion_has_its_targets_at_its_own_shapes_only(plan):

@@ -21,6 +21,7 @@ from tinygrad_sm.errors import InvalidTypeError
 _ndarray = np.ndarray
 
 MODULES = {
+    "dask": "tinygrad_sm.arrays.dask",
     "jax": "tinygrad_sm.arrays.jax",
     "jaxlib": "tinygrad_sm.arrays.jax",
     "mpmath": "tinygrad_sm.arrays.elements",

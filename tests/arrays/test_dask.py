@@ -1,0 +1,143 @@
+"""Dask's arrays in a Tensor: lazy to the end; the oracle is the engine on NumPy's arrays."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import tinygrad_sm as tg
+
+dask = pytest.importorskip("dask", reason="needs the extra dask")
+da = pytest.importorskip("dask.array", reason="needs the extra dask")
+from dask.callbacks import Callback  # noqa: E402
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(20, 7)) * 5
+LABELS = np.arange(20) % 7
+SOFT = RNG.dirichlet(np.ones(7), 20)
+CHUNKS = [(5, 7), (6, 4), (20, 2)]
+OPTIONS = [
+    {}, {"weight": np.arange(1, 8.0)}, {"reduction": "none"}, {"reduction": "sum"},
+    {"ignore_index": 3, "label_smoothing": 0.1, "temperature": 2.0},
+]  # fmt: skip
+FORMS = ("naive", "shifted", "logsumexp", "fused")
+
+
+class Computations(Callback):
+    """Counts how often something is computed."""
+
+    count = 0
+
+    def _start(self, dsk):
+        self.count += 1
+
+
+def loss_of(form, a, target, **options):
+    if form == "fused":
+        return tg.cross_entropy(a, target, **options)
+    return tg.composite_cross_entropy(a, target, form=form, **options)
+
+
+def found(form, logits, target, **options):
+    a = tg.Tensor(logits)
+    loss = loss_of(form, a, target, **options)
+    loss.backward(np.ones(loss.shape) if loss.ndim else None)
+    return loss.data, a.grad
+
+
+@pytest.mark.parametrize("lazy_labels", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_is_computed_before_it_is_asked_for(form, options, lazy_labels):
+    wanted = found("fused", X, LABELS, **options)
+    for chunks in CHUNKS:
+        target = da.from_array(LABELS, chunks=4) if lazy_labels else LABELS
+        with Computations() as seen:
+            loss, gradient = found(form, da.from_array(X, chunks=chunks), target, **options)
+        assert seen.count == 0
+        assert isinstance(gradient, da.Array)
+        loss, gradient = dask.compute(loss, gradient)
+        np.testing.assert_allclose(loss, wanted[0], rtol=1e-12)
+        np.testing.assert_allclose(gradient, wanted[1], rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_fused_node_is_as_near_as_the_eager_one(dtype):
+    plain = (X * 30).astype(dtype)
+    masked = plain.copy()
+    masked[3, 2] = -np.inf
+    for options, target in product(
+        ({}, {"reduction": "none"}, {"temperature": 0.7}), (LABELS, SOFT)
+    ):
+        x = masked if target is LABELS else plain
+        wanted = found("fused", x, target, **options)
+        for chunks in CHUNKS:
+            lazy = found("fused", da.from_array(x, chunks=chunks), target, **options)
+            for ours, eager in zip(dask.compute(*lazy), wanted, strict=True):
+                np.testing.assert_array_almost_equal_nulp(ours, eager, nulp=5)
+
+
+def test_the_number_of_workers_changes_no_bit():
+    x = RNG.normal(size=(1000, 50))
+    results = []
+    for workers in (1, 4):
+        with dask.config.set(scheduler="threads", num_workers=workers):
+            lazy = found("fused", da.from_array(x, chunks=(300, 20)), np.arange(1000) % 50)
+            results.append(dask.compute(*lazy))
+    for one, four in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, four)
+
+
+def test_class_axis_and_more_axes():
+    x = RNG.normal(size=(3, 5, 4))
+    labels = RNG.integers(0, 5, (3, 4))
+    for form in FORMS:
+        ours = found(form, da.from_array(x, chunks=(2, 3, 2)), labels, axis=1)
+        for lazy, eager in zip(dask.compute(*ours), found("fused", x, labels, axis=1), strict=True):
+            np.testing.assert_allclose(lazy, eager, rtol=1e-12, atol=1e-15)
+
+
+def test_a_linear_classifier_on_rows_larger_than_memory():
+    x, w, b = RNG.normal(size=(20, 3)), RNG.normal(size=(3, 7)), np.zeros(7)
+    gradients = []
+    for rows in (x, da.from_array(x, chunks=(6, 3))):
+        weights, bias = tg.Tensor(w), tg.Tensor(b)
+        tg.cross_entropy(tg.Tensor(rows, requires_grad=False) @ weights + bias, LABELS).backward()
+        gradients.append(dask.compute(weights.grad, bias.grad))
+    for eager, lazy in zip(*gradients, strict=True):
+        np.testing.assert_allclose(lazy, eager, rtol=1e-12, atol=1e-15)
+
+
+def test_a_composite_is_fused_without_computing():
+    a = tg.Tensor(da.from_array(X, chunks=(6, 4)))
+    with Computations() as seen:
+        result = tg.fuse(tg.composite_cross_entropy(a, LABELS))
+        result.output.backward()
+    assert seen.count == 0
+    assert "SoftmaxWithLoss" in [node.op for node in tg.graph(result.output).nodes]
+    np.testing.assert_array_almost_equal_nulp(a.grad.compute(), found("fused", X, LABELS)[1])
+
+
+def test_what_is_wrong_is_told_with_its_row_when_it_is_computed():
+    labels = LABELS.copy()
+    labels[13] = 7
+    loss, _ = found("naive", da.from_array(X, chunks=5), da.from_array(labels, chunks=5))
+    with pytest.raises(tg.TinygradError, match=r"from 0 to 6 .*got 7 at \(13,\)"):
+        loss.compute()
+    x = X.copy()
+    x[11, 3] = np.nan
+    loss, _ = found("fused", da.from_array(x, chunks=(5, 3)), LABELS)
+    with pytest.raises(tg.TinygradError, match="11"):
+        loss.compute()
+
+
+def test_unknown_shapes_are_refused():
+    x = da.from_array(X, chunks=5)
+    with pytest.raises(ValueError, match="compute_chunk_sizes"):
+        tg.Tensor(x[x[:, 0] > 0])
+
+
+def test_it_says_that_it_waits():
+    with Computations() as seen:
+        assert "dask.array" in repr(tg.Tensor(da.from_array(X, chunks=5)))
+    assert seen.count == 0

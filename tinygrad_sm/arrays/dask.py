@@ -1,0 +1,209 @@
+"""Dask's arrays: chunked, lazy, larger than a machine. Nothing is computed before `dask.compute`.
+
+The fused node runs the engine's own kernel on chunks of whole rows, one thread each: loss
+and gradient are within its 5 ULP, and the same bits for any number of workers. Chunks of classes
+are put together to whole rows for it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import dask.array as _da
+import numpy as np
+
+from tinygrad_sm.arrays.kinds import Kind
+from tinygrad_sm.engine import rules, shapes
+from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError
+from tinygrad_sm.loss.fused import logits_cotangent, target_cotangent
+from tinygrad_sm.loss.kernel.in_numpy import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.options import Task, non_finite
+
+da: Any = _da  # whose functions have no types
+
+# Operations that keep their chunks ----------------------------------------------------------------
+
+
+def _along(length: int, chunks: Any, axis: int, ndim: int) -> Any:
+    """0, 1, 2, … along an axis, in these chunks."""
+    numbers = da.arange(length, chunks=(chunks,), dtype=np.intp)
+    return numbers.reshape([-1 if i == axis else 1 for i in range(ndim)])
+
+
+def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
+    """One element along the axis, found by comparing, since chunks cannot be indexed by arrays."""
+    axis %= x.ndim
+    if indices.shape[axis] != 1:
+        raise InvalidValueError("of a Dask array only one element can be taken along an axis")
+    hit = _along(x.shape[axis], x.chunks[axis], axis, x.ndim) == indices
+    return da.where(hit, x, 0).sum(axis=axis, keepdims=True, dtype=x.dtype)
+
+
+def _scatter(g: Any, index: Any, shape: Any, distinct: bool = False) -> Any:
+    """Undo `_take_along_axis`: the only index into a Dask array that is differentiated."""
+    axis = next(
+        (i for i, part in enumerate(index) if getattr(part, "ndim", 0) == len(shape)
+         and part.shape[i] == 1 != shape[i]), None,
+    )  # fmt: skip
+    if axis is None:
+        raise InvalidTypeError(
+            "a Dask array that is indexed has no gradient here: mask or slice NumPy"
+        )
+    hit = _along(shape[axis], -1, axis, len(shape)) == index[axis]
+    return da.where(hit, g, 0).astype(g.dtype)
+
+
+def _sum_vjp(g: Any, y: Any, x: Any, axis: rules.Axis = None, keepdims: bool = False) -> Any:
+    kept = rules._kept(g, x, axis, keepdims)
+    if isinstance(kept, Tensor):
+        return shapes.broadcast_to(kept, shape=x.shape)
+    kept = da.asarray(kept).reshape((1,) * (x.ndim - kept.ndim) + kept.shape)
+    chunks = [c if n == m else (1,) for c, n, m in zip(x.chunks, x.shape, kept.shape, strict=True)]
+    return da.broadcast_to(kept.rechunk(chunks), x.shape, chunks=x.chunks)
+
+
+def _checked(labels: Any, classes: int, ignore_index: int, block_info: Any = None) -> Any:
+    """A chunk of labels as it is; raise LabelError for the first that is out of range."""
+    wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+    if wrong.any():
+        here = np.argwhere(wrong)[0]
+        start = [first for first, _ in block_info[0]["array-location"]] if block_info else 0
+        at = tuple(int(i) for i in here + start)
+        raise LabelError(
+            f"target must be class indices from 0 to {classes - 1} (or ignore_index "
+            f"{ignore_index}); got {labels[tuple(here)]} at {at}"
+        )
+    return labels
+
+
+# The fused node -----------------------------------------------------------------------------------
+
+
+def _rows(
+    a: Any, numbers: Any, *per_row: Any, names: Any, shape: Any, class_axis: int, **asked: Any
+) -> Any:
+    """Losses and gradient of a chunk of whole rows, whose classes are the last axis."""
+    flat = a.reshape(-1, a.shape[-1])
+    for name, x in zip(names, per_row, strict=True):
+        asked[name] = x.reshape(flat.shape) if name == "soft" else x.reshape(-1)
+    try:
+        losses, gradient = softmax_cross_entropy(np.ascontiguousarray(flat), threads=1, **asked)
+    except NonFiniteRow as error:
+        raise non_finite(int(numbers.reshape(-1)[error.row]), shape, class_axis) from None
+    assert gradient is not None
+    return losses.reshape(a.shape[:-1]), gradient.reshape(a.shape)
+
+
+def _computed(logits: Any, target: Any, task: Task) -> tuple[Any, Any]:
+    """The losses of all rows and the gradient, lazily; scaled by the divisor if that is known."""
+    whole = da.moveaxis(da.asarray(logits), task.axis, -1)
+    whole = whole.rechunk({whole.ndim - 1: -1})
+    rows = whole.shape[:-1]
+    numbers = da.arange(math.prod(rows), dtype=np.intp).reshape(rows)
+    given = {"coefficient": task.coefficient, "active": task.active, "index": task.index}
+    if task.index is None:
+        given = {"soft": da.moveaxis(da.asarray(target), task.axis, -1).rechunk(whole.chunks)}
+    given = {name: x for name, x in given.items() if x is not None}
+    per_row = [da.asarray(x) for x in given.values()]
+    one = "()" if "soft" not in given else "(c)"
+    losses, gradient = da.apply_gufunc(
+        _rows,
+        ",".join(["(c)", "()", *[one] * len(per_row)]) + "->(),(c)",
+        whole,
+        numbers.rechunk(whole.chunks[:-1]),
+        *[x.rechunk(whole.chunks[: x.ndim]) for x in per_row],
+        output_dtypes=[np.float64, whole.dtype],
+        names=tuple(given),
+        shape=task.shape,
+        class_axis=task.axis,
+        smooth=task.smooth,
+        temperature=task.temperature,
+        scale=1.0 / task.divisor if isinstance(task.divisor, float) else 1.0,
+    )
+    return losses, da.moveaxis(gradient, -1, task.axis)
+
+
+def _fused(logits: Any, target: Any, task: Task, saved: Any) -> Any:
+    losses, saved.gradient = _computed(logits, target, task)
+    if task.reduction == "none":
+        return losses.astype(logits.dtype)
+    return (losses.sum(dtype=np.longdouble) / task.divisor).astype(logits.dtype)
+
+
+def _fused_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: Any) -> Any:
+    if isinstance(g, Tensor):
+        return logits_cotangent(g, logits, target, task)
+    gradient = saved.gradient
+    if gradient is None:
+        _, gradient = _computed(logits, target, task)
+    if task.reduction == "none":
+        g = shapes.expand_dims(g, task.axis)
+    elif not isinstance(task.divisor, float):
+        g = g / task.divisor
+    return (gradient * g).astype(logits.dtype)
+
+
+def _target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: Any) -> Any:
+    return target_cotangent(g, logits, target, task)
+
+
+# The kind -----------------------------------------------------------------------------------------
+
+
+class OfDask(Kind):
+    """Lazy arrays in chunks."""
+
+    name = "Dask arrays"
+    forwards = {  # noqa: RUF012
+        "broadcast_to": lambda x, shape: da.broadcast_to(da.asarray(x), shape),
+        "reshape": lambda x, shape: da.asarray(x).reshape(shape),
+        "sum": lambda x, axis=None, keepdims=False: da.sum(
+            x, axis=axis, keepdims=keepdims, dtype=x.dtype
+        ),
+        "scatter": _scatter,
+        "sigmoid": lambda x: 1 / (1 + da.exp(-x)),
+        "take_along_axis": _take_along_axis,
+        "SoftmaxWithLoss": _fused,
+    }
+    vjps = {"sum": (_sum_vjp,), "SoftmaxWithLoss": (_fused_vjp, _target_vjp)}  # noqa: RUF012
+
+    def covers(self, cls: type) -> bool:
+        """Arrays, and none of Dask's other collections."""
+        return issubclass(cls, da.Array)
+
+    def leaf(self, data: Any, dtype: Any = None) -> Any:
+        """Numbers as they are, whole ones as float64; shapes must be known."""
+        if any(math.isnan(n) for n in data.shape):
+            raise InvalidValueError(
+                "data must have a known shape; the chunks of this Dask array have unknown sizes: "
+                "call its compute_chunk_sizes() first"
+            )
+        return super().leaf(data, dtype)
+
+    def is_computed(self, array: Any) -> bool:
+        """Never: looking at a value would compute all that it is made of."""
+        return False
+
+    def plain(self, array: Any) -> np.ndarray:
+        """The values, computed now."""
+        return np.asarray(array.compute())
+
+    def one_hot(self, index: Any, like: Any, axis: int) -> Any:
+        """Labels compared with the classes, in the chunks of the logits."""
+        hit = _along(like.shape[axis], like.chunks[axis], axis, like.ndim) == index
+        return hit.astype(like.dtype)
+
+    def labels(self, given: Any, classes: int, ignore_index: int) -> tuple[Any, Any]:
+        """Class indices, which are checked when they are computed, and which rows count."""
+        found = given.map_blocks(_checked, classes, ignore_index, dtype=given.dtype)
+        active = found != ignore_index
+        return da.where(active, found, 0), active
+
+    def pick(self, per_class: np.ndarray, index: Any) -> Any:
+        """One number per class, at class indices."""
+        return index.map_blocks(lambda i: per_class[i], dtype=per_class.dtype)
+
+
+KIND = OfDask()
