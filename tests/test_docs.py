@@ -21,7 +21,9 @@ README = PAGES["README.md"]
 EXAMPLES = [name for name, text in PAGES.items() if ">>> " in text]
 
 
-EXTRAS = {"docs/arrays.md": ("sympy", "dask"), "docs/jax.md": ("jax",)}
+EXTRAS = {
+    "docs/arrays.md": ("sympy", "dask"), "docs/jax.md": ("jax",), "docs/proof.md": ("sympy",),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("page", EXAMPLES)
