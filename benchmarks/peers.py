@@ -106,6 +106,7 @@ class Ours(Peer):
         self.tg = importlib.import_module("tinygrad_sm")
         pool = importlib.import_module("tinygrad_sm.engine.threads.pool")
         os.environ[pool.THREADS_VARIABLE] = str(threads)
+        self.tg.set_kernel("numpy")
         super().__init__(pool.default_threads())
 
     @property

@@ -21,6 +21,7 @@ from tinygrad_sm.errors import GradientWarning, LossWarning, TinygradError
 from tinygrad_sm.fusion import FuseResult, fuse, fusing
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import SoftmaxWithLoss, cross_entropy, cross_entropy_with_gradient
+from tinygrad_sm.loss.kernels.choosing import kernel, set_kernel, warm_up
 from tinygrad_sm.loss.linear import linear_cross_entropy
 from tinygrad_sm.loss.probabilities import log_softmax, logsumexp, softmax
 from tinygrad_sm.notebook import shown_by as _shown_by
@@ -59,14 +60,17 @@ __all__ = [
     "group",
     "hessian",
     "jacobian",
+    "kernel",
     "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
     "no_grad",
     "precise",
+    "set_kernel",
     "set_threads",
     "softmax",
     "symbols",
+    "warm_up",
 ]
 __all__ += [  # the table
     "abs", "add", "astype", "broadcast_to", "concatenate", "div", "exp", "expand_dims",

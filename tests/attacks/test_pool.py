@@ -15,7 +15,8 @@ import pytest
 
 from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.loss.kernel.in_numpy import softmax_cross_entropy
+from tinygrad_sm.loss.kernels import in_numpy
+from tinygrad_sm.loss.kernels.rows import softmax_cross_entropy
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,17 +71,18 @@ def test_helpers_that_cannot_be_started(monkeypatch, k, error):
 @pytest.mark.parametrize("k", range(3))
 def test_a_gradient_with_helpers_that_cannot_be_started(monkeypatch, k):
     a, index = np.random.default_rng(0).normal(size=(300, 1500)), np.arange(300)
-    expected = softmax_cross_entropy(a, index=index, threads=1)
+    expected = softmax_cross_entropy(a, index=index, kernel=in_numpy.fill_in, threads=1)
     fail_from(monkeypatch, k, RuntimeError("can't start new thread"))
-    found = softmax_cross_entropy(a, index=index, threads=4)
+    found = softmax_cross_entropy(a, index=index, kernel=in_numpy.fill_in, threads=4)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
 
 
 LIMITED = """
-import resource, sys, threading
+import functools, resource, sys, threading
 import numpy as np
-from tinygrad_sm.loss.kernel.in_numpy import softmax_cross_entropy
+from tinygrad_sm.loss.kernels import in_numpy, rows
+softmax_cross_entropy = functools.partial(rows.softmax_cross_entropy, kernel=in_numpy.fill_in)
 a, index = np.random.default_rng(0).normal(size=(300, 1500)), np.arange(300)
 expected = softmax_cross_entropy(a, index=index, threads=1)
 into = np.full_like(a, np.nan)

@@ -126,7 +126,7 @@ def test_the_command(capsys, monkeypatch):
     arguments = ["compare", "--exact", "--logits", "40,0,0", "--target", "0"]
     assert run(arguments) == 0
     out = capsys.readouterr().out
-    assert "│     0 │ -8.4967085105831777e-18 │             5.5e+15 │               0 │" in out
+    assert "│     0 │ -8.4967085105831777e-18 │             5.5e+15 │               1 │" in out
     assert "digits:  backward, at node 1 'e' (exp): 2 contributions" in out
     assert run([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["exact"]

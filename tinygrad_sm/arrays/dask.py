@@ -18,7 +18,8 @@ from tinygrad_sm.engine import rules, shapes
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError
 from tinygrad_sm.loss.fused import logits_cotangent, target_cotangent
-from tinygrad_sm.loss.kernel.in_numpy import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.kernels.choosing import kernel_for
+from tinygrad_sm.loss.kernels.rows import NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.options import Task, non_finite
 
 da: Any = _da  # whose functions have no types
@@ -89,7 +90,12 @@ def _rows(
     for name, x in zip(names, per_row, strict=True):
         asked[name] = x.reshape(flat.shape) if name == "soft" else x.reshape(-1)
     try:
-        losses, gradient = softmax_cross_entropy(np.ascontiguousarray(flat), threads=1, **asked)
+        losses, gradient = softmax_cross_entropy(
+            np.ascontiguousarray(flat),
+            kernel=kernel_for(math.prod(shape), flat.dtype),
+            threads=1,
+            **asked,
+        )
     except NonFiniteRow as error:
         raise non_finite(int(numbers.reshape(-1)[error.row]), shape, class_axis) from None
     assert gradient is not None

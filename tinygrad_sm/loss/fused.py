@@ -36,7 +36,7 @@ from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
-from tinygrad_sm.loss.kernel.calling import reduced, run_kernel
+from tinygrad_sm.loss.kernels.calling import reduced, run_kernel
 from tinygrad_sm.loss.options import (
     DEFAULTS,
     LossOptions,

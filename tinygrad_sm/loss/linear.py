@@ -25,7 +25,8 @@ from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
 from tinygrad_sm.loss.fused import by_operations, logits_cotangent, scales_last, target_cotangent
-from tinygrad_sm.loss.kernel.calling import kernel_dtype, reduced, run_on_rows
+from tinygrad_sm.loss.kernels.calling import reduced, run_on_rows
+from tinygrad_sm.loss.kernels.rows import kernel_dtype
 from tinygrad_sm.loss.options import (
     RowOptions,
     Task,

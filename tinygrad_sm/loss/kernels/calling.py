@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.loss.kernel.in_numpy import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.kernels.choosing import kernel_for
+from tinygrad_sm.loss.kernels.rows import NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.options import FEW, Task, non_finite, warn
 
 ONES = np.ones(FEW)
 INFINITE = {np.dtype(np.float16): 65520.0, np.dtype(np.float32): 2.0**128 - 2.0**103}
 """What is rounded to inf."""
-KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-def kernel_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
-    """What the kernel computes in: float16 in float32, longdouble in float64."""
-    return np.float32 if dtype.itemsize <= 4 else np.float64
 
 
 def run_on_rows(
@@ -30,7 +25,10 @@ def run_on_rows(
     out: np.ndarray | None = None,
     chunk: slice = slice(None),
 ) -> tuple[np.ndarray, Any]:
-    """Run the kernel on logits (rows, classes), which are those of a chunk of the task's rows."""
+    """Run the kernel on logits (rows, classes), which are those of a chunk of the task's rows.
+
+    The task's size chooses the kernel, so that a row's bits do not depend on its chunk.
+    """
     asked: dict[str, Any]
     if task.index is None:
         asked = {"soft": _as_rows(target, task.axis)[chunk]}
@@ -43,6 +41,7 @@ def run_on_rows(
     try:
         return softmax_cross_entropy(
             logits,
+            kernel=kernel_for(math.prod(task.shape), logits.dtype),
             temperature=task.temperature,
             scale=scale,
             want_grad=want_grad,
@@ -65,22 +64,15 @@ def run_kernel(
 
     `out` receives the gradient; without a copy on the way if its rows can be seen as such.
     """
-    dtype = logits.dtype
     rows = _as_rows(logits, task.axis)
-    if dtype not in KERNEL_DTYPES:
-        rows = rows.astype(kernel_dtype(dtype))
-    out_rows = None if out is None else _as_rows(out, task.axis)
-    direct = out_rows is not None and rows.dtype == dtype and np.may_share_memory(out_rows, out)
-    losses, gradient = run_on_rows(
-        rows, target, task, scale, want_grad, out_rows if direct else None
-    )
-    if gradient is not None:
-        gradient = _as_before(gradient, task)
-        if gradient.dtype != dtype:
-            gradient = gradient.astype(dtype)
+    into = None if out is None else _as_rows(out, task.axis)
+    losses, gradient = run_on_rows(rows, target, task, scale, want_grad, into)
+    if gradient is None:
+        return losses, None
+    gradient = _as_before(gradient, task)
     if out is None:
         return losses, gradient
-    if not direct:
+    if not np.may_share_memory(into, out):
         out[...] = gradient
     return losses, out
 
