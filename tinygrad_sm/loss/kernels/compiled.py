@@ -12,7 +12,7 @@ from tinygrad_sm.loss.kernels.in_numpy import LN2
 from tinygrad_sm.loss.kernels.loops import machine_code
 from tinygrad_sm.loss.kernels.rows import Block, Doubles, Floats, PerRow, scratch
 
-NO_DENSE = {kind: np.empty((0, 0), kind) for kind in (np.dtype("f4"), np.dtype("f8"))}
+NO_DENSE = {kind: np.empty(0, kind) for kind in (np.dtype("f4"), np.dtype("f8"))}
 BITS = {np.dtype("f4"): np.int32, np.dtype("f8"): np.int64}
 
 
@@ -20,16 +20,17 @@ def fill_in(block: Block, threads: int = 1) -> None:
     """Write the losses of a block's rows and, if it is wanted, their gradient."""
     for piece in block.pieces() if block.gradient is None else (block,):
         a, out, rows, kind = piece.logits, piece.gradient, len(piece.logits), piece.logits.dtype
+        flat = a.reshape(-1)
         machine_code(kind.name)(
-            a,
-            a.view(BITS[kind]),
+            flat,
+            flat.view(BITS[kind]),
             np.ascontiguousarray(piece.index, np.intp),
             _each(piece.coefficient, rows),
-            NO_DENSE[kind] if piece.dense is None else piece.dense,
+            NO_DENSE[kind] if piece.dense is None else piece.dense.reshape(-1),
             _each(piece.active, rows),
             _each(piece.factor, rows),
             _period(piece.temperature, kind),
-            scratch.take("work", a.shape, kind) if out is None else out,
+            (scratch.take("work", a.shape, kind) if out is None else out).reshape(-1),
             piece.losses,
         )
 

@@ -23,10 +23,12 @@ from numba.extending import intrinsic, overload
 
 LOG2 = math.log(2)
 TERMS = tuple(1 / math.factorial(k) for k in range(14))  # of exp(r) = Σ r^k/k!, |r| < log(2)/2
-TOGETHER = 4096  # logits of short rows that share a loop
-BLOCK = 512  # logits that are added in any order, or among which the largest is looked for
+# Indices have no sign: one that may be negative counts from the end, which no vector can do.
+NONE, ONE = np.uintp(0), np.uintp(1)
+TOGETHER = np.uintp(4096)  # logits of short rows that share a loop
+BLOCK = np.uintp(512)  # numbers that are added in any order
 
-exact: Any = njit(nogil=True, error_model="numpy")
+exact: Any = njit(nogil=True, error_model="numpy", fastmath=False)  # said, or callers decide
 in_any_order: Any = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 
 
@@ -51,9 +53,9 @@ def _two_to(n):
 
 
 @exact
-def is_double(period):
-    """Whether this is float64; the compiler knows."""
-    return np.finfo(period.dtype).eps < 1e-10
+def is_double(values):
+    """Whether these are float64; the compiler knows."""
+    return np.finfo(values.dtype).eps < 1e-10
 
 
 @exact
@@ -75,9 +77,9 @@ def exponential(x, period, shift):
 
 
 @exact
-def exponentials(a, centre, period, shift, out):
+def exponentials(a, start, stop, centre, period, shift, out):
     """Write exp((a − centre)/T) 2^-shift."""
-    for k in range(len(a)):
+    for k in range(start, stop):
         out[k] = exponential(a[k] - centre, period, shift)
 
 
@@ -86,62 +88,92 @@ def shift_of(top, weight, period):
     """How far a row is shifted: by `centre`, if its logits are that large, and by 2^shift.
 
     So that no exponential that counts is denormal, and none is too large: the largest is the weight
-    of the row, if that is large, with a margin. Steps of 32 let most rows have the same shift.
+    of the row, if that is large, with a margin. Steps of 32 let most rows have the same shift. The
+    third number is more than any exponential of the row.
     """
     margin, most = (60, 900) if is_double(period) else (48, 90)
     centre = top if abs(top) * np.float64(period[3]) > 4096.0 else 0.0
     room = margin if abs(weight) < 1.0 else min(math.frexp(weight)[1] + margin, most)
-    return centre, 32.0 * np.rint(((top - centre) * np.float64(period[0]) - room) / 32.0)
+    shift = 32.0 * np.rint(((top - centre) * np.float64(period[0]) - room) / 32.0)
+    return centre, shift, two_to(np.float64(room + 17))
 
 
-# --- the largest, and sums --------------------------------------------------------------------
-
-
-@exact
-def in_order(bits):
-    """Bits of a float as an integer of the same order: of negative ones all but the sign turn."""
-    return bits if bits >= 0 else bits ^ np.iinfo(type(bits)).max
+# --- from `start` to `stop`: the largest, and sums --------------------------------------------
 
 
 @exact
-def maximum(bits):
-    """The largest, in the order of the floats."""
-    found = in_order(bits[0])
-    for k in range(len(bits)):
-        found = max(found, in_order(bits[k]))
-    return found
+def turned(bits, sign):
+    """Bits of a float as an integer of the same order, and back: of negative ones all but the sign.
+
+    `sign` is the number with only the sign's bit.
+    """
+    return bits if bits >= 0 else ~(bits ^ sign)
 
 
 @exact
-def largest(bits):
-    """Where the first of the largest is, found by their bits, since integers have no NaN."""
-    at, found = 0, maximum(bits[:BLOCK])
-    for start in range(BLOCK, len(bits), BLOCK):
-        here = maximum(bits[start : start + BLOCK])
-        if here > found:
-            at, found = start, here
-    while in_order(bits[at]) != found:
-        at += 1
-    return at
+def maximum(bits, start, stop):
+    """The largest in the order of floats, found by bits, since integers have no NaN."""
+    kind = bits.dtype.type
+    sign = kind(np.iinfo(kind).min)
+    found = sign
+    for k in range(start, stop):
+        found = max(found, kind(turned(bits[k], sign)))
+    return kind(turned(found, sign))
+
+
+@exact
+def place(bits, start, wanted):
+    """Where it is first."""
+    k = start
+    while bits[k] != wanted:
+        k += ONE
+    return k
 
 
 @in_any_order
-def block_sum(values):
+def block_sum(values, start, stop):
     """The sum, in float64."""
     found = 0.0
-    for k in range(len(values)):
+    for k in range(start, stop):
         found += np.float64(values[k])
     return found
 
 
 @in_any_order
-def block_gap(a, top, q):
-    """Σ_j q_j (top − a_j), in which 0 · inf is 0."""
+def block_gap(a, start, stop, top, q, first):
+    """Σ_j q_j (top − a_j), in which 0 · inf is 0; the row of q begins at `first`."""
     found = 0.0
-    for k in range(len(a)):
-        distance = top - np.float64(a[k]) if q[k] != 0.0 else 0.0
-        found += np.float64(q[k]) * distance
+    for k in range(start, stop):
+        y = np.float64(q[first + (k - start)])
+        distance = top - np.float64(a[k]) if y != 0.0 else 0.0
+        found += y * distance
     return found
+
+
+@exact
+def cut_in_two(x, unit):
+    """x as a multiple of the last place of `unit`, a larger number, and the rest; both exact."""
+    upper = (x + unit) - unit
+    return upper, x - upper
+
+
+@in_any_order
+def sum_below(values, start, stop, unit):
+    """The sum of numbers that together are below `unit`, rounded about once.
+
+    Upper parts add up without any rounding, lower ones are too small for theirs to matter (Rump,
+    Ogita & Oishi 2008). Those of float32 are so short that a plain sum in float64 will do.
+    """
+    upper = lower = 0.0
+    if is_double(values):
+        for k in range(start, stop):
+            high, low = cut_in_two(values[k], unit)
+            upper += high
+            lower += low
+    else:
+        for k in range(start, stop):
+            upper += np.float64(values[k])
+    return upper + lower
 
 
 @exact
@@ -153,23 +185,23 @@ def add(total, lower, x):
 
 
 @exact
-def total(values):
+def total(values, start, stop):
     """The sum, in float64, rounded about once."""
-    if len(values) <= BLOCK:
-        return block_sum(values)
+    if stop - start <= BLOCK:
+        return block_sum(values, start, stop)
     found = lower = 0.0
-    for k in range(0, len(values), BLOCK):
-        found, lower = add(found, lower, block_sum(values[k : k + BLOCK]))
+    for k in range(start, stop, BLOCK):
+        found, lower = add(found, lower, block_sum(values, k, min(k + BLOCK, stop)))
     return found + lower
 
 
 @exact
-def gap(a, top, q):
+def gap(a, start, stop, top, q, first):
     """Σ_j q_j (top − a_j)."""
     found = lower = 0.0
-    for k in range(0, len(a), BLOCK):
-        part = slice(k, k + BLOCK)
-        found, lower = add(found, lower, block_gap(a[part], top, q[part]))
+    for k in range(start, stop, BLOCK):
+        part = block_gap(a, k, min(k + BLOCK, stop), top, q, first + (k - start))
+        found, lower = add(found, lower, part)
     return found + lower if found < np.inf else found
 
 
@@ -177,21 +209,21 @@ def gap(a, top, q):
 
 
 @exact
-def scale(out, rate, unit):
+def scale(out, start, stop, rate, unit):
     """out = rate * unit * out."""
     if unit == 1:
-        for k in range(len(out)):
+        for k in range(start, stop):
             out[k] *= rate
     else:
-        for k in range(len(out)):
+        for k in range(start, stop):
             out[k] = out[k] * rate * unit
 
 
 @exact
-def pull(out, factor, q):
+def pull(out, start, stop, factor, q, first):
     """out −= factor * q."""
-    for k in range(len(out)):
-        out[k] -= factor * q[k]
+    for k in range(start, stop):
+        out[k] -= factor * q[first + (k - start)]
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -199,60 +231,71 @@ def pull(out, factor, q):
 
 @exact
 def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out, losses):
-    """Write losses, NaN for a row that holds NaN or +inf, and gradients."""
-    kind, dense = period.dtype.type, len(q)
-    rows, classes = a.shape
-    few = min(max(1, TOGETHER // classes), rows)
-    ts, tops, owns = np.empty(few, np.intp), np.empty(few), np.empty(few)
+    """Write losses, NaN for a row that holds NaN or +inf, and gradients; arrays are flat.
+
+    With one right class a row, that is the class t which is set apart.
+    """
+    kind, rows = period.dtype.type, np.uintp(len(losses))
+    classes = np.uintp(len(a)) // rows
+    dense = np.uintp(len(q)) // classes
+    few = min(max(ONE, TOGETHER // classes), rows)
+    ts, tops, owns = np.empty(few, np.uintp), np.empty(few), np.empty(few)
     others, gaps, centres, shifts = np.empty(few), np.empty(few), np.empty(few), np.empty(few)
-    flat, exps = a.reshape(-1), out.reshape(-1)
-    for first in range(0, rows, few):
+    largest, at_t, highest = np.empty(1, bits.dtype), np.empty(few), np.empty(few)
+    for first in range(NONE, rows, few):
         last = min(first + few, rows)
         for i in range(first, last):
-            k, row, right, coefficient = i - first, a[i], index[i], coefficients[i]
-            t = largest(bits[i])
-            top = np.float64(row[t])
+            k, start, stop = i - first, i * classes, (i + ONE) * classes
+            right, coefficient = start + np.uintp(index[i]), coefficients[i]
+            largest[0] = maximum(bits, start, stop)
+            t = place(bits, start, largest[0]) if dense else right
+            top = np.float64(largest.view(kind)[0])
             if top == -np.inf:  # every class is masked
                 top = 0.0
             own = coefficient if t == right else 0.0
             other = coefficient - own
-            apart = coefficient * (top - np.float64(row[right])) if coefficient != 0.0 else 0.0
+            apart = coefficient * (top - np.float64(a[right])) if other != 0.0 else 0.0
             if dense and actives[i] != 0.0:
-                y = q[i % dense]
-                apart += actives[i] * gap(row, top, y)
-                other += actives[i] * (total(y[:t]) + total(y[t + 1 :]))
-                own += actives[i] * np.float64(y[t])
-            ts[k], tops[k], owns[k], others[k], gaps[k] = t, top, own, other, apart
-            centres[k], shifts[k] = shift_of(top, factors[i] * (own + other), period)
+                row = i % dense * classes
+                at = row + (t - start)
+                apart += actives[i] * gap(a, start, stop, top, q, row)
+                other += actives[i] * (total(q, row, at) + total(q, at + ONE, row + classes))
+                own += actives[i] * np.float64(q[at])
+            ts[k], tops[k], at_t[k], gaps[k] = t, top, np.float64(a[t]), apart
+            owns[k], others[k] = own, other
+            centres[k], shifts[k], highest[k] = shift_of(top, factors[i] * (own + other), period)
 
         i = first
         while i < last:  # neighbours that are shifted alike, in one loop
-            begin, centre, shift = i * classes, centres[i - first], shifts[i - first]
-            i += 1
+            start, centre, shift = i * classes, centres[i - first], shifts[i - first]
+            i += ONE
             while i < last and centres[i - first] == centre and shifts[i - first] == shift:
-                i += 1
-            part = slice(begin, i * classes)
-            exponentials(flat[part], kind(centre), period, kind(shift), exps[part])
+                i += ONE
+            exponentials(a, start, i * classes, kind(centre), period, kind(shift), out)
 
         for i in range(first, last):
-            k, row, factor = i - first, out[i], factors[i]
-            t, own, other = ts[k], owns[k], others[k]
-            mass, peak = own + other, np.float64(row[t])
-            row[t] = 0
-            rest = total(row)
+            k, start, stop = i - first, i * classes, (i + ONE) * classes
+            t, own, other, factor = ts[k], owns[k], others[k], factors[i]
+            mass, peak = own + other, np.float64(out[t])
+            out[t] = 0
+            rest = sum_below(out, start, stop, highest[k] * classes)
             if rest + peak == 0.0:  # every class is masked: p = 0/1
                 rest = 1.0
-            loss = mass * math.log1p(rest / peak) if mass != 0.0 else 0.0
-            loss += gaps[k] * np.float64(period[3])
+            lse = math.log1p(rest / peak)
+            if lse > 80.0 and at_t[k] > -np.inf:  # the peak may have vanished beside the largest
+                top = exponential(kind(tops[k] - centres[k]), period, kind(shifts[k]))
+                lse = (tops[k] - at_t[k]) * np.float64(period[3])
+                lse += math.log(rest / np.float64(top))
+            loss = (mass * lse if mass != 0.0 else 0.0) + gaps[k] * np.float64(period[3])
             losses[i] = loss if tops[k] < np.inf and rest < np.inf else np.nan
             rate = factor * mass / (rest + peak)
             unit = 1.0 if abs(rate) > 1e-25 else 2.0**-80  # a float32 rate would be denormal
-            scale(row, kind(rate / unit), kind(unit))
+            scale(out, start, stop, kind(rate / unit), kind(unit))
             if dense:
-                pull(row, kind(factor * actives[i]), q[i % dense])
-            row[index[i]] -= kind(factor * coefficients[i])
-            at_t = factor * other - rate * rest
-            row[t] = kind(rate * peak - factor * own if own < other else at_t)
+                pull(out, start, stop, kind(factor * actives[i]), q, i % dense * classes)
+                out[start + np.uintp(index[i])] -= kind(factor * coefficients[i])
+            second = factor * other - rate * rest
+            out[t] = kind(rate * peak - factor * own if own < other else second)
 
 
 # --- machine code, kept on disk ---------------------------------------------------------------
@@ -274,11 +317,12 @@ def float64_rows(a, bits, index, coefficients, q, actives, factors, period, out,
 def machine_code(kind):
     """`fill_in_rows` for a dtype, "float32" or "float64": from the cache, if it is there."""
     number, integer = getattr(types, kind), getattr(types, kind.replace("float", "int"))
-    given, made = [types.Array(x, 2, "C", readonly=True) for x in (number, integer)], number[:, ::1]
-    per_row = [types.Array(x, 1, "C", readonly=True) for x in (types.intp, types.float64, number)]
-    labels, numbers, constants = per_row
+    a, bits, index, per_row = (
+        types.Array(each, 1, "C", readonly=True)
+        for each in (number, integer, types.intp, types.float64)
+    )
     signature = types.void(
-        *given, labels, numbers, given[0], numbers, numbers, constants, made, types.float64[::1]
+        a, bits, index, per_row, a, per_row, per_row, a, number[::1], types.float64[::1]
     )
     function = {"float32": float32_rows, "float64": float64_rows}[kind]
     how = {"nogil": True, "error_model": "numpy"}
