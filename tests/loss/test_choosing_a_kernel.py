@@ -18,16 +18,23 @@ needs_numba = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def unasked(monkeypatch):
-    monkeypatch.delenv(choosing.KERNEL_VARIABLE, raising=False)
+    environment(monkeypatch, "")
     yield
     tg.set_kernel(None)
+    choosing._from_environment.cache_clear()
 
 
-def run(program, **environment):
+def environment(monkeypatch, name):
+    """As in a process that was started so."""
+    monkeypatch.setenv(choosing.KERNEL_VARIABLE, name)
+    choosing._from_environment.cache_clear()
+
+
+def run(program, **variables):
     """What a new process prints."""
     found = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=100,
+        env={**os.environ, **variables}, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     return found.stdout
@@ -39,7 +46,7 @@ def test_numpy_when_asked(monkeypatch):
     assert choosing.kernel_for(10**9, np.dtype(np.float32)) is in_numpy.fill_in
     tg.warm_up()  # nothing to do
     tg.set_kernel(None)
-    monkeypatch.setenv(choosing.KERNEL_VARIABLE, "numpy")
+    environment(monkeypatch, "numpy")
     assert tg.kernel() == "numpy"
     assert choosing.kernel_for(10**9, np.dtype(np.float32)) is in_numpy.fill_in
 
@@ -50,7 +57,7 @@ def test_compiled_when_asked(monkeypatch):
     assert tg.kernel() == "compiled"
     assert choosing.kernel_for(1, np.dtype(np.float16)) is not in_numpy.fill_in
     tg.set_kernel(None)
-    monkeypatch.setenv(choosing.KERNEL_VARIABLE, "compiled")
+    environment(monkeypatch, "compiled")
     assert choosing.kernel_for(1, np.dtype(np.float64)) is not in_numpy.fill_in
     tg.set_kernel("numpy")  # a call counts more
     assert tg.kernel() == "numpy"
@@ -70,11 +77,11 @@ def test_another_name(name):
 
 
 def test_another_name_in_the_environment(monkeypatch):
-    monkeypatch.setenv(choosing.KERNEL_VARIABLE, "fast")
+    environment(monkeypatch, "fast")
     message = "^the environment variable TINYGRAD_SM_KERNEL must be 'numpy' or 'compiled'; got"
     with pytest.raises(ValueError, match=message):
         tg.cross_entropy(np.zeros((1, 3)), [0])
-    monkeypatch.setenv(choosing.KERNEL_VARIABLE, "")
+    environment(monkeypatch, "")
     assert tg.kernel() in ("numpy", "compiled")
 
 
@@ -86,7 +93,7 @@ def test_asked_for_without_numba(monkeypatch):
     message = r"name is 'compiled': that needs Numba: python -m pip install 'tinygrad_sm\[fast\]'"
     with pytest.raises(tg.TinygradError, match=message):
         tg.set_kernel("compiled")
-    monkeypatch.setenv(choosing.KERNEL_VARIABLE, "compiled")
+    environment(monkeypatch, "compiled")
     with pytest.raises(tg.TinygradError, match="TINYGRAD_SM_KERNEL is 'compiled': that needs"):
         tg.cross_entropy(np.zeros((1, 3)), [0])
 
@@ -151,10 +158,10 @@ def test_a_cache_that_is_empty_full_damaged_or_impossible(tmp_path):
 
 @needs_numba
 def test_first_calls_at_the_same_time(tmp_path):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    given = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     programs = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(LARGE)], env=environment, stdout=subprocess.PIPE
+            [sys.executable, "-c", textwrap.dedent(LARGE)], env=given, stdout=subprocess.PIPE
         )
         for _ in range(3)
     ]

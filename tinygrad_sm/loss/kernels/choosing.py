@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -86,6 +87,11 @@ def _asked() -> str | None:
     """What was asked for, by a call or the environment."""
     if _chosen is not None:
         return _chosen
+    return _from_environment()
+
+
+@cache
+def _from_environment() -> str | None:
     name = os.environ.get(KERNEL_VARIABLE)
     return _checked(name, f"the environment variable {KERNEL_VARIABLE}") if name else None
 

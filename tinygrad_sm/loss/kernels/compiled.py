@@ -10,35 +10,39 @@ import numpy as np
 
 from tinygrad_sm.loss.kernels.in_numpy import LN2
 from tinygrad_sm.loss.kernels.loops import machine_code
-from tinygrad_sm.loss.kernels.rows import Block, Doubles, Floats, PerRow, scratch
+from tinygrad_sm.loss.kernels.rows import FLOAT32, FLOAT64, Block, Doubles, Floats, PerRow, scratch
 
-NO_DENSE = {kind: np.empty(0, kind) for kind in (np.dtype("f4"), np.dtype("f8"))}
-BITS = {np.dtype("f4"): np.int32, np.dtype("f8"): np.int64}
+NOTHING = {kind: np.empty(0, kind) for kind in (FLOAT32, FLOAT64)}
+BITS = {FLOAT32: np.int32, FLOAT64: np.int64}
+ONES = np.ones(1)
 
 
 def fill_in(block: Block, threads: int = 1) -> None:
     """Write the losses of a block's rows and, if it is wanted, their gradient."""
-    for piece in block.pieces() if block.gradient is None else (block,):
-        a, out, rows, kind = piece.logits, piece.gradient, len(piece.logits), piece.logits.dtype
-        flat = a.reshape(-1)
-        machine_code(kind.name)(
-            flat,
-            flat.view(BITS[kind]),
+    kind, gradient = block.logits.dtype, block.gradient
+    code = machine_code("float32" if kind == FLOAT32 else "float64")
+    period = _period(block.temperature, kind)
+    for piece in block.pieces() if gradient is None else (block,):
+        a, dense, out = piece.logits.reshape(-1), piece.dense, piece.gradient
+        code(
+            a,
+            a.view(BITS[kind]),
             np.ascontiguousarray(piece.index, np.intp),
-            _each(piece.coefficient, rows),
-            NO_DENSE[kind] if piece.dense is None else piece.dense.reshape(-1),
-            _each(piece.active, rows),
-            _each(piece.factor, rows),
-            _period(piece.temperature, kind),
-            (scratch.take("work", a.shape, kind) if out is None else out).reshape(-1),
+            _each(piece.coefficient),
+            NOTHING[kind] if dense is None else dense.reshape(-1),
+            _each(piece.active),
+            _each(piece.factor),
+            period,
+            (scratch.take("work", piece.logits.shape, kind) if out is None else out).reshape(-1),
             piece.losses,
         )
 
 
-def _each(values: PerRow, rows: int) -> Doubles:
-    if isinstance(values, np.ndarray):
-        return np.ascontiguousarray(values, np.float64)
-    return np.full(rows, values)
+def _each(values: PerRow) -> Doubles:
+    """One number for each row, or a single one for all."""
+    if isinstance(values, float):
+        return ONES if values == 1.0 else np.array([values])
+    return np.ascontiguousarray(values, np.float64)
 
 
 @lru_cache(maxsize=16)

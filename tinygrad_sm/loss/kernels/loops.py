@@ -230,6 +230,12 @@ def pull(out, start, stop, factor, q, first):
 
 
 @exact
+def step(per_row):
+    """From the number of one row to that of the next, or none if all rows have one."""
+    return ONE if len(per_row) > 1 else NONE
+
+
+@exact
 def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out, losses):
     """Write losses, NaN for a row that holds NaN or +inf, and gradients; arrays are flat.
 
@@ -238,6 +244,7 @@ def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out,
     kind, rows = period.dtype.type, np.uintp(len(losses))
     classes = np.uintp(len(a)) // rows
     dense = np.uintp(len(q)) // classes
+    c, f, d = step(coefficients), step(factors), step(actives)
     few = min(max(ONE, TOGETHER // classes), rows)
     ts, tops, owns = np.empty(few, np.uintp), np.empty(few), np.empty(few)
     others, gaps, centres, shifts = np.empty(few), np.empty(few), np.empty(few), np.empty(few)
@@ -246,7 +253,7 @@ def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out,
         last = min(first + few, rows)
         for i in range(first, last):
             k, start, stop = i - first, i * classes, (i + ONE) * classes
-            right, coefficient = start + np.uintp(index[i]), coefficients[i]
+            right, coefficient = start + np.uintp(index[i]), coefficients[i * c]
             largest[0] = maximum(bits, start, stop)
             t = place(bits, start, largest[0]) if dense else right
             top = np.float64(largest.view(kind)[0])
@@ -255,15 +262,17 @@ def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out,
             own = coefficient if t == right else 0.0
             other = coefficient - own
             apart = coefficient * (top - np.float64(a[right])) if other != 0.0 else 0.0
-            if dense and actives[i] != 0.0:
+            if dense and actives[i * d] != 0.0:
                 row = i % dense * classes
                 at = row + (t - start)
-                apart += actives[i] * gap(a, start, stop, top, q, row)
-                other += actives[i] * (total(q, row, at) + total(q, at + ONE, row + classes))
-                own += actives[i] * np.float64(q[at])
+                apart += actives[i * d] * gap(a, start, stop, top, q, row)
+                other += actives[i * d] * (total(q, row, at) + total(q, at + ONE, row + classes))
+                own += actives[i * d] * np.float64(q[at])
             ts[k], tops[k], at_t[k], gaps[k] = t, top, np.float64(a[t]), apart
             owns[k], others[k] = own, other
-            centres[k], shifts[k], highest[k] = shift_of(top, factors[i] * (own + other), period)
+            centres[k], shifts[k], highest[k] = shift_of(
+                top, factors[i * f] * (own + other), period
+            )
 
         i = first
         while i < last:  # neighbours that are shifted alike, in one loop
@@ -275,7 +284,7 @@ def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out,
 
         for i in range(first, last):
             k, start, stop = i - first, i * classes, (i + ONE) * classes
-            t, own, other, factor = ts[k], owns[k], others[k], factors[i]
+            t, own, other, factor = ts[k], owns[k], others[k], factors[i * f]
             mass, peak = own + other, np.float64(out[t])
             out[t] = 0
             rest = sum_below(out, start, stop, highest[k] * classes)
@@ -292,8 +301,8 @@ def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out,
             unit = 1.0 if abs(rate) > 1e-25 else 2.0**-80  # a float32 rate would be denormal
             scale(out, start, stop, kind(rate / unit), kind(unit))
             if dense:
-                pull(out, start, stop, kind(factor * actives[i]), q, i % dense * classes)
-                out[start + np.uintp(index[i])] -= kind(factor * coefficients[i])
+                pull(out, start, stop, kind(factor * actives[i * d]), q, i % dense * classes)
+                out[start + np.uintp(index[i])] -= kind(factor * coefficients[i * c])
             second = factor * other - rate * rest
             out[t] = kind(rate * peak - factor * own if own < other else second)
 

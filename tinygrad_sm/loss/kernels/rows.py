@@ -28,6 +28,8 @@ Doubles: TypeAlias = NDArray[Any]  # float64
 Indices: TypeAlias = NDArray[np.intp]
 PerRow: TypeAlias = Doubles | float  # (r,), or one number for all rows
 
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
 Kernel: TypeAlias = "Callable[[Block, int], None]"
 
 TILE = 1 << 20  # logits of a tile: calls are few then
@@ -154,7 +156,8 @@ def softmax_cross_entropy(
             temperature,
             np.zeros(rows, np.intp) if index is None else index,
         )
-        if np.isinf(block.factor).any() and np.isfinite(scale).all():
+        overflows = math.isinf if isinstance(block.factor, float) else lambda x: np.isinf(x).any()
+        if overflows(block.factor) and np.isfinite(scale).all():
             raise InvalidValueError(
                 f"temperature must not be so small that the gradient / temperature overflows; "
                 f"got {temperature}"
@@ -175,7 +178,7 @@ def softmax_cross_entropy(
 
 def kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """What a kernel computes in: float16 in float32, longdouble in float64."""
-    return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
+    return FLOAT32 if dtype.itemsize <= 4 else FLOAT64
 
 
 def _sums_of_others(values: Doubles) -> Doubles:
