@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.cases import Case
+    from benchmarks.peers import Peer
     from benchmarks.results import Row
 
 # Named here, too, since NumPy may not be imported yet
-SECTIONS = ("fused", "engine", "composite", "linear", "fusion", "growth")
+SECTIONS = ("fused", "threads", "engine", "composite", "linear", "fusion", "growth")
 
 
 def chosen_sections(
@@ -79,11 +80,10 @@ def command(
     claim_threads(threads)
     # Nothing that imports NumPy or a peer may be loaded before the threads are set
     from benchmarks import cases, report  # noqa: PLC0415
-    from benchmarks.peers import contestants  # noqa: PLC0415
 
-    names = None if peers is None else chosen_peers(peers)
-    contest = contestants(threads, names)
-    plan = (cases.Plan.quick if quick else cases.Plan)(contest, threads)
+    contest = make_contestants(threads, peers)
+    kernels = usable_kernels(contest[0])
+    plan = (cases.Plan.quick if quick else cases.Plan)(contest, threads, kernels=kernels)
     if budget is not None:
         plan = replace(plan, budget=budget)
     machine = describe(threads, {peer.name: (peer.version, peer.threads) for peer in contest})
@@ -115,6 +115,28 @@ def chosen_peers(value: str) -> list[str]:
     if wrong:
         raise click.ClickException(f"--peers must be among {', '.join(known)}; got {wrong[0]}")
     return names
+
+
+def make_contestants(threads: int, peers: str | None) -> Sequence[Peer]:
+    """This project and the chosen peers, with a line about those that are not installed."""
+    from benchmarks.peers import contestants, wanted  # noqa: PLC0415  imports NumPy
+
+    names = None if peers is None else chosen_peers(peers)
+    absent = wanted(names)[1]
+    if absent:
+        click.echo(f"Left out, since not installed: {', '.join(absent)} (the extra bench).")
+    return contestants(threads, names)
+
+
+def usable_kernels(ours: Peer) -> tuple[str, ...]:
+    """The kernels of this project's loss, with a line while one is compiled or why it is not."""
+    from benchmarks.peers import kernels  # noqa: PLC0415  imports NumPy
+
+    with Console(stderr=True).status("Compiling the loss's loops, once; Numba keeps them …"):
+        found, reason = kernels(ours)
+    if reason:
+        click.echo(f"Left out, the compiled kernel: {reason}")
+    return found
 
 
 def measured(cases: Sequence[Case]) -> list[Row]:

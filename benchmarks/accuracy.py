@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.command import output_option, run, write_files
 from benchmarks.exact import DISTRIBUTIONS, FAMILIES, Errors, Family, exact_cross_entropy
-from benchmarks.peers import Ours, Peer, contestants
+from benchmarks.peers import Ours, Peer, contestants, kernels
 from benchmarks.report import console, markdown_table
 from tinygrad_sm.loss.composite import FORMS, composite_cross_entropy
 
@@ -61,7 +61,7 @@ def forms_of(ours: Ours, peers: Sequence[Peer]) -> dict[str, ByRow]:
         f"{form} composite": partial(ours.form_by_row, composite_cross_entropy, form=form)
         for form in FORMS
     }
-    forms["fused"] = ours.by_row
+    forms |= {f"fused, {kernel}": partial(ours.by_row_with, kernel) for kernel in kernels(ours)[0]}
     return forms | {
         peer.name: peer.by_row for peer in peers if type(peer).by_row is not Peer.by_row
     }
@@ -167,7 +167,8 @@ def titled_grids(
 
 def verdict(results: Sequence[Result]) -> str:
     """One sentence on whether the fused node keeps the promise."""
-    errors = [value for r in results if r.form == "fused" for value in asdict(r.errors).values()]
+    fused = (each.errors for each in results if each.form.startswith("fused"))
+    errors = [value for each in fused for value in asdict(each).values()]
     worst = float(np.max(errors))
     kept = "within" if worst <= PROMISE else "NOT within"
     return f"The fused node's worst error is {worst:.2f} ULP, {kept} the promised {PROMISE:g}."

@@ -15,6 +15,10 @@ THREAD_VARIABLES = (
     "TINYGRAD_SM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
 )  # fmt: skip
 ALLOCATOR_PREFIXES = ("MALLOC_", "GLIBC_TUNABLES")
+FEATURES = (
+    "sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16",
+    "asimd", "sve", "sve2",
+)  # fmt: skip
 SLOWING_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
@@ -46,6 +50,7 @@ def describe(threads: int, peers: Mapping[str, tuple[str, int | None]]) -> dict[
     counts = {"BLAS": blas.pop("threads"), **{name: n for name, (_, n) in peers.items()}}
     return {
         "cpu": _cpu_model(),
+        "features": _features(),
         "cores": usable_cores(),
         "caches": _caches(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -111,12 +116,27 @@ def _own_seconds() -> float:
 
 
 def _cpu_model() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _features() -> list[str]:
+    """The vector instructions, as the system calls them; or NumPy, where the system is silent."""
+    import numpy as np  # noqa: PLC0415  as above
+
+    named = (_cpuinfo("flags") or _cpuinfo("Features")).split()
+    if named:
+        return [name for name in FEATURES if name in named]
+    extensions = np.show_config(mode="dicts")["SIMD Extensions"]
+    return [*extensions["baseline"], *extensions["found"]]
+
+
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first core; empty if nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
 def _caches() -> dict[str, str]:
@@ -164,6 +184,7 @@ def in_words(machine: Mapping[str, Any]) -> list[str]:
     return [
         f"{machine['cpu']}, {machine['cores']} cores in use ({caches or 'caches unknown'}), "
         f"{machine['system']}",
+        f"Vector instructions: {' '.join(machine['features']) or 'unknown'}",
         f"Python {machine['python']}, NumPy {machine['numpy']}, {blas['name']} {blas['version']} "
         f"(kernel {blas['kernel'] or 'unknown'})",
         f"Contestants: {versions}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -26,11 +27,12 @@ _FORGET_PEAK = "5"  # see proc(5), clear_refs
 
 
 def peak_in_fresh_process(
-    job: str, peer: str, dtype: str, shape: tuple[int, ...], threads: int
+    job: str, peer: str, dtype: str, shape: tuple[int, ...], threads: int, kernel: str | None = None
 ) -> int | None:
     """Return the peak growth in bytes; None where it cannot be measured.
 
-    `job` is "loss" (with shape (rows, classes)) or "linear" (with (rows, features, classes)).
+    `job` is "loss" (with shape (rows, classes)) or "linear" (with (rows, features, classes)),
+    `kernel` that of this project's loss; None for the one that runs by default.
     """
     command = [sys.executable, "-m", "benchmarks.memory", job, peer, dtype, str(threads)]
     done = subprocess.run(
@@ -39,6 +41,7 @@ def peak_in_fresh_process(
         text=True,
         cwd=Path(__file__).parent.parent,
         check=False,
+        env=os.environ | ({"TINYGRAD_SM_KERNEL": kernel} if kernel else {}),
     )
     return int(done.stdout) if done.returncode == 0 and done.stdout.strip() else None
 
@@ -102,6 +105,8 @@ def _main(arguments: list[str]) -> None:
     job, name, dtype, threads, *shape = arguments
     kinds: tuple[type[Peer], ...] = (Ours, *PEERS)
     peer = next(kind for kind in kinds if kind.name == name)(int(threads))
+    if isinstance(peer, Ours):
+        peer.tg.warm_up()  # the default compiles for many logits only
     small = _job(job, peer, dtype, tuple(8 for _ in shape))
     if small is not None:
         small()  # what is loaded and started once is not part of the peak

@@ -12,6 +12,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +33,17 @@ class Peer:
 
     def __init__(self, threads: int | None) -> None:
         self.threads = threads  # None: it has none of its own
+
+    def use_threads(self, threads: int) -> None:
+        """Run on so many threads from now on, where it has its own."""
+
+    def use_kernel(self, name: str | None) -> None:
+        """Compute the loss with this kernel from now on; only this project has more than one."""
+
+    def use(self, kernel: str | None, threads: int) -> None:
+        """Both."""
+        self.use_kernel(kernel)
+        self.use_threads(threads)
 
     @classmethod
     def installed(cls) -> bool:
@@ -106,7 +118,6 @@ class Ours(Peer):
         self.tg = importlib.import_module("tinygrad_sm")
         pool = importlib.import_module("tinygrad_sm.engine.threads.pool")
         os.environ[pool.THREADS_VARIABLE] = str(threads)
-        self.tg.set_kernel("numpy")
         super().__init__(pool.default_threads())
 
     @property
@@ -117,16 +128,31 @@ class Ours(Peer):
         except importlib.metadata.PackageNotFoundError:
             return "from source"
 
+    def use_threads(self, threads: int) -> None:
+        """`set_threads`."""
+        self.tg.set_threads(threads)
+
+    def use_kernel(self, name: str | None) -> None:
+        """`set_kernel`."""
+        self.tg.set_kernel(name)
+
     def fused(self, problem: Problem) -> Run:
         """`cross_entropy`."""
-        return self._loss(problem, self.tg.cross_entropy)
+        smoothing = problem.label_smoothing
+        function = self.tg.cross_entropy
+        if smoothing:
+            function = partial(function, label_smoothing=smoothing)
+        return self._loss(problem, function)
 
     def composite(self, problem: Problem) -> Run:
         """`composite_cross_entropy`."""
         return self._loss(problem, self.tg.composite_cross_entropy)
 
+    def _leaf(self, array: Floats) -> Any:
+        return self.tg.Tensor(array)
+
     def _loss(self, problem: Problem, function: Any) -> Run:
-        logits = self.tg.Tensor(problem.logits)
+        logits = self._leaf(problem.logits)
         seed = np.ones(len(problem.logits), logits.dtype) if problem.reduction == "none" else None
         target, weight, reduction = problem.target, problem.weight, problem.reduction
 
@@ -162,7 +188,7 @@ class Ours(Peer):
 
     def linear(self, problem: LinearProblem) -> Run:
         """`linear_cross_entropy`."""
-        x, weight, bias = map(self.tg.Tensor, (problem.x, problem.weight, problem.bias))
+        x, weight, bias = map(self._leaf, (problem.x, problem.weight, problem.bias))
 
         def run() -> object:
             for leaf in (x, weight, bias):
@@ -175,6 +201,14 @@ class Ours(Peer):
     def by_row(self, logits: Floats, target: Floats, **options: Any) -> tuple[Floats, Floats]:
         """`cross_entropy`."""
         return self.form_by_row(self.tg.cross_entropy, logits, target, **options)
+
+    def by_row_with(self, kernel: str, logits: Floats, target: Floats, **options: Any) -> Any:
+        """`by_row` with one of the kernels."""
+        self.use_kernel(kernel)
+        try:
+            return self.by_row(logits, target, **options)
+        finally:
+            self.use_kernel(None)
 
     def form_by_row(
         self, function: Any, logits: Floats, target: Floats, **options: Any
@@ -194,8 +228,12 @@ class Torch(Peer):
 
     def __init__(self, threads: int) -> None:
         self.torch = importlib.import_module("torch")
-        self.torch.set_num_threads(threads)
+        self.use_threads(threads)
         super().__init__(self.torch.get_num_threads())
+
+    def use_threads(self, threads: int) -> None:
+        """`torch.set_num_threads`."""
+        self.torch.set_num_threads(threads)
 
     def _leaf(self, array: Any) -> Any:
         return self.torch.tensor(array, requires_grad=True)
@@ -211,16 +249,16 @@ class Torch(Peer):
 
     def fused(self, problem: Problem) -> Run:
         """`torch.nn.functional.cross_entropy`."""
-        function = self.torch.nn.functional.cross_entropy
+        function = partial(
+            self.torch.nn.functional.cross_entropy,
+            ignore_index=IGNORED,
+            reduction=problem.reduction,
+            label_smoothing=problem.label_smoothing,
+        )
         x, target = self._leaf(problem.logits), self.torch.from_numpy(problem.target)
         weight = None if problem.weight is None else self.torch.from_numpy(problem.weight)
-        reduction = problem.reduction
-        seed = self.torch.ones(len(x), dtype=x.dtype) if reduction == "none" else None
-        return self._run(
-            [x],
-            lambda: function(x, target, weight, ignore_index=IGNORED, reduction=reduction),
-            seed,
-        )
+        seed = self.torch.ones(len(x), dtype=x.dtype) if problem.reduction == "none" else None
+        return self._run([x], lambda: function(x, target, weight), seed)
 
     def composite(self, problem: Problem) -> Run | None:
         """One operator for one primitive."""
@@ -442,16 +480,19 @@ class DeZero(Peer):
         if not problem.plain or problem.logits.shape[1] > MOST_SQUARED:
             return None
         function, target = self.functions.softmax_cross_entropy, problem.target
-        x = self.dezero.Variable(problem.logits)
+        x = self._leaf(problem.logits)
         return self._run(x, lambda: function(x, target))
 
     def composite(self, problem: Problem) -> Run | None:
         """One function of dezero for one primitive."""
         if not problem.plain:
             return None
-        x, f = self.dezero.Variable(problem.logits), self.functions
+        x, f = self._leaf(problem.logits), self.functions
         target, rows = problem.target, np.arange(len(problem.target))
         return self._run(x, lambda: _composite(f, x, rows, target))
+
+    def _leaf(self, array: Floats) -> Any:
+        return self.dezero.Variable(array)
 
     def _run(self, x: Any, loss: Any) -> Run:
         def run() -> object:
@@ -516,10 +557,31 @@ class SciPy(Peer):
         return -log_p[right], gradient
 
 
+def kernels(ours: Ours) -> tuple[tuple[str, ...], str]:
+    """The kernels of this project's loss that work here, and why another one does not."""
+    try:
+        ours.use_kernel("compiled")
+        ours.tg.warm_up()
+        ours.tg.kernel()  # an error, if it could not be compiled
+    except ours.tg.TinygradError as error:
+        return ("numpy",), str(error)
+    finally:
+        ours.use_kernel(None)
+    return ("numpy", "compiled"), ""
+
+
 PEERS: tuple[type[Peer], ...] = (Torch, Jax, Autograd, MyGrad, DeZero, SciPy)
+
+
+def wanted(names: list[str] | None = None) -> tuple[list[type[Peer]], list[str]]:
+    """Every peer, or those that are named: the installed ones, and the others' names."""
+    asked = [peer for peer in PEERS if names is None or peer.name in names]
+    return (
+        [peer for peer in asked if peer.installed()],
+        [peer.name for peer in asked if not peer.installed()],
+    )
 
 
 def contestants(threads: int, names: list[str] | None = None) -> list[Peer]:
     """Make this project and every peer that is installed, or those of them that are named."""
-    wanted = [peer for peer in PEERS if (names is None or peer.name in names) and peer.installed()]
-    return [Ours(threads), *(peer(threads) for peer in wanted)]
+    return [Ours(threads), *(peer(threads) for peer in wanted(names)[0])]

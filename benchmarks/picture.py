@@ -11,7 +11,8 @@ from benchmarks.results import Row
 
 FORMATS = ("png", "svg")
 STYLES = {"met": ("o", "#00664B"), "missed": ("X", "#B34700")}
-LINES = (("o", "#0065A3"), ("s", "#B34700"), ("^", "#00664B"))  # told apart by markers as well
+# told apart by markers as well
+LINES = (("o", "#0065A3"), ("s", "#B34700"), ("^", "#00664B"), ("D", "#6F3D8F"))
 ROW_INCHES = 0.2
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[Any]
 
-KINDS = ("plain", "soft", "weight", "ignore_index", "none")
+KINDS = ("plain", "soft", "weight", "smoothing", "ignore_index", "none")
 IGNORED = -100
 IGNORED_SHARE = 0.1
+SMOOTHING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +24,21 @@ class Problem:
     target: NDArray[Any]
     weight: Floats | None = None
     reduction: str = "mean"
+    label_smoothing: float = 0.0
 
     @property
     def plain(self) -> bool:
         """Whether it is the mean over class indices that all count the same."""
         indices = self.target.ndim == 1 and not (self.target < 0).any()
-        return indices and self.weight is None and self.reduction == "mean"
+        options = self.weight is not None or self.reduction != "mean" or self.label_smoothing
+        return indices and not options
 
 
 def make_problem(shape: tuple[int, int], dtype: str, kind: str = "plain") -> Problem:
     """Return a problem with logits from N(0, 1); the same arguments give the same numbers.
 
     `kind` is "plain", or the one option that departs from it: "soft" (a distribution as the
-    target), "weight", "ignore_index" (a tenth of the rows) or "none" (the reduction).
+    target), "weight", "smoothing", "ignore_index" (a tenth of the rows) or "none" (the reduction).
     """
     rng = np.random.default_rng(0)
     rows, classes = shape
@@ -46,6 +49,8 @@ def make_problem(shape: tuple[int, int], dtype: str, kind: str = "plain") -> Pro
         return Problem(logits, soft / soft.sum(axis=1, keepdims=True))
     if kind == "weight":
         return Problem(logits, target, weight=rng.uniform(0.5, 2.0, classes).astype(dtype))
+    if kind == "smoothing":
+        return Problem(logits, target, label_smoothing=SMOOTHING)
     if kind == "ignore_index":
         target[: int(rows * IGNORED_SHARE)] = IGNORED
     return Problem(logits, target, reduction="none" if kind == "none" else "mean")

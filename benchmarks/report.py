@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -15,11 +16,14 @@ from benchmarks.machine import in_words
 from benchmarks.results import QUIET, Row, counts
 
 WIDTH = 118  # of a table that goes to a file or a pipe
+NARROW = 100  # columns: a terminal that has fewer is shown no quartiles
 HEADER = (
-    "case", "measured", "against", "time or size", "theirs", "ratio", "quartiles", "target, result",
+    "measured / against", "ours", "theirs", "ratio", "quartiles", "limit", "target, result",
 )  # fmt: skip
 LEGEND = (
     "Ratio: of the medians over interleaved rounds; quartiles: of the ratio from round to round. "
+    "Limit: how often np.copyto copies the logits (of the engine, three numbers), on one thread, "
+    "in our time. "
     "Extra: the peak of memory in a fresh process, without the gradients."
 )
 
@@ -47,22 +51,25 @@ _SHORT = {"operation": "op", "element": "el"}
 
 
 def cells(row: Row) -> list[str]:
-    """The row's text under `HEADER`."""
+    """The row's text under `HEADER`, without its case."""
     ratio = quartiles = ""
     if row.ratio is not None:
-        ratio = f"{row.ratio.median:.2f}"
+        ratio = _number(row.ratio.median)
         if row.ratio.low != row.ratio.high:
-            quartiles = f"{row.ratio.low:.2f} to {row.ratio.high:.2f}"
+            quartiles = f"{_number(row.ratio.low)} to {_number(row.ratio.high)}"
     return [
-        row.case,
-        row.subject,
-        row.against,
+        f"{row.subject} / {row.against}",
         quantity(row.value, row.unit),
         quantity(row.reference, row.unit),
         ratio,
         quartiles,
+        "" if row.limit is None else f"{row.limit:.3g}",
         _result(row),
     ]
+
+
+def _number(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def _result(row: Row) -> str:
@@ -77,24 +84,27 @@ def show(rows: Sequence[Row], machine: Mapping[str, Any], to: Console) -> None:
     for line in in_words(machine):
         to.print(escape(line), soft_wrap=True)
     for section, some in groupby(rows, key=lambda row: row.section):
-        to.print(_table(section, list(some)))
+        to.print(_table(section, list(some), to.width))
     to.print(LEGEND, summary(rows), soft_wrap=True)
 
 
-def _table(section: str, rows: Sequence[Row]) -> RenderableType:
-    table = Table(title=section, title_justify="left")
+def _table(section: str, rows: Sequence[Row], width: int) -> RenderableType:
+    """A line for each row, below one for its case."""
+    left_out = {"quartiles"} if width < NARROW else set()
+    table = Table(title=section, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.pad_edge = False
     for name in HEADER:
-        numeric = name in ("time or size", "theirs", "ratio", "quartiles")
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=name == "case")
-    before = None
-    for row in rows:
-        text = [escape(cell) for cell in cells(row)]
-        if row.verdict == "missed":
-            text[-1] = f"[bold]{text[-1]}[/bold]"
-        if row.case == before:
-            text[0] = ""
-        before = row.case
-        table.add_row(*text)
+        if name not in left_out:
+            numeric = name not in (HEADER[0], HEADER[-1])
+            table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
+    for case, some in groupby(rows, key=lambda row: row.case):
+        table.add_row(f"[bold]{escape(case)}[/bold]")
+        for row in some:
+            shown = zip(HEADER, cells(row), strict=True)
+            text = [escape(cell) for name, cell in shown if name not in left_out]
+            if row.verdict == "missed":
+                text[-1] = f"[bold]{text[-1]}[/bold]"
+            table.add_row(f"  {text[0]}", *text[1:])
     return table
 
 
@@ -125,10 +135,11 @@ def as_json(rows: Sequence[Row], machine: Mapping[str, Any], options: Mapping[st
 
 
 def as_markdown(rows: Sequence[Row], machine: Mapping[str, Any]) -> bytes:
-    """The tables for a README."""
+    """The same tables for a page."""
     lines = [f"{line}  " for line in in_words(machine)]
     for section, some in groupby(rows, key=lambda row: row.section):
-        lines += ["", f"**{section}**", "", *markdown_table(HEADER, map(cells, some))]
+        texts = [[row.case, *cells(row)] for row in some]
+        lines += ["", f"**{section}**", "", *markdown_table(("case", *HEADER), texts)]
     return ("\n".join([*lines, "", f"{LEGEND} {summary(rows)}"]) + "\n").encode()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.timing import Outcome, Ratio
 
+LIMIT = "np.copyto"  # the contestant that copies the logits once, on one thread
 QUIET = 0.05  # the share of the cores that others may use
 
 
@@ -22,6 +23,7 @@ class Row:
         unit: "s", "s/operation", "s/element", "bytes" or "bytes/operation".
         value, reference: the two measurements (medians, where they are times).
         ratio: the ratio with its quartiles; None where nothing was measured.
+        limit: `value` divided by the time that copying the logits takes; None for amounts.
         target: what the ratio should not exceed; None for a row that has no target.
         size: for rows about growth, how much work it was.
         note: why there is no number.
@@ -36,6 +38,7 @@ class Row:
     value: float | None = None
     reference: float | None = None
     ratio: Ratio | None = None
+    limit: float | None = None
     target: float | None = None
     size: int | None = None
     note: str = ""
@@ -60,25 +63,24 @@ class Row:
         return {**asdict(self), "verdict": self.verdict, "disturbed": self.disturbed}
 
 
-def timed_row(
-    outcome: Outcome, subject: str, against: str, names: tuple[str, str], **fields: Any
-) -> Row:
+def timed_row(outcome: Outcome, subject: str, against: str, **fields: Any) -> Row:
     """Return the row that divides one contestant's time by another's.
 
     Args:
         outcome: their interleaved run.
-        subject, against: the contestants, as `outcome` calls them.
-        names: what the row calls them.
+        subject, against: the contestants, as `outcome` and the row call them.
         fields: the other fields of the row.
     """
-    labels: dict[str, Any] = dict(zip(("subject", "against"), names, strict=True))
+    labels: dict[str, Any] = {"subject": subject, "against": against}
     if against in outcome.dropped:
         return Row(**labels, **fields, note=outcome.dropped[against])
     both = outcome.timings[subject], outcome.timings[against]
     ours, theirs = (timing.first(min(len(t.seconds) for t in both)) for timing in both)
+    copy = outcome.timings.get(LIMIT)
     return Row(
         **labels,
         value=ours.median,
+        limit=None if copy is None else ours.median / copy.median,
         reference=theirs.median,
         ratio=Ratio.of(ours, theirs),
         **fields,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 Run = Callable[[], object]
 
@@ -60,12 +61,18 @@ class Outcome:
     timings: dict[str, Timing] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
 
+    def scaled(self, factor: float) -> Outcome:
+        """The same with every time multiplied."""
+        timings = {name: timing.scaled(factor) for name, timing in self.timings.items()}
+        return Outcome(timings, self.dropped)
+
 
 def interleave(
     contestants: Mapping[str, Run],
     budget: float,
     *,
-    essential: str | None = None,
+    before: Mapping[str, Run] = MappingProxyType({}),
+    essential: Container[str] = (),
     slow: float = math.inf,
     settle: float = SETTLE,
     fewest: int = 3,
@@ -75,7 +82,8 @@ def interleave(
     Args:
         contestants: what to call, by name.
         budget: seconds to spend in all, shared equally.
-        essential: the contestant whose failure is an error and who is never too slow.
+        before: what to do, outside the time, before some contestants run, by name.
+        essential: those whose failure is an error and who are never too slow.
         slow: others whose call takes longer than this many seconds are dropped.
         settle: seconds to wait before each sample.
         fewest: rounds for everyone, however small the budget; at least 2.
@@ -83,10 +91,11 @@ def interleave(
     outcome = Outcome()
     plans: dict[str, tuple[int, int, int]] = {}
     for name, run in contestants.items():
-        first = _trial(name, run, essential, outcome)
+        before.get(name, _nothing)()
+        first = _trial(name, run, name in essential, outcome)
         if first is None:
             continue
-        if name != essential and first > slow and (first := timed(run, 1)) > slow:
+        if name not in essential and first > slow and (first := timed(run, 1)) > slow:
             outcome.dropped[name] = f"too slow ({first:.1f} s)"
             continue
         estimate = min(first, timed(run, 1)) if first < slow else first
@@ -100,10 +109,15 @@ def interleave(
             rounds, warming, calls = plans[name]
             if round_ < rounds:
                 time.sleep(settle)
+                before.get(name, _nothing)()
                 timed(contestants[name], warming)  # its own data and threads, as in a loop
                 seconds[name].append(timed(contestants[name], calls) / calls)
     outcome.timings = {name: Timing(tuple(each)) for name, each in seconds.items()}
     return outcome
+
+
+def _nothing() -> None:
+    """What most contestants need done before they run."""
 
 
 def timed(run: Run, calls: int) -> float:
@@ -114,12 +128,12 @@ def timed(run: Run, calls: int) -> float:
     return time.perf_counter() - start
 
 
-def _trial(name: str, run: Run, essential: str | None, outcome: Outcome) -> float | None:
+def _trial(name: str, run: Run, essential: bool, outcome: Outcome) -> float | None:
     """Seconds of the first call, which loads and compiles; None if a peer cannot do it."""
     try:
         return timed(run, 1)
     except Exception as error:  # a peer may fail in any way; the others still run
-        if name == essential:
+        if essential:
             raise
         outcome.dropped[name] = f"failed ({type(error).__name__})"
         return None

@@ -10,8 +10,9 @@ import click
 import pytest
 
 from benchmarks import accuracy
-from benchmarks.__main__ import command
+from benchmarks.__main__ import command, make_contestants, usable_kernels
 from benchmarks.command import run, write_files
+from benchmarks.peers import Peer
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -30,7 +31,7 @@ def refusal(capsys, of, *arguments):
     [
         (
             ["--only", "speed"],
-            "--only must be among fused, engine, composite, linear, fusion, growth",
+            "--only must be among fused, threads, engine, composite, linear, fusion, growth",
         ),
         (["--only", ","], "--only must be among"),
         (["--threads", "0"], "0 is not in the range"),
@@ -77,6 +78,20 @@ def test_a_run_leaves_tables_and_pictures(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == names
     parsed = json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8"))
     assert parsed["machine"]["threads"]["tinygrad_sm"] == 1
+
+
+def test_what_is_left_out_is_said_in_one_line_each(capsys, monkeypatch):
+    class Absent(Peer):
+        name, package = "absent", "no_such_package"
+
+    monkeypatch.setattr("benchmarks.peers.PEERS", (Absent,))
+    monkeypatch.setenv("TINYGRAD_SM_THREADS", "1")
+    (ours,) = make_contestants(1, "absent")
+    monkeypatch.setattr("benchmarks.peers.kernels", lambda ours: (("numpy",), "it needs Numba"))
+    assert usable_kernels(ours) == ("numpy",)
+    peers, kernel = capsys.readouterr().out.splitlines()
+    assert peers == "Left out, since not installed: absent (the extra bench)."
+    assert kernel == "Left out, the compiled kernel: it needs Numba"
 
 
 def test_all_files_or_none(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from benchmarks import cases, report
 from benchmarks.fusion import SPELLINGS, fusion_runs
 from benchmarks.machine import Others, describe, in_words
 from benchmarks.memory import bytes_per_operation, peak_in_fresh_process
-from benchmarks.peers import OPERANDS, PEERS, Ours, Peer, contestants
+from benchmarks.peers import OPERANDS, PEERS, Ours, Peer, contestants, kernels
 from benchmarks.picture import draw
 from benchmarks.problems import KINDS, LinearProblem, make_linear_problem, make_problem
 from benchmarks.results import Row, timed_row
@@ -32,7 +32,7 @@ def ours():
 def plan(ours):
     return cases.Plan(
         [ours, Sleepy(1)],
-        threads=1,
+        threads=2,
         budget=0.0,
         fewest=2,
         shapes=(SHAPE,),
@@ -66,7 +66,9 @@ def measured(plan, *sections):
 
 @pytest.fixture(scope="module")
 def rows(plan):
-    return measured(plan, *cases.SECTIONS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cases, "SHARED", 0)  # threads are compared at this small shape, too
+        return measured(plan, *cases.SECTIONS)
 
 
 # Timing -------------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ def test_a_peer_that_fails_or_is_too_slow_is_left_out_and_named():
         raise RecursionError
 
     contestants = {"ours": lambda: None, "slow": lambda: None, "broken": fail}
-    outcome = interleave(contestants, 0.0, essential="ours", slow=0.0, settle=0.0)
+    outcome = interleave(contestants, 0.0, essential=("ours",), slow=0.0, settle=0.0)
     assert set(outcome.timings) == {"ours"}
     assert outcome.dropped["broken"] == "failed (RecursionError)"
     assert outcome.dropped["slow"].startswith("too slow")
@@ -100,13 +102,25 @@ def test_a_peer_that_fails_or_is_too_slow_is_left_out_and_named():
 
 def test_a_failure_of_the_essential_contestant_is_an_error():
     with pytest.raises(ZeroDivisionError):
-        interleave({"ours": lambda: 1 / 0}, 0.0, essential="ours")
+        interleave({"ours": lambda: 1 / 0}, 0.0, essential=("ours",))
+
+
+def test_what_comes_before_a_contestant_comes_before_each_of_its_samples():
+    chosen = []
+
+    def contestant(name):
+        return lambda: chosen[-1] == name or pytest.fail(f"{name} runs as {chosen[-1]}")
+
+    names = ("a", "b")
+    before = {name: lambda name=name: chosen.append(name) for name in names}
+    interleave({n: contestant(n) for n in names}, 0.0, before=before, essential=names, settle=0.0)
+    assert set(chosen) == set(names)
 
 
 def test_a_ratio_is_that_of_the_medians_over_the_rounds_that_both_took_part_in():
     outcome = interleave({}, 0.0)
     outcome.timings = {"a": Timing((1.0, 2.0, 3.0, 100.0)), "b": Timing((2.0, 4.0, 6.0))}
-    row = timed_row(outcome, "a", "b", ("a", "b"), section="s", case="c", target=0.5)
+    row = timed_row(outcome, "a", "b", section="s", case="c", target=0.5)
     assert row.ratio == Ratio(0.5, 0.5, 0.5)
     assert row.verdict == "met"
 
@@ -122,11 +136,40 @@ def test_every_section_has_rows_with_numbers(rows):
 
 def test_the_targets_are_those_of_the_named_shapes_only(plan):
     named = replace(plan, shapes=((1, 10),))
-    targets = {
-        row.against: row.target for row in measured(named, "fused") if row.case == "1×10 float32"
-    }
-    assert targets == {"torch": 0.6, cases.COPY: None}
-    assert cases._fused_target(cases.COPY, (256, 50257), "float32") == cases.COPY_TARGET
+    some = [row for row in measured(named, "fused") if row.case == "1×10 float32"]
+    targets = {(row.subject, row.against): row.target for row in some}
+    assert targets == {("fused, numpy", "torch"): 0.9}
+
+
+def test_times_have_a_limit_and_amounts_have_none(rows):
+    timed = [row for row in rows if row.unit.startswith("s") and row.case != "operations"]
+    assert all(row.limit > 0 for row in timed)
+    assert all(row.limit is None for row in rows if row.unit.startswith("bytes"))
+
+
+def test_each_kernel_has_rows_of_its_own_and_runs_in_them(plan, ours, monkeypatch):
+    pytest.importorskip("numba", reason="the extra fast brings the compiled kernel")
+    monkeypatch.setattr(cases, "SHARED", 0)
+    ran = set()
+    loss = ours.tg.cross_entropy
+    monkeypatch.setattr(
+        ours.tg, "cross_entropy", lambda *a, **o: ran.add(ours.tg.kernel()) or loss(*a, **o)
+    )
+    both, reason = kernels(ours)
+    assert (both, reason) == (("numpy", "compiled"), "")
+    found = measured(replace(plan, kernels=both), "fused", "threads")
+    assert ran == set(both)
+    subjects = {row.subject.split(" on ")[0] for row in found}
+    assert subjects == {"fused, numpy", "fused, compiled", "numpy", "compiled", "torch"}
+
+
+def test_a_kernel_that_does_not_work_is_left_out_with_its_reason(ours, monkeypatch):
+    def absent(name):
+        if name == "compiled":
+            raise ours.tg.TinygradError("that needs Numba")
+
+    monkeypatch.setattr(ours.tg, "set_kernel", absent)
+    assert kernels(ours) == (("numpy",), "that needs Numba")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +207,20 @@ def test_memory_that_cannot_be_measured_is_said(plan, monkeypatch):
 def test_absent_peers_are_skipped(monkeypatch):
     monkeypatch.setattr("benchmarks.peers.PEERS", (Idle,))
     assert [peer.name for peer in contestants(1)] == [Ours.name]
+
+
+@pytest.mark.parametrize("kind", [Ours, *PEERS], ids=lambda kind: kind.name)
+def test_leaves_are_made_before_the_time_and_hold_one_gradient(kind, monkeypatch):
+    if not kind.installed():
+        pytest.skip(f"{kind.name} is not installed")
+    peer = kind(1)
+    problem, linear = make_problem(SHAPE, "float64"), make_linear_problem((6, 2, 4), "float64")
+    made = [peer.fused(problem), peer.composite(problem), peer.linear(linear)]
+    monkeypatch.setattr(peer, "_leaf", lambda array: pytest.fail("a leaf is made"), raising=False)
+    for run in filter(None, made):
+        first, second = ([np.array(np.asarray(each)) for each in run()] for _ in range(2))
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_peer_without_a_function_has_no_row(plan):
@@ -238,6 +295,7 @@ def machine():
 def test_unequal_threads_and_slowing_variables_are_noted(machine, monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
     text = "\n".join(in_words(describe(1, {"torch": ("2.0", 3)})))
+    assert "Vector instructions: " in text
     assert "torch uses 3 threads, not 1" in text
     assert "OPENBLAS_CORETYPE=Prescott" in text
     assert "mygrad as NumPy" in "\n".join(in_words(machine))
