@@ -9,10 +9,14 @@ from pathlib import Path
 import click
 import pytest
 
-from benchmarks import accuracy
+from benchmarks import accuracy, page
 from benchmarks.__main__ import command, make_contestants, usable_kernels
 from benchmarks.command import run, write_files
+from benchmarks.machine import describe
 from benchmarks.peers import Peer
+from benchmarks.report import as_json
+from benchmarks.results import Row
+from benchmarks.timing import Ratio
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -92,6 +96,41 @@ def test_what_is_left_out_is_said_in_one_line_each(capsys, monkeypatch):
     peers, kernel = capsys.readouterr().out.splitlines()
     assert peers == "Left out, since not installed: absent (the extra bench)."
     assert kernel == "Left out, the compiled kernel: it needs Numba"
+
+
+def a_run(folder, ratio, **fields):
+    """The file of a run that measured one row."""
+    numbers = {"value": 1.0, "limit": 7.0, "target": 0.9, "ratio": Ratio(ratio, ratio, ratio)}
+    row = Row("fused", "1×10 float32", "fused, numpy", "torch", **numbers | fields)
+    folder.mkdir()
+    path = folder / "benchmarks.json"
+    path.write_bytes(as_json([row], describe(1, {"tinygrad_sm": ("1.0", 1)}), {}))
+    return str(path)
+
+
+def test_some_runs_become_a_table_of_the_page(tmp_path, monkeypatch, capsys):
+    written = tmp_path / "speed.md"
+    written.write_text(f"before\n{page.BEGIN}old\n{page.END}after\n", encoding="utf-8")
+    monkeypatch.setattr(page, "PAGE", written)
+    runs = [a_run(tmp_path / str(ratio), ratio) for ratio in (0.5, 0.8, 0.7)]
+    assert run(page.command, "page", runs) == 0
+    text = written.read_text(encoding="utf-8")
+    line = "| 1×10 float32 | fused, numpy / torch | 0.7 (0.5, 0.8, 0.7) | 7 | ≤ 0.9 |"
+    assert line in text.splitlines()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert run(page.command, "page", [a_run(tmp_path / "busy", 1.2, others=0.5)]) == 0
+    assert "| 1.2 *busy* | 7 | ≤ 0.9 missed |" in written.read_text(encoding="utf-8")
+
+
+def test_a_page_is_left_alone_where_a_run_is_none(tmp_path, capsys):
+    before = page.PAGE.read_bytes()
+    (tmp_path / "run.json").write_text("[1]", encoding="utf-8")
+    assert "is not a benchmarks.json" in refusal(capsys, page.command, str(tmp_path / "run.json"))
+    assert page.PAGE.read_bytes() == before
+    assert page.BEGIN.encode() in before
+    assert page.END.encode() in before
 
 
 def test_all_files_or_none(tmp_path, monkeypatch):
