@@ -10,6 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from benchmarks.machine import in_words
@@ -63,7 +64,7 @@ def cells(row: Row) -> list[str]:
         quantity(row.reference, row.unit),
         ratio,
         quartiles,
-        "" if row.limit is None else f"{row.limit:.3g}",
+        "" if row.limit is None else f"{row.limit:.{0 if row.limit > 100 else 1}f}",
         _result(row),
     ]
 
@@ -104,7 +105,7 @@ def _table(section: str, rows: Sequence[Row], width: int) -> RenderableType:
             text = [escape(cell) for name, cell in shown if name not in left_out]
             if row.verdict == "missed":
                 text[-1] = f"[bold]{text[-1]}[/bold]"
-            table.add_row(f"  {text[0]}", *text[1:])
+            table.add_row(Padding(text[0], (0, 0, 0, 2)), *text[1:])  # where it wraps, too
     return table
 
 
