@@ -15,9 +15,11 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
 from tinygrad_sm.errors import InvalidValueError, TinygradError, shown
 from tinygrad_sm.loss.kernels import in_numpy
-from tinygrad_sm.loss.kernels.rows import Kernel, kernel_dtype
+from tinygrad_sm.loss.kernels.rows import FLOAT32, FLOAT64, Kernel, kernel_dtype
 from tinygrad_sm.loss.options import warn
 
 KERNEL_VARIABLE = "TINYGRAD_SM_KERNEL"
@@ -25,7 +27,7 @@ NAMES = ("numpy", "compiled")
 WORTH = 1 << 15  # logits of a call from which on it is worth to import the compiler unasked
 
 _chosen: str | None = None
-_ready: dict[str, Kernel] = {}  # by dtype: the compiled one, where it has been asked for
+_ready: dict[np.dtype[Any], Kernel] = {}  # by dtype: the compiled one, where it has been asked for
 _broken: str | None = None  # why it cannot run
 _lock = threading.RLock()
 _announce: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -64,7 +66,7 @@ def warm_up() -> None:
     is kept in Numba's cache (see the environment variable NUMBA_CACHE_DIR), where it can.
     """
     if kernel() == "compiled":
-        for dtype in ("float32", "float64"):
+        for dtype in (FLOAT32, FLOAT64):
             _compiled(dtype)
 
 
@@ -73,8 +75,8 @@ def kernel_for(size: int, dtype: Any) -> Kernel:
     asked = _asked()
     if asked == "numpy" or (asked is None and (size < WORTH or not _is_usable())):
         return in_numpy.fill_in
-    name = kernel_dtype(dtype).name
-    return _ready.get(name) or _compiled(name)
+    computed = kernel_dtype(dtype)
+    return _ready.get(computed) or _compiled(computed)
 
 
 def announce_with(announce: Callable[[], AbstractContextManager[object]]) -> None:
@@ -109,7 +111,7 @@ def _is_usable() -> bool:
     return bool(_ready) or (_broken is None and find_spec("numba") is not None)
 
 
-def _compiled(dtype: str) -> Kernel:
+def _compiled(dtype: np.dtype[Any]) -> Kernel:
     """Compile the kernel for a dtype; NumPy's, with a warning, if that cannot be."""
     global _broken
     with _lock:
@@ -118,7 +120,7 @@ def _compiled(dtype: str) -> Kernel:
                 with _announce():
                     from tinygrad_sm.loss.kernels import compiled, loops  # noqa: PLC0415
 
-                    loops.machine_code(dtype)
+                    loops.machine_code(dtype.name)
                 _ready[dtype] = compiled.fill_in
             except Exception as error:
                 _broken = f"Numba cannot compile it here: {type(error).__name__}: {error}"
