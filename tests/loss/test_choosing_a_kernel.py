@@ -207,3 +207,22 @@ def test_a_line_while_it_compiles(monkeypatch):
     monkeypatch.setattr(choosing, "_announce", Told)
     tg.warm_up()
     assert told == ["begins", "ends"] * 2
+
+
+@needs_numba
+def test_the_command_tells_of_it_on_a_terminal(tmp_path):
+    pty = pytest.importorskip("pty", reason="there are no terminals like these on this system")
+    np.savetxt(tmp_path / "logits.csv", np.zeros((400, 100)), delimiter=",")
+    arguments = ["compare", "--logits", "logits.csv", "--target", ",".join(["0", "1"] * 200)]
+    command = [sys.executable, "-m", "tinygrad_sm", *arguments]
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=slave,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "TERM": "xterm"},
+    ) as program:  # fmt: skip
+        os.close(slave)
+        told = b""
+        while b"being compiled" not in told:
+            told += os.read(master, 1000)
+        program.kill()
+    os.close(master)

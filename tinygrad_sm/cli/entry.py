@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import metadata
 from typing import Any
 
@@ -17,10 +17,12 @@ from tinygrad_sm.cli.derive import derive_command
 from tinygrad_sm.cli.draw import draw_command
 from tinygrad_sm.cli.fuse import fuse_command
 from tinygrad_sm.cli.page import page_command
+from tinygrad_sm.cli.printing import console
 from tinygrad_sm.cli.prove import prove_command
 from tinygrad_sm.cli.stability import stability_command
 from tinygrad_sm.cli.worksheet import worksheet_command
 from tinygrad_sm.errors import LossWarning, TinygradError
+from tinygrad_sm.loss.kernels.choosing import announce_with
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # like the shell: 128 and the number of the signal
@@ -78,6 +80,7 @@ def run(arguments: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("once", LossWarning)
             warnings.showwarning = _warn
+            announce_with(_compiling)
             status = commands.main(arguments, prog_name="tinygrad-sm", standalone_mode=False)
         if sys.stdout is not None:  # None where the shell closed it
             sys.stdout.flush()
@@ -97,6 +100,13 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         _silence()
         return _refuse(f"the output cannot be written ({error.strerror or error})")
+
+
+def _compiling() -> AbstractContextManager[object]:
+    """A line for as long as the loss is compiled, on a terminal; nothing where that is no one's."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return nullcontext()
+    return console(sys.stderr).status("the loss is being compiled; later runs take it from a cache")
 
 
 def _refuse(sentence: str) -> int:
