@@ -30,6 +30,7 @@ def fill_in(block: Block, threads: int = 1) -> None:
             np.ascontiguousarray(piece.index, np.intp),
             _each(piece.coefficient),
             NOTHING[kind] if dense is None else dense.reshape(-1),
+            ONES[:0] if piece.others is None else piece.others,
             _each(piece.active),
             _each(piece.factor),
             period,

@@ -253,6 +253,10 @@ class Shift:
 
     def exponentials(self, a: Floats, out: Doubles) -> None:
         """out = exp(a/T) 2^-k = 2^(n-k) exp(a/T − n log 2)."""
+        if a.dtype == np.float32:  # of which float64 has digits and room enough, with e^-top
+            np.subtract(a, (self.top + self.centre)[:, None], out=out, dtype=np.float64)
+            np.exp(np.divide(out, self.temperature, out=out), out=out)
+            return
         n, product = (scratch.take(name, a.shape, np.float64) for name in ("n", "product"))
         lowest = self.top - 2000.0 * self.temperature
         np.subtract(a, self.centre[:, None], out=out, dtype=np.float64)

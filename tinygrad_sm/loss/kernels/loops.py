@@ -122,12 +122,12 @@ def maximum(bits, start, stop):
 
 
 @exact
-def place(bits, start, wanted):
+def place(bits, start, stop, wanted):
     """Where it is first."""
-    k = start
-    while bits[k] != wanted:
-        k += ONE
-    return k
+    found = stop
+    for k in range(start, stop):
+        found = min(found, k if bits[k] == wanted else stop)
+    return found
 
 
 @in_any_order
@@ -236,9 +236,11 @@ def step(per_row):
 
 
 @exact
-def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out, losses):
+def fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, period, out, losses):
     """Write losses, NaN for a row that holds NaN or +inf, and gradients; arrays are flat.
 
+    q has one row for each of the logits', or one for all, and then `rests` has its sums but for a
+    class; neither has anything where there is none.
     With one right class a row, that is the class t which is set apart.
     """
     kind, rows = period.dtype.type, np.uintp(len(losses))
@@ -255,7 +257,7 @@ def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out,
             k, start, stop = i - first, i * classes, (i + ONE) * classes
             right, coefficient = start + np.uintp(index[i]), coefficients[i * c]
             largest[0] = maximum(bits, start, stop)
-            t = place(bits, start, largest[0]) if dense else right
+            t = place(bits, start, stop, largest[0]) if dense else right
             top = np.float64(largest.view(kind)[0])
             if top == -np.inf:  # every class is masked
                 top = 0.0
@@ -266,7 +268,11 @@ def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out,
                 row = i % dense * classes
                 at = row + (t - start)
                 apart += actives[i * d] * gap(a, start, stop, top, q, row)
-                other += actives[i * d] * (total(q, row, at) + total(q, at + ONE, row + classes))
+                if len(rests):
+                    mass = rests[t - start]
+                else:
+                    mass = total(q, row, at) + total(q, at + ONE, row + classes)
+                other += actives[i * d] * mass
                 own += actives[i * d] * np.float64(q[at])
             ts[k], tops[k], at_t[k], gaps[k] = t, top, np.float64(a[t]), apart
             owns[k], others[k] = own, other
@@ -312,14 +318,14 @@ def fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out,
 # Each in an index of its own: two processes that write one at a time cannot mix them up.
 
 
-def float32_rows(a, bits, index, coefficients, q, actives, factors, period, out, losses):
+def float32_rows(a, bits, index, coefficients, q, rests, actives, factors, period, out, losses):
     """`fill_in_rows` for float32."""
-    fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out, losses)
+    fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, period, out, losses)
 
 
-def float64_rows(a, bits, index, coefficients, q, actives, factors, period, out, losses):
+def float64_rows(a, bits, index, coefficients, q, rests, actives, factors, period, out, losses):
     """`fill_in_rows` for float64."""
-    fill_in_rows(a, bits, index, coefficients, q, actives, factors, period, out, losses)
+    fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, period, out, losses)
 
 
 @lru_cache
@@ -331,7 +337,7 @@ def machine_code(kind):
         for each in (number, integer, types.intp, types.float64)
     )
     signature = types.void(
-        a, bits, index, per_row, a, per_row, per_row, a, number[::1], types.float64[::1]
+        a, bits, index, per_row, a, per_row, per_row, per_row, a, number[::1], types.float64[::1]
     )
     function = {"float32": float32_rows, "float64": float64_rows}[kind]
     how = {"nogil": True, "error_model": "numpy"}

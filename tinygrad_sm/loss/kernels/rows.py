@@ -167,7 +167,8 @@ def softmax_cross_entropy(
         elif coefficient is not None:
             block.coefficient = coefficient
         if smooth is not None:
-            block.dense, block.others = smooth[None, :], _sums_of_others(smooth)
+            block.dense = smooth[None, :]
+            block.others = _sums_of_others(smooth.astype(np.float64))
             block.active = 1.0 if active is None else active.astype(np.float64)
         if logits.size:
             _run(kernel, block, threads)
