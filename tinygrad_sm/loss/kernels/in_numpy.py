@@ -253,8 +253,9 @@ class Shift:
 
     def exponentials(self, a: Floats, out: Doubles) -> None:
         """out = exp(a/T) 2^-k = 2^(n-k) exp(a/T − n log 2)."""
-        if a.dtype == np.float32:  # of which float64 has digits and room enough, with e^-top
-            np.subtract(a, (self.top + self.centre)[:, None], out=out, dtype=np.float64)
+        if a.dtype == np.float32:  # of its differences float64 has digits enough
+            shift = self.centre + self.exponent * sum(self.upper_lower)
+            np.subtract(a, shift[:, None], out=out, dtype=np.float64)
             np.exp(np.divide(out, self.temperature, out=out), out=out)
             return
         n, product = (scratch.take(name, a.shape, np.float64) for name in ("n", "product"))
