@@ -8,8 +8,10 @@ are put together to whole rows for it.
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import Any
 
+import dask as _dask
 import dask.array as _da
 import numpy as np
 
@@ -20,9 +22,10 @@ from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError
 from tinygrad_sm.loss.fused import logits_cotangent, target_cotangent
 from tinygrad_sm.loss.kernels.choosing import kernel_for
 from tinygrad_sm.loss.kernels.rows import NonFiniteRow, softmax_cross_entropy
-from tinygrad_sm.loss.options import Task, non_finite
+from tinygrad_sm.loss.options import Task, non_finite, without_axis
 
-da: Any = _da  # whose functions have no types
+dask: Any = _dask  # whose functions have no types
+da: Any = _da
 
 # Operations that keep their chunks ----------------------------------------------------------------
 
@@ -83,11 +86,23 @@ def _checked(labels: Any, classes: int, ignore_index: int, block_info: Any = Non
 
 
 def _rows(
-    a: Any, numbers: Any, *per_row: Any, names: Any, shape: Any, class_axis: int, **asked: Any
-) -> Any:
-    """Losses and gradient of a chunk of whole rows, whose classes are the last axis."""
+    a: Any,
+    *lazy: Any,
+    names: Any,
+    held: Any,
+    shape: Any,
+    class_axis: int,
+    block_info: Any = None,
+    **asked: Any,
+) -> tuple[Any, Any]:
+    """Losses and gradient of a chunk of whole rows, whose classes are the last axis.
+
+    What there is for each row comes in chunks (`lazy`), or as a whole (`held`).
+    """
+    where = [slice(*ends) for ends in block_info[0]["array-location"][:-1]]
+    given = [*lazy, *[x[tuple(where)] for x in held]]
     flat = a.reshape(-1, a.shape[-1])
-    for name, x in zip(names, per_row, strict=True):
+    for name, x in zip(names, given, strict=True):
         asked[name] = x.reshape(flat.shape) if name == "soft" else x.reshape(-1)
     try:
         losses, gradient = softmax_cross_entropy(
@@ -97,44 +112,49 @@ def _rows(
             **asked,
         )
     except NonFiniteRow as error:
-        raise non_finite(int(numbers.reshape(-1)[error.row]), shape, class_axis) from None
+        numbers = np.arange(math.prod(shape) // a.shape[-1]).reshape(without_axis(shape, class_axis))
+        row = numbers[tuple(where)].reshape(-1)[error.row]
+        raise non_finite(int(row), shape, class_axis) from None
     assert gradient is not None
-    return losses.reshape(a.shape[:-1]), gradient.reshape(a.shape)
+    return losses.reshape(*a.shape[:-1], 1), gradient.reshape(a.shape)
 
 
 def _computed(logits: Any, target: Any, task: Task) -> tuple[Any, Any]:
-    """The losses of all rows and the gradient, lazily; scaled by the divisor if that is known."""
+    """The losses of all rows, (…, 1), and the gradient, lazily; scaled by the divisor, if known.
+
+    One task a chunk finds both, one each hands them out, and reading is a part of the first.
+    """
     whole = da.moveaxis(da.asarray(logits), task.axis, -1)
     whole = whole.rechunk({whole.ndim - 1: -1})
-    rows = whole.shape[:-1]
-    numbers = da.arange(math.prod(rows), dtype=np.intp).reshape(rows)
     given = {"coefficient": task.coefficient, "active": task.active, "index": task.index}
     if task.index is None:
-        given = {"soft": da.moveaxis(da.asarray(target), task.axis, -1).rechunk(whole.chunks)}
-    given = {name: x for name, x in given.items() if x is not None}
-    per_row = [da.asarray(x) for x in given.values()]
-    one = "()" if "soft" not in given else "(c)"
-    losses, gradient = da.apply_gufunc(
+        given = {"soft": da.moveaxis(da.asarray(target), task.axis, -1)}
+    known = {name: x for name, x in given.items() if isinstance(x, np.ndarray)}
+    lazy = {name: x for name, x in given.items() if isinstance(x, da.Array)}
+    chunked = [x if x.ndim == whole.ndim else x[..., None] for x in lazy.values()]
+    both = da.map_blocks(
         _rows,
-        ",".join(["(c)", "()", *[one] * len(per_row)]) + "->(),(c)",
         whole,
-        numbers.rechunk(whole.chunks[:-1]),
-        *[x.rechunk(whole.chunks[: x.ndim]) for x in per_row],
-        output_dtypes=[np.float64, whole.dtype],
-        names=tuple(given),
+        *[x.rechunk((*whole.chunks[:-1], -1)) for x in chunked],
+        names=(*lazy, *known),
+        held=[dask.delayed(x, pure=True) for x in known.values()],
         shape=task.shape,
         class_axis=task.axis,
         smooth=task.smooth,
         temperature=task.temperature,
         scale=1.0 / task.divisor if isinstance(task.divisor, float) else 1.0,
+        chunks=(*whole.chunks[:-1], (1,)),
+        meta=np.empty((0,) * whole.ndim, object),
     )
-    return losses, da.moveaxis(gradient, -1, task.axis)
+    losses = both.map_blocks(itemgetter(0), meta=np.empty((0,) * whole.ndim))
+    gradient = both.map_blocks(itemgetter(1), chunks=whole.chunks, meta=whole._meta)
+    return losses, gradient if task.axis == whole.ndim - 1 else da.moveaxis(gradient, -1, task.axis)
 
 
 def _fused(logits: Any, target: Any, task: Task, saved: Any) -> Any:
     losses, saved.gradient = _computed(logits, target, task)
     if task.reduction == "none":
-        return losses.astype(logits.dtype)
+        return losses[..., 0].astype(logits.dtype)
     return (losses.sum(dtype=np.longdouble) / task.divisor).astype(logits.dtype)
 
 
@@ -148,6 +168,8 @@ def _fused_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: A
         g = shapes.expand_dims(g, task.axis)
     elif not isinstance(task.divisor, float):
         g = g / task.divisor
+    elif type(g) is np.ndarray and g == 1.0:  # as nearly always
+        return gradient
     return (gradient * g).astype(logits.dtype)
 
 
@@ -187,6 +209,10 @@ class OfDask(Kind):
                 "call its compute_chunk_sizes() first"
             )
         return super().leaf(data, dtype)
+
+    def ones(self, like: Any) -> Any:
+        """A single number is known at once, so that the loss sees that it need not multiply by it."""
+        return super().ones(like) if like.ndim else np.array(1.0, like.dtype)
 
     def is_computed(self, array: Any) -> bool:
         """Never: looking at a value would compute all that it is made of."""
