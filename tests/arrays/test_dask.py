@@ -1,5 +1,9 @@
 """Dask's arrays in a Tensor: lazy to the end; the oracle is the engine on NumPy's arrays."""
 
+import os
+import signal
+import time
+import warnings
 from itertools import product
 
 import numpy as np
@@ -86,6 +90,49 @@ def test_the_number_of_workers_changes_no_bit():
             results.append(dask.compute(*lazy))
     for one, four in zip(*results, strict=True):
         np.testing.assert_array_equal(one, four)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [*OPTIONS, {"soft": True}], ids=str)
+def test_chunks_of_rows_have_the_bits_of_the_eager_node(dtype, options):
+    x = (RNG.normal(size=(50, 700)) * RNG.choice([1, 30, 1000], (50, 1))).astype(dtype)
+    options = {**options, **({"weight": np.arange(1, 701.0)} if "weight" in options else {})}
+    soft = options.pop("soft", False)
+    target = RNG.dirichlet(np.ones(700), 50).astype(dtype) if soft else np.arange(50) * 13
+    _, wanted = found("fused", x, target, **options)
+    for rows in (1, 7, 50):
+        _, gradient = found("fused", da.from_array(x, chunks=(rows, -1)), target, **options)
+        np.testing.assert_array_equal(gradient.compute(), wanted)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_changes_no_bit():
+    distributed = pytest.importorskip("distributed", reason="needs Dask's distributed")
+    x = RNG.normal(size=(4000, 500))
+    labels = np.arange(4000) % 500
+    lazy = da.from_array(x, chunks=(50, 500)).map_blocks(slowly)
+    loss, gradient = found("fused", lazy, labels)
+    wanted = found("fused", x, labels)
+    with (
+        warnings.catch_warnings(action="ignore"),  # sockets of the one that dies
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        waiting = client.compute([loss, gradient])
+        time.sleep(0.5)  # in the middle: 80 chunks take two seconds
+        victim = next(iter(client.run(os.getpid).values()))
+        os.kill(victim, signal.SIGKILL)
+        found_loss, found_gradient = client.gather(waiting)
+        assert victim not in client.run(os.getpid).values()
+    np.testing.assert_array_equal(found_gradient, wanted[1])
+    assert found_loss == pytest.approx(float(wanted[0]), rel=1e-15)
+
+
+def slowly(block):
+    time.sleep(0.05)
+    return block
 
 
 def test_class_axis_and_more_axes():

@@ -252,3 +252,12 @@ def test_slides_of_ones_own_function(tmp_path):
     assert "backward 7 of 7: the gradient of w" in out
     assert out.endswith("slides.svg\n")
     assert "@keyframes" in (tmp_path / "slides.svg").read_text(encoding="utf-8")
+
+
+def test_larger_than_memory(tmp_path):
+    pytest.importorskip("dask", reason="needs the extra dask")
+    out = output_of("11_larger_than_memory", tmp_path)
+    first, second = re.findall(r"loss after 60 steps: (\S+)", out)
+    assert first == second
+    assert float(re.search(r"in memory: (\S+)", out)[1]) < 1e-14
+    assert int(re.search(r"(\d+)% named right", out)[1]) >= 90

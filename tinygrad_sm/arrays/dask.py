@@ -1,8 +1,8 @@
 """Dask's arrays: chunked, lazy, larger than a machine. Nothing is computed before `dask.compute`.
 
-The fused node runs the engine's own kernel on chunks of whole rows, one thread each: loss
-and gradient are within its 5 ULP, and the same bits for any number of workers. Chunks of classes
-are put together to whole rows for it.
+The fused node runs the engine's own kernel on chunks of whole rows, one thread each: the gradient
+has the bits of the eager node, for any number of workers. Chunks of classes are put together to
+whole rows for it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def _rows(
             **asked,
         )
     except NonFiniteRow as error:
-        numbers = np.arange(math.prod(shape) // a.shape[-1]).reshape(without_axis(shape, class_axis))
+        numbers = np.arange(math.prod(shape) // a.shape[-1]).reshape(
+            without_axis(shape, class_axis)
+        )
         row = numbers[tuple(where)].reshape(-1)[error.row]
         raise non_finite(int(row), shape, class_axis) from None
     assert gradient is not None
@@ -211,7 +213,7 @@ class OfDask(Kind):
         return super().leaf(data, dtype)
 
     def ones(self, like: Any) -> Any:
-        """A single number is known at once, so that the loss sees that it need not multiply by it."""
+        """A single 1 is known at once, so that the loss sees that it need not multiply by it."""
         return super().ones(like) if like.ndim else np.array(1.0, like.dtype)
 
     def is_computed(self, array: Any) -> bool:
