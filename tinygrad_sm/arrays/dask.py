@@ -148,8 +148,10 @@ def _computed(logits: Any, target: Any, task: Task) -> tuple[Any, Any]:
         chunks=(*whole.chunks[:-1], (1,)),
         meta=np.empty((0,) * whole.ndim, object),
     )
-    losses = both.map_blocks(itemgetter(0), meta=np.empty((0,) * whole.ndim))
-    gradient = both.map_blocks(itemgetter(1), chunks=whole.chunks, meta=whole._meta)
+    losses = both.map_blocks(itemgetter(0), token="losses", meta=np.empty((0,) * whole.ndim))
+    gradient = both.map_blocks(
+        itemgetter(1), token="gradient", chunks=whole.chunks, meta=whole._meta
+    )
     return losses, gradient if task.axis == whole.ndim - 1 else da.moveaxis(gradient, -1, task.axis)
 
 
