@@ -221,10 +221,32 @@ def _fill_in_order(kernel: Kernel, block: Block, threads: int) -> None:
         block.dense = np.ascontiguousarray(block.dense, dtype)
     if not direct:
         block.gradient = scratch.take("gradient", block.logits.shape, dtype)
-    kernel(block, threads)
+    _fill_in(kernel, block, threads)
     if gradient is not None and not direct:
         gradient[...] = block.gradient
         block.gradient = gradient
+
+
+def _fill_in(kernel: Kernel, block: Block, threads: int) -> None:
+    """Call the kernel; of a dense target, rows of a single class are what an index says."""
+    if block.dense is None or block.others is not None:
+        kernel(block, threads)
+        return
+    q, each = block.dense, np.arange(len(block.dense))
+    t = q.argmax(axis=1)
+    own = q[each, t]
+    single = np.flatnonzero(np.einsum("ij->i", q) == own)  # maybe; one look at all is enough if not
+    single = single[np.count_nonzero(q[single], axis=1) <= 1]
+    for rows in (single, np.delete(each, single)):
+        some = block if len(rows) == len(each) else block.some(rows)
+        if rows is single:
+            some = replace(
+                some, index=t[rows], coefficient=own[rows].astype(np.float64), dense=None
+            )
+        if len(rows):
+            kernel(some, threads)
+        if some.losses is not block.losses:
+            block.put(rows, some)
 
 
 class Scratch(threading.local):
