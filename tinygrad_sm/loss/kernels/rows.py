@@ -235,17 +235,18 @@ def _fill_in(kernel: Kernel, block: Block, threads: int) -> None:
     q, each = block.dense, np.arange(len(block.dense))
     t = q.argmax(axis=1)
     own = q[each, t]
-    single = np.flatnonzero(np.einsum("ij->i", q) == own)  # maybe; one look at all is enough if not
-    single = single[np.count_nonzero(q[single], axis=1) <= 1]
-    for rows in (single, np.delete(each, single)):
+    single = np.flatnonzero(np.einsum("ij->i", q) == own)  # maybe: what is small may be lost
+    if single.size:
+        single = single[np.count_nonzero(q[single], axis=1) <= 1]
+    rest = np.delete(each, single) if single.size else each
+    for rows in (single, rest):
+        if not rows.size:
+            continue
         some = block if len(rows) == len(each) else block.some(rows)
         if rows is single:
-            some = replace(
-                some, index=t[rows], coefficient=own[rows].astype(np.float64), dense=None
-            )
-        if len(rows):
-            kernel(some, threads)
-        if some.losses is not block.losses:
+            some.index, some.coefficient, some.dense = t[rows], own[rows].astype(np.float64), None
+        kernel(some, threads)
+        if some is not block:
             block.put(rows, some)
 
 
