@@ -189,6 +189,19 @@ def test_what_was_not_checked_is_counted_and_nothing_checked_is_a_failure():
     assert report.entries[0].method == "not checked: kink"
 
 
+def test_a_masked_class_is_not_checked_and_the_others_are():
+    report = tg.gradcheck(lambda a: tg.cross_entropy(a, [0]), np.array([[1.0, -np.inf, 0.5]]))
+    assert str(report).startswith(
+        "gradcheck passed: 2 derivatives compared, 1 not checked (at infinity), largest error"
+    )
+    (masked,) = [e for e in report.entries if e.ok is None]
+    assert (masked.index, masked.method, masked.analytic) == ((0, 1), "not checked: infinite", 0.0)
+    many = np.random.default_rng(0).normal(size=(30, 20))
+    many[3, 4] = -np.inf
+    labels = np.zeros(30, int)
+    assert tg.gradcheck(lambda a: tg.cross_entropy(a, labels), many)  # along random directions
+
+
 # What is wrong ------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from tinygrad_sm.errors import (
 )
 from tinygrad_sm.study.check.defects import changed, defects_in, same
 from tinygrad_sm.study.check.numeric import Hopeless, Numeric, Scalar, evaluated, largest
-from tinygrad_sm.study.check.report import NOT_CHECKED, GradcheckEntry, GradcheckReport
+from tinygrad_sm.study.check.report import INFINITE, NOT_CHECKED, GradcheckEntry, GradcheckReport
 
 
 def gradcheck(
@@ -216,6 +216,13 @@ class _Examiner:
             # what rounding leaves of the largest derivative and of f's own value
             noise = max(0.01 * eps**0.5, 16 * eps) * largest(g) + 16 * eps * numeric.size / scale
             floor = noise if self.atol is None else self.atol
+            if not np.isfinite(scale):  # no difference leads away from an infinite element
+                self.report.entries.append(
+                    GradcheckEntry(
+                        order, i, x.name, index, analytic, np.nan, 0.0, floor, INFINITE, None
+                    )
+                )
+                continue
             found = numeric.quick(k, v)
             ok = found is not None and found.judges(analytic, rtol, floor, order)
             if found is None or not ok:
@@ -251,7 +258,8 @@ class _Examiner:
             for index in np.ndindex(x.shape):
                 yield self._way(x, index)
         else:
-            reach = np.maximum(1, np.abs(x.numpy())) / x.size**0.5
+            size = np.abs(x.numpy())
+            reach = np.where(np.isfinite(size), np.maximum(1, size), 0.0) / x.size**0.5
             for _ in range(self.directions):
                 yield None, self.random.standard_normal(x.shape) * reach, 1.0
 

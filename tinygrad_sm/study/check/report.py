@@ -8,6 +8,7 @@ from tinygrad_sm.notebook import Shown
 
 _SHOWN = 10  # failures that a report's text lists
 NOT_CHECKED = "not checked: kink"
+INFINITE = "not checked: infinite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class GradcheckEntry:
         numeric: what the function's own values give.
         error: distance between the two; 0 at a kink whose one-sided slopes enclose `analytic`.
         tolerance: how large `error` may be; it contains the error bar of `numeric`.
-        method: "complex step", "central difference", "one-sided slopes" or "not checked: kink".
+        method: "complex step", "central difference", "one-sided slopes", "not checked: kink" or
+            "not checked: infinite", since no difference leads away from there.
         ok: whether the error is within the tolerance and both numbers are finite and certain;
             None where f has a kink so near that no difference quotient is evidence.
     """
@@ -89,7 +91,10 @@ class GradcheckReport(Shown):
         checked = [e for e in self.entries if e.ok is not None]
         head = f"{len(checked)} derivatives compared"
         if len(checked) < len(self.entries):
-            head += f", {len(self.entries) - len(checked)} not checked (at a kink)"
+            names = {NOT_CHECKED: "at a kink", INFINITE: "at infinity"}
+            methods = {entry.method for entry in self.entries}
+            where = " or ".join(name for method, name in names.items() if method in methods)
+            head += f", {len(self.entries) - len(checked)} not checked ({where})"
         if self.ok:
             worst = max((e.error for e in checked), default=0.0)
             return f"gradcheck passed: {head}, largest error {worst:.2g}"
