@@ -405,6 +405,30 @@ def test_scalar_products_of_long_rows(rng, dtype):
     assert chunk_sums(values, weights[:1]).sum(axis=1)[0] == pytest.approx(exact[0], rel=tolerance)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classes", [3, 33, 300, 3000])
+@pytest.mark.parametrize("kind", ["index", "soft", "smooth", "cold"])
+def test_a_row_has_its_bits_in_a_batch_of_any_size(rng, dtype, classes, kind):
+    a = (rng.choice([1, 30, 1000], (12, 1)) * rng.standard_normal((12, classes))).astype(dtype)
+    index = rng.integers(0, classes, 12)
+    soft = rng.dirichlet(np.ones(classes), 12).astype(dtype)
+    soft[5] = np.eye(classes)[2]  # and one of a single class
+
+    def found(rows):
+        if kind == "soft":
+            return softmax_cross_entropy(a[rows], soft=soft[rows])
+        more = {"smooth": np.full(classes, 0.1 / classes)} if kind == "smooth" else {}
+        return softmax_cross_entropy(
+            a[rows], index=index[rows], temperature=0.7 if kind == "cold" else 1.0, **more
+        )
+
+    together = found(slice(None))
+    for size in (1, 5):
+        apart = [found(slice(at, at + size)) for at in range(0, 12, size)]
+        for whole, parts in zip(together, zip(*apart, strict=True), strict=True):
+            assert np.array_equal(whole, np.concatenate(parts))
+
+
 def test_one_kind_of_target_is_asked_for():
     with pytest.raises(ValueError, match="either"):
         softmax_cross_entropy(np.zeros((1, 2)))
