@@ -35,6 +35,8 @@ def with_integer_labels(a):
 SPELLINGS = {
     "textbook": lambda a: -(Y * jnp.log(jnp.exp(a) / jnp.exp(a).sum(1, keepdims=True))).sum() / N,
     "log of softmax": lambda a: -(Y * jnp.log(nn.softmax(a))).sum(1).mean(),
+    "einsum": lambda a: -jnp.einsum("ij,ij->", Y, nn.log_softmax(a)) / N,
+    "einsum, row by row": lambda a: -jnp.einsum("ij,ij->i", Y, nn.log_softmax(a)).mean(),
     "one_hot": lambda a: -(nn.one_hot(T, C) * nn.log_softmax(a)).sum(-1).mean(),
     "optax, labels": lambda a: with_integer_labels(a).mean(),
     "optax, distributions": lambda a: -(SOFT * nn.log_softmax(a)).sum(-1).mean(),

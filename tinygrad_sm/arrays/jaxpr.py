@@ -82,7 +82,10 @@ def _sliced(params: Params, x: Any) -> Any:
 
 
 def _multiplied(params: Params, x: Any, y: Any) -> Any:
-    """Any product of matrices, in the words of einsum; of two plain ones, in its own."""
+    """Any product of matrices, in the words of einsum; of two plain ones, in its own.
+
+    Where it only adds up products of elements, as a loss does, it is written so.
+    """
     (over_x, over_y), (batch_x, batch_y) = params["dimension_numbers"]
     if (x.ndim, y.ndim, tuple(over_x), tuple(over_y)) == (2, 2, (1,), (0,)):
         return x @ y
@@ -90,6 +93,8 @@ def _multiplied(params: Params, x: Any, y: Any) -> Any:
     of_x, of_y = [next(letters) for _ in x.shape], [next(letters) for _ in y.shape]
     for i, j in zip([*over_x, *batch_x], [*over_y, *batch_y], strict=True):
         of_y[j] = of_x[i]
+    if of_x == of_y and list(batch_x) == sorted(batch_x):
+        return rules.sum(x * y, axis=tuple(over_x))
     batch = [of_x[i] for i in batch_x]
     free = [c for c in [*of_x, *of_y] if (c in of_x) != (c in of_y)]
     return more.einsum(f"{''.join(of_x)},{''.join(of_y)}->{''.join(batch + free)}", x, y)
