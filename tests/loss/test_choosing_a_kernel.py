@@ -19,9 +19,11 @@ needs_numba = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def unasked(monkeypatch):
     environment(monkeypatch, "")
+    choosing._is_installed.cache_clear()
     yield
     tg.set_kernel(None)
     choosing._from_environment.cache_clear()
+    choosing._is_installed.cache_clear()
 
 
 def environment(monkeypatch, name):
@@ -86,10 +88,12 @@ def test_another_name_in_the_environment(monkeypatch):
 
 
 def test_asked_for_without_numba(monkeypatch):
-    monkeypatch.setattr(choosing, "find_spec", lambda name: None)
+    searches = []
+    monkeypatch.setattr(choosing, "find_spec", searches.append)
     monkeypatch.setattr(choosing, "_ready", {})
     assert tg.kernel() == "numpy"
     assert choosing.kernel_for(10**9, np.dtype(np.float32)) is in_numpy.fill_in
+    assert searches == ["numba"]  # once, not at every loss
     message = r"name is 'compiled': that needs Numba: python -m pip install 'tinygrad_sm\[fast\]'"
     with pytest.raises(tg.TinygradError, match=message):
         tg.set_kernel("compiled")

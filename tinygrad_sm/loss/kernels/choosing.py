@@ -108,7 +108,13 @@ def _checked(name: str, where: str) -> str:
 
 
 def _is_usable() -> bool:
-    return bool(_ready) or (_broken is None and find_spec("numba") is not None)
+    return bool(_ready) or (_broken is None and _is_installed())
+
+
+@cache
+def _is_installed() -> bool:
+    """Whether Numba is there: looked for once, since that takes as long as a small loss."""
+    return find_spec("numba") is not None
 
 
 def _compiled(dtype: np.dtype[Any]) -> Kernel:
