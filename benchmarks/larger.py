@@ -26,11 +26,6 @@ MIB = 2**20
 OUT = Path("out")
 
 
-def process_seconds() -> float:
-    """Processor time of this process."""
-    return time.process_time()
-
-
 def peak_bytes() -> int:
     """The most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -46,12 +41,12 @@ def measured(store: Any, client: Any, out: str) -> tuple[float, float]:
     """Seconds and processor seconds of all workers for something to compute."""
     import dask  # noqa: PLC0415  an extra
 
-    before = sum(client.run(process_seconds).values())
+    before = sum(client.run(time.process_time).values())
     start = time.perf_counter()
     dask.compute(*store)
     seconds = time.perf_counter() - start
     shutil.rmtree(out)
-    return seconds, sum(client.run(process_seconds).values()) - before
+    return seconds, sum(client.run(time.process_time).values()) - before
 
 
 def line(folder: Path, rows: int, classes: int, chunk: int, workers: int, limit: str) -> list[str]:

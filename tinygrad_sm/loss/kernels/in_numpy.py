@@ -36,9 +36,17 @@ import numpy as np
 
 from tinygrad_sm.engine.threads import pool
 from tinygrad_sm.loss.kernels import rows as tiling
-from tinygrad_sm.loss.kernels.rows import Block, Doubles, Floats, Indices, PerRow, scratch, times
+from tinygrad_sm.loss.kernels.rows import (
+    FLOAT64,
+    Block,
+    Doubles,
+    Floats,
+    Indices,
+    PerRow,
+    scratch,
+    times,
+)
 
-DOUBLE = np.dtype(np.float64)
 SHORT = 32  # classes up to which float32 is computed in float64, at little cost
 CHUNK = 64  # columns added in one chain
 NORMAL = {  # the smallest normal number, and a quarter of the largest
@@ -55,7 +63,7 @@ def fill_in(block: Block, threads: int = 1) -> None:
     a = block.logits
     simple = block.dense is None and block.temperature == 1.0 and a.shape[1] <= tiling.PART
     work = _by_classes if simple else _with_care
-    whole = simple and _is_free(block, _plain_dtype(a))
+    whole = simple and _free(block, _plain_dtype(a)) is not None
     for piece in (block,) if whole else block.pieces():
         work(piece, threads)
 
@@ -71,8 +79,8 @@ def _by_classes(block: Block, threads: int) -> None:
     right = block.index + np.arange(0, a.size, a.shape[1])
     flat = exps.reshape(-1)
     peak = flat[right]
-    if exps.dtype != DOUBLE:
-        peak = np.exp(a.reshape(-1)[right], dtype=DOUBLE)
+    if exps.dtype != FLOAT64:
+        peak = np.exp(a.reshape(-1)[right], dtype=FLOAT64)
     flat[right] = 0.0
     rest = _sums(a, exps)
     total, ratio = rest + peak, rest / peak
@@ -107,7 +115,8 @@ def _with_care(block: Block, threads: int) -> None:
     weight = block.factor * mass
 
     lowest, highest = _bounds(a.dtype, _plain_dtype(a), weight)
-    safe = (np.exp(top) >= lowest) & (np.exp(top) * a.shape[1] <= highest)
+    largest = np.exp(top)
+    safe = (largest >= lowest) & (largest * a.shape[1] <= highest)
     known = np.count_nonzero(safe) if block.temperature == 1.0 else 0
     if 0 < known < len(a):
         for rows in (np.flatnonzero(safe), np.flatnonzero(~safe)):
@@ -214,7 +223,7 @@ def _sums_without(q: Floats, rows: Indices, columns: Indices) -> Doubles:
     others = scratch.take("block", q.shape, q.dtype)
     np.copyto(others, q)
     others[rows, columns] = 0.0
-    return exact_sums(chunk_sums(others, chunk=CHUNK if q.dtype == DOUBLE else CHUNK // 4))
+    return exact_sums(chunk_sums(others, chunk=CHUNK if q.dtype == FLOAT64 else CHUNK // 4))
 
 
 # --- exponentials ----------------------------------------------------------------------------
@@ -222,7 +231,7 @@ def _sums_without(q: Floats, rows: Indices, columns: Indices) -> Doubles:
 
 def _plain_dtype(a: Floats) -> np.dtype[Any]:
     """What exponentials that need no shift are computed in."""
-    return DOUBLE if a.shape[1] <= SHORT else a.dtype
+    return FLOAT64 if a.shape[1] <= SHORT else a.dtype
 
 
 def _bounds(results: Any, exps: Any, weight: PerRow) -> tuple[PerRow, PerRow]:
@@ -281,16 +290,19 @@ def _powers(temperature: float) -> tuple[float, float, float]:
     return float(1 / period), upper, float(period - Fraction(upper))
 
 
-def _is_free(block: Block, dtype: np.dtype[Any]) -> bool:
-    """Whether the gradient's memory can hold exponentials until they are scaled."""
+def _free(block: Block, dtype: np.dtype[Any]) -> Floats | None:
+    """The gradient's memory, if it can hold exponentials until they are scaled."""
     out = block.gradient
-    return out is not None and out.dtype == dtype and not np.may_share_memory(out, block.logits)
+    if out is None or out.dtype != dtype or np.may_share_memory(out, block.logits):
+        return None
+    return out
 
 
 def _room(block: Block, dtype: np.dtype[Any], part: slice = slice(None)) -> Floats:
     """Memory for the exponentials of a part."""
-    if block.gradient is not None and _is_free(block, dtype):
-        return block.gradient[:, part]
+    free = _free(block, dtype)
+    if free is not None:
+        return free[:, part]
     return scratch.take("work", block.logits[:, part].shape, dtype)
 
 
@@ -299,7 +311,7 @@ def _exponentials(
 ) -> tuple[Callable[[slice], Floats], Doubles, Doubles]:
     """Where to find the exponentials of a part, with 0 at t; their sums; and what stands at t."""
     a, gradient = block.logits, block.gradient
-    dtype = _plain_dtype(a) if shift is None else DOUBLE
+    dtype = _plain_dtype(a) if shift is None else FLOAT64
     peak, kept = np.empty(len(a)), gradient if len(parts.slices) > 1 else None
 
     def sums(part: slice) -> Doubles:
@@ -307,7 +319,7 @@ def _exponentials(
         rows, columns = parts.apart(t, part)
         if shift is None:
             np.exp(piece, out=exps, dtype=dtype)
-            peak[rows] = np.exp(piece[rows, columns], dtype=DOUBLE)
+            peak[rows] = np.exp(piece[rows, columns], dtype=FLOAT64)
         else:
             shift.exponentials(piece, exps)
             peak[rows] = exps[rows, columns]

@@ -164,15 +164,13 @@ def sum_below(values, start, stop, unit):
     Upper parts add up without any rounding, lower ones are too small for theirs to matter (Rump,
     Ogita & Oishi 2008). Those of float32 are so short that a plain sum in float64 will do.
     """
+    if not is_double(values):
+        return block_sum(values, start, stop)
     upper = lower = 0.0
-    if is_double(values):
-        for k in range(start, stop):
-            high, low = cut_in_two(values[k], unit)
-            upper += high
-            lower += low
-    else:
-        for k in range(start, stop):
-            upper += np.float64(values[k])
+    for k in range(start, stop):
+        high, low = cut_in_two(values[k], unit)
+        upper += high
+        lower += low
     return upper + lower
 
 
