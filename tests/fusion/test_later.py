@@ -1,5 +1,8 @@
 """Inside `fusing` large operations wait: nobody can tell, but for the time that it takes."""
 
+import contextlib
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +14,9 @@ from tinygrad_sm.engine import later
 from tinygrad_sm.engine.later import Deferred
 from tinygrad_sm.engine.primitive import TABLE
 from tinygrad_sm.engine.threads.large import LARGE, dealt_out
+from tinygrad_sm.errors import GradientWarning, InvalidTypeError, InvalidValueError
+from tinygrad_sm.loss import fused
+from tinygrad_sm.loss.kernels.calling import run_kernel
 
 RNG = np.random.default_rng(5)
 N, C = 3, 4
@@ -94,6 +100,54 @@ def test_after_backward_the_loss_is_the_accurate_one():
     exact = tg.cross_entropy(a, T)
     assert loss.item() == pytest.approx(exact.item(), rel=1e-14)
     np.testing.assert_allclose(a.grad, tg.grad(exact, a))
+
+
+def test_a_loss_that_is_read_first_is_the_fused_one_too_and_computed_once(monkeypatch):
+    a, runs = tg.Tensor([[1000.0, 0.0, 0.0, 0.0]] * N), []
+    monkeypatch.setattr(
+        fused, "run_kernel", lambda *given, **more: runs.append(1) or run_kernel(*given, **more)
+    )
+    exact = tg.cross_entropy(a, T)
+    expected = tg.grad(exact, a)
+    runs.clear()
+    with tg.fusing():
+        p, loss = naive(a)
+        assert loss.item() == exact.item()
+        assert waits(p)
+        loss.backward()
+    assert len(runs) == 1
+    np.testing.assert_array_equal(a.grad, expected)
+
+
+def test_what_reads_a_loss_is_every_way_to_its_values():
+    for read in (
+        float, repr, np.asarray, bool, lambda t: t.data, lambda t: t.numpy(), lambda t: t.tolist(),
+        lambda t: t.detach().item(), lambda t: t > 0, lambda t: f"{t:.3f}", lambda t: t.item(),
+    ):  # fmt: skip
+        a = tg.Tensor([[1000.0, 0.0, 0.0, 0.0]] * N)
+        with tg.fusing(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", GradientWarning)
+            _, loss = naive(a)
+            with contextlib.suppress(InvalidTypeError):  # np.asarray
+                read(loss)
+            assert np.isfinite(loss.item()), read
+
+
+def test_a_waiting_part_is_read_as_what_it_is_rewritten_to():
+    a = tg.Tensor([[1000.0, 0.0, 0.0, 0.0]] * N)
+    with tg.fusing():
+        p, _ = naive(a)
+        np.testing.assert_array_equal(p.numpy(), tg.softmax(a).numpy())
+        assert waits(p._operands[0])
+
+
+def test_a_reader_gets_nan_where_backward_refuses():
+    a = tg.Tensor([[np.nan, 0.0, 0.0, 0.0]] * N)
+    with tg.fusing():
+        _, loss = naive(a)
+        assert np.isnan(loss.item())
+        with pytest.raises(InvalidValueError, match="NaN"):
+            loss.backward()
 
 
 def test_small_arrays_do_not_wait(monkeypatch):

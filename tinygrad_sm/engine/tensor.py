@@ -93,7 +93,7 @@ class Tensor(Recorded):
         A leaf's array may be changed in place; a backward through operations that had used the
         old values then raises ChangedDataError. A computed Tensor's array is read-only.
         """
-        return memory.lend(self) if self._operation is NO_OPERATION else read_only(self._array)
+        return memory.lend(self) if self._operation is NO_OPERATION else read_only(self._now)
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -163,7 +163,8 @@ class Tensor(Recorded):
 
     def tolist(self) -> Any:
         """The values as Python numbers in nested lists, without a gradient."""
-        return kind_for(self._array).plain(self._now).tolist()
+        now = self._now
+        return kind_for(now).plain(now).tolist()
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Any:
         """The position of the largest element along `axis`, a plain integer or array."""
@@ -183,18 +184,21 @@ class Tensor(Recorded):
         Raises:
             InvalidValueError: there is not exactly one element.
         """
-        if self._array.size != 1:
+        now = self._now
+        if now.size != 1:
             raise InvalidValueError(f"item needs exactly one element; the shape is {self.shape}")
-        value: float = kind_for(self._array).item(self._now)
+        value: float = kind_for(now).item(now)
         return value
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only array, without a copy and without a gradient."""
-        return read_only(kind_for(self._array).plain(self._now), not memory.is_lent(self))
+        now = self._now
+        return read_only(kind_for(now).plain(now), not memory.is_lent(self))
 
     def detach(self) -> Tensor:
         """A constant with these values: no gradient flows through it."""
-        return constant(memory.unexposed(self))
+        now = self._now
+        return constant(now.copy() if memory.is_lent(self) else now)
 
     def __reduce__(self) -> Any:
         if self._operation is not NO_OPERATION:
@@ -211,7 +215,8 @@ class Tensor(Recorded):
         return self
 
     def __repr__(self) -> str:
-        values = kind_for(self._array).show(self._now)
+        now = self._now
+        values = kind_for(now).show(now)
         facts = [f"shape={self.shape}", f"dtype={self.dtype}"]
         if self.name is not None:
             facts.append(f"name={self.name!r}")

@@ -128,9 +128,10 @@ def fusing(*, rules: Iterable[Rule] | None = None) -> Iterator[None]:
     written overflow. Intermediate results that were replaced receive no `.grad`. A structure that
     was seen before is not searched again.
 
-    Large operations inside are computed when their values are first read; those that were replaced
-    before are not computed at all. A loss that nobody has read before backward then has the value
-    of the fused one.
+    Large operations inside are computed when their values are first read, which fuses them, too;
+    those that were replaced are not computed at all. A loss then has the value of the fused one,
+    whether it is read before backward or after; where its logits hold NaN or +inf, a reader gets
+    what the operations as written make of them, and backward raises InvalidValueError.
 
     Args:
         rules: as for `fuse`; by default without the linear layer, which would save the logits'
@@ -150,7 +151,12 @@ def fusing(*, rules: Iterable[Rule] | None = None) -> Iterator[None]:
 
 def _to_sweep(output: Tensor, rules: tuple[Rule, ...]) -> Tensor:
     """The fused output; where the given one still waits for its values, these are they."""
-    fused = _fused(output, rules).output
-    if fused is not output and isinstance(output, Deferred) and output.waits:
-        output.settle(fused.numpy())
-    return fused
+    if not isinstance(output, Deferred):
+        return _fused(output, rules).output
+    if output.stand_in is None:
+        fused = _fused(output, rules).output
+        if fused is output or not output.waits:
+            return fused
+        output.settle(fused.numpy(), fused)
+    assert output.stand_in is not None
+    return output.stand_in

@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, TypedDict, TypeVar
 
@@ -203,10 +204,13 @@ def task_of(
     """
     if others:
         refuse_others(function, others)
-    axis = _checked_axis(axis, shape)
-    rows, classes = without_axis(shape, axis), shape[axis]
-    _check_choices(reduction, label_smoothing, temperature)
-    weight = _checked_weight(weight, classes)
+    chosen = (shape, axis, reduction, label_smoothing, temperature)
+    try:
+        axis, rows = _seen_choices(*chosen)
+    except TypeError:  # one that cannot be looked up, so that it is surely wrong
+        axis, rows = _checked_choices(*chosen)
+    classes = shape[axis]
+    weight = None if weight is None else _checked_weight(weight, classes)
     task = Task(shape, axis, reduction, float(temperature))
     if isinstance(target, Tensor):
         plain = kind_of(target._array) is None
@@ -308,15 +312,18 @@ def is_integer(value: Any) -> bool:
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
-def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> None:
+def _checked_choices(
+    shape: tuple[int, ...], axis: Any, reduction: Any, label_smoothing: Any, temperature: Any
+) -> tuple[int, tuple[int, ...]]:
+    """Return the class axis, counted from the front, and the logits' shape without it."""
+    axis = _checked_axis(axis, shape)
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise InvalidValueError(
             f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}; got {shown(reduction)}"
         )
-    if not type(label_smoothing) is type(temperature) is float:  # which is told soonest
-        for name, value in (("label_smoothing", label_smoothing), ("temperature", temperature)):
-            if not isinstance(value, Real):
-                raise InvalidTypeError(f"{name} must be a number; got {type(value).__name__}")
+    for name, value in (("label_smoothing", label_smoothing), ("temperature", temperature)):
+        if not isinstance(value, Real):
+            raise InvalidTypeError(f"{name} must be a number; got {type(value).__name__}")
     if not 0 <= label_smoothing <= 1:
         raise InvalidValueError(f"label_smoothing must lie in [0, 1]; got {shown(label_smoothing)}")
     if not (0 < temperature < math.inf):
@@ -327,11 +334,13 @@ def _check_choices(reduction: Any, label_smoothing: Any, temperature: Any) -> No
         raise InvalidValueError(
             f"temperature must lie between 1e-300 and 1e300; got {shown(temperature)}"
         )
+    return axis, without_axis(shape, axis)
 
 
-def _checked_weight(weight: Any, classes: int) -> np.ndarray | None:
-    if weight is None:
-        return None
+_seen_choices = lru_cache(maxsize=256, typed=True)(_checked_choices)  # a training loop's are
+
+
+def _checked_weight(weight: Any, classes: int) -> np.ndarray:
     if isinstance(weight, Tensor):
         if weight.requires_grad:
             raise InvalidTypeError("weight is not differentiated: pass weight.detach()")

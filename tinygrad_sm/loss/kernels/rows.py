@@ -111,7 +111,7 @@ def softmax_cross_entropy(
     *,
     kernel: Kernel,
     index: Indices | None = None,
-    coefficient: Doubles | None = None,
+    coefficient: PerRow | None = None,
     smooth: Doubles | None = None,
     active: NDArray[np.bool_] | None = None,
     soft: NDArray[Any] | None = None,
@@ -144,37 +144,40 @@ def softmax_cross_entropy(
     """
     if (index is None) == (soft is None):
         raise InvalidValueError("give either class indices or a dense target")
-    rows, classes = logits.shape
+    rows = len(logits)
     if want_grad and out is None:
-        out = np.empty((rows, classes), logits.dtype)
+        out = np.empty(logits.shape, logits.dtype)
+    losses = np.zeros(rows)
     with np.errstate(all="ignore"):  # overflow and underflow are part of the plan
-        block = Block(
-            logits,
-            np.zeros(rows),
-            out if want_grad else None,
-            scale / temperature,
-            temperature,
-            np.zeros(rows, np.intp) if index is None else index,
-        )
-        overflows = math.isinf if isinstance(block.factor, float) else lambda x: np.isinf(x).any()
-        if overflows(block.factor) and np.isfinite(scale).all():
-            raise InvalidValueError(
-                f"temperature must not be so small that the gradient / temperature overflows; "
-                f"got {temperature}"
-            )
-        if soft is not None:
-            block.coefficient, block.dense = 0.0, soft
-        elif coefficient is not None:
-            block.coefficient = coefficient
+        factor = _divided(scale, temperature)
+        if index is None:
+            index, coefficient = np.zeros(rows, np.intp), 0.0
+        elif coefficient is None:
+            coefficient = 1.0
+        gradient = out if want_grad else None
+        block = Block(logits, losses, gradient, factor, temperature, index, coefficient, soft)
         if smooth is not None:
             block.dense = smooth[None, :]
             block.others = _sums_of_others(smooth.astype(np.float64))
             block.active = 1.0 if active is None else active.astype(np.float64)
         if logits.size:
             _run(kernel, block, threads)
-        if math.isnan(block.losses.dot(block.losses)):
-            raise NonFiniteRow(int(np.isnan(block.losses).argmax()))
-    return block.losses, block.gradient
+        if math.isnan(losses.dot(losses)):
+            raise NonFiniteRow(int(np.isnan(losses).argmax()))
+    return losses, gradient
+
+
+def _divided(scale: PerRow, temperature: float) -> PerRow:
+    """scale/T; raises InvalidValueError where that overflows although the scale does not."""
+    factor = scale / temperature
+    if isinstance(factor, float) and math.isfinite(factor):  # as nearly always
+        return factor
+    if np.isinf(factor).any() and np.isfinite(scale).all():
+        raise InvalidValueError(
+            f"temperature must not be so small that the gradient / temperature overflows; "
+            f"got {temperature}"
+        )
+    return factor
 
 
 def kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
