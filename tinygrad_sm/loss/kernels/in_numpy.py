@@ -120,9 +120,7 @@ def _with_care(block: Block, threads: int) -> None:
     known = np.count_nonzero(safe) if block.temperature == 1.0 else 0
     if 0 < known < len(a):
         for rows in (np.flatnonzero(safe), np.flatnonzero(~safe)):
-            some = block.some(rows)
-            _with_care(some, threads)
-            block.put(rows, some)
+            block.apart(rows, lambda some: _with_care(some, threads))
         return
 
     shift = None if known else Shift(top, weight, block.temperature)

@@ -140,14 +140,15 @@ def block_sum(values, start, stop):
 
 
 @in_any_order
-def block_gap(a, start, stop, top, q, first):
-    """Σ_j q_j (top − a_j), in which 0 · inf is 0; the row of q begins at `first`."""
-    found = 0.0
+def block_of_target(a, start, stop, t, top, q, first):
+    """Σ_{j≠t} q_j, and Σ_j q_j (top − a_j), where 0 · inf is 0; the row of q begins at `first`."""
+    mass = gap = 0.0
     for k in range(start, stop):
         y = np.float64(q[first + (k - start)])
         distance = top - np.float64(a[k]) if y != 0.0 else 0.0
-        found += y * distance
-    return found
+        mass += y if k != t else 0.0
+        gap += y * distance
+    return mass, gap
 
 
 @exact
@@ -183,24 +184,15 @@ def add(total, lower, x):
 
 
 @exact
-def total(values, start, stop):
-    """The sum, in float64, rounded about once."""
-    if stop - start <= BLOCK:
-        return block_sum(values, start, stop)
-    found = lower = 0.0
+def of_target(a, start, stop, t, top, q, first):
+    """Σ_{j≠t} q_j and Σ_j q_j (top − a_j), each rounded about once."""
+    mass = mass_lower = gap = gap_lower = 0.0
     for k in range(start, stop, BLOCK):
-        found, lower = add(found, lower, block_sum(values, k, min(k + BLOCK, stop)))
-    return found + lower
-
-
-@exact
-def gap(a, start, stop, top, q, first):
-    """Σ_j q_j (top − a_j)."""
-    found = lower = 0.0
-    for k in range(start, stop, BLOCK):
-        part = block_gap(a, k, min(k + BLOCK, stop), top, q, first + (k - start))
-        found, lower = add(found, lower, part)
-    return found + lower if found < np.inf else found
+        last = min(k + BLOCK, stop)
+        one, other = block_of_target(a, k, last, t, top, q, first + (k - start))
+        mass, mass_lower = add(mass, mass_lower, one)
+        gap, gap_lower = add(gap, gap_lower, other)
+    return mass + mass_lower, gap + gap_lower if gap < np.inf else gap
 
 
 # --- the gradient -----------------------------------------------------------------------------
@@ -248,7 +240,8 @@ def fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, perio
     few = min(max(ONE, TOGETHER // classes), rows)
     ts, tops, owns = np.empty(few, np.uintp), np.empty(few), np.empty(few)
     others, gaps, centres, shifts = np.empty(few), np.empty(few), np.empty(few), np.empty(few)
-    largest, at_t, highest = np.empty(1, bits.dtype), np.empty(few), np.empty(few)
+    peaks, largest = np.empty(few), np.empty(1, bits.dtype)
+    at_t, highest = np.empty(few), np.empty(few)
     for first in range(NONE, rows, few):
         last = min(first + few, rows)
         for i in range(first, last):
@@ -265,12 +258,9 @@ def fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, perio
             if dense and actives[i * d] != 0.0:
                 row = i % dense * classes
                 at = row + (t - start)
-                apart += actives[i * d] * gap(a, start, stop, top, q, row)
-                if len(rests):
-                    mass = rests[t - start]
-                else:
-                    mass = total(q, row, at) + total(q, at + ONE, row + classes)
-                other += actives[i * d] * mass
+                mass, far = of_target(a, start, stop, t, top, q, row)
+                apart += actives[i * d] * far
+                other += actives[i * d] * (rests[t - start] if len(rests) else mass)
                 own += actives[i * d] * np.float64(q[at])
             ts[k], tops[k], at_t[k], gaps[k] = t, top, np.float64(a[t]), apart
             owns[k], others[k] = own, other
@@ -286,11 +276,13 @@ def fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, perio
                 i += ONE
             exponentials(a, start, i * classes, kind(centre), period, kind(shift), out)
 
+        for k in range(last - first):  # apart: a vector waits for a number just written into it
+            peaks[k], out[ts[k]] = out[ts[k]], 0
+
         for i in range(first, last):
             k, start, stop = i - first, i * classes, (i + ONE) * classes
             t, own, other, factor = ts[k], owns[k], others[k], factors[i * f]
-            mass, peak = own + other, np.float64(out[t])
-            out[t] = 0
+            mass, peak = own + other, peaks[k]
             rest = sum_below(out, start, stop, highest[k] * classes)
             if rest + peak == 0.0:  # every class is masked: p = 0/1
                 rest = 1.0

@@ -87,6 +87,15 @@ class Block:
         for at in range(0, rows, few):
             yield self.some(slice(at, at + few)) if few < rows else self
 
+    def apart(self, rows: Indices, work: Callable[[Block], None]) -> None:
+        """Have some rows done, given by their numbers in order; all of them, without a copy."""
+        if len(rows) == len(self.logits):
+            work(self)
+        elif rows.size:
+            some = self.some(rows)
+            work(some)
+            self.put(rows, some)
+
     def put(self, rows: Indices, some: Block) -> None:
         """Take over the answers for some rows."""
         self.losses[rows] = some.losses
@@ -235,22 +244,19 @@ def _fill_in(kernel: Kernel, block: Block, threads: int) -> None:
     if block.dense is None or block.others is not None:
         kernel(block, threads)
         return
-    q, each = block.dense, np.arange(len(block.dense))
-    t = q.argmax(axis=1)
-    own = q[each, t]
-    single = np.flatnonzero(np.einsum("ij->i", q) == own)  # maybe: what is small may be lost
-    if single.size:
-        single = single[np.count_nonzero(q[single], axis=1) <= 1]
-    rest = np.delete(each, single) if single.size else each
-    for rows in (single, rest):
-        if not rows.size:
-            continue
-        some = block if len(rows) == len(each) else block.some(rows)
-        if rows is single:
-            some.index, some.coefficient, some.dense = t[rows], own[rows].astype(np.float64), None
+    q = block.dense
+    single = (q[:, 0] == 0.0) | (q[:, -1] == 0.0) | (q.shape[1] == 1)  # so may some soft ones be
+    single[single] = np.count_nonzero(q[single], axis=1) <= 1
+
+    def by_index(some: Block) -> None:
+        assert some.dense is not None
+        some.index = some.dense.argmax(axis=1)
+        own = some.dense[np.arange(len(some.index)), some.index]
+        some.coefficient, some.dense = own.astype(np.float64), None
         kernel(some, threads)
-        if some is not block:
-            block.put(rows, some)
+
+    block.apart(np.flatnonzero(single), by_index)
+    block.apart(np.flatnonzero(~single), lambda some: kernel(some, threads))
 
 
 class Scratch(threading.local):
