@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad_sm as tg
+from benchmarks.exact import DISTRIBUTIONS, FAMILIES, exact_cross_entropy
 
 dask = pytest.importorskip("dask", reason="needs the extra dask")
 da = pytest.importorskip("dask.array", reason="needs the extra dask")
@@ -79,6 +80,33 @@ def test_the_fused_node_is_as_near_as_the_eager_one(dtype):
             lazy = found("fused", da.from_array(x, chunks=chunks), target, **options)
             for ours, eager in zip(dask.compute(*lazy), wanted, strict=True):
                 np.testing.assert_array_almost_equal_nulp(ours, eager, nulp=5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("family", [*FAMILIES, *DISTRIBUTIONS], ids=lambda family: family.name)
+def test_every_chunking_keeps_the_promise_for_hard_logits(family, dtype):
+    """Against 60 digits: at most 5 units in the last place, as without chunks."""
+    rng = np.random.default_rng(8)
+    x, target = family.sample(rng, 12, 50)
+    x = x.astype(dtype)
+    smoothing = getattr(family, "smoothing", 0.0)
+    target = target if target.ndim == 1 else target.astype(dtype)
+    truth = exact_cross_entropy(x, target, smoothing)
+    for chunks in [(5, 50), (12, 20), (7, (1, 48, 1)), (12, 5)]:
+        lazy = da.from_array(x, chunks=chunks)
+        loss, gradient = dask.compute(
+            *found("fused", lazy, target, reduction="none", label_smoothing=smoothing)
+        )
+        errors = truth.errors(loss, gradient)
+        assert max(errors.loss, errors.right_class, errors.other_classes) <= 5, chunks
+
+
+@pytest.mark.parametrize("chunks", [(100, 400), (100, 100), (4000, 10)])
+def test_a_chunk_takes_four_tasks_at_most(chunks):
+    read = da.from_array(np.zeros((4000, 400)), chunks=chunks, inline_array=False)
+    lazy = dask.optimize(*found("fused", read, np.arange(4000) % 400))
+    tasks = set().union(*[x.__dask_graph__() for x in lazy])
+    assert len(tasks) <= 4 * read.npartitions
 
 
 def test_the_number_of_workers_changes_no_bit():
@@ -162,7 +190,9 @@ def test_a_composite_is_fused_without_computing():
         result.output.backward()
     assert seen.count == 0
     assert "SoftmaxWithLoss" in [node.op for node in tg.graph(result.output).nodes]
-    np.testing.assert_array_almost_equal_nulp(a.grad.compute(), found("fused", X, LABELS)[1])
+    _, wanted = found("fused", da.from_array(X, chunks=(6, 4)), LABELS)
+    np.testing.assert_array_equal(a.grad.compute(), wanted.compute())
+    np.testing.assert_array_almost_equal_nulp(wanted.compute(), found("fused", X, LABELS)[1], 5)
 
 
 def test_what_is_wrong_is_told_with_its_row_when_it_is_computed():

@@ -1,13 +1,14 @@
 """Dask's arrays: chunked, lazy, larger than a machine. Nothing is computed before `dask.compute`.
 
 The fused node runs the engine's own kernel on chunks of whole rows, one thread each: the gradient
-has the bits of the eager node, for any number of workers. Chunks of classes are put together to
-whole rows for it.
+has the bits of the eager node, for any number of workers. Where classes are cut, each chunk tells
+six numbers of each of its rows, and they are all that travels: see `loss.kernels.parts`.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -20,8 +21,9 @@ from tinygrad_sm.engine import rules, shapes
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError
 from tinygrad_sm.loss.fused import logits_cotangent, target_cotangent
+from tinygrad_sm.loss.kernels import parts
 from tinygrad_sm.loss.kernels.choosing import kernel_for
-from tinygrad_sm.loss.kernels.rows import NonFiniteRow, softmax_cross_entropy
+from tinygrad_sm.loss.kernels.rows import Block, NonFiniteRow, softmax_cross_entropy
 from tinygrad_sm.loss.options import Task, non_finite, without_axis
 
 dask: Any = _dask  # whose functions have no types
@@ -85,81 +87,140 @@ def _checked(labels: Any, classes: int, ignore_index: int, block_info: Any = Non
 # The fused node -----------------------------------------------------------------------------------
 
 
-def _rows(
-    a: Any,
-    *lazy: Any,
-    names: Any,
-    held: Any,
-    shape: Any,
-    class_axis: int,
-    block_info: Any = None,
-    **asked: Any,
-) -> tuple[Any, Any]:
-    """Losses and gradient of a chunk of whole rows, whose classes are the last axis.
+class Chunk:
+    """What a task knows of its chunk of logits, whose classes are the last axis.
 
-    What there is for each row comes in chunks (`lazy`), or as a whole (`held`).
+    Attributes:
+        logits: (rows, classes of the chunk).
+        asked: the options of the loss, as the kernel takes them, of these rows.
+        start: the first class.
     """
-    where = [slice(*ends) for ends in block_info[0]["array-location"][:-1]]
-    given = [*lazy, *[x[tuple(where)] for x in held]]
-    flat = a.reshape(-1, a.shape[-1])
-    for name, x in zip(names, given, strict=True):
-        asked[name] = x.reshape(flat.shape) if name == "soft" else x.reshape(-1)
+
+    def __init__(
+        self, a: Any, lazy: Any, names: Any, held: Any, shape: Any, class_axis: int,
+        block_info: Any, **asked: Any,
+    ) -> None:  # fmt: skip
+        """What there is for each row comes in chunks (`lazy`), or as a whole (`held`)."""
+        *self._rows, classes = [slice(*ends) for ends in block_info[0]["array-location"]]
+        self._shape, self._class_axis = shape, class_axis
+        self.start = classes.start
+        self.logits = np.ascontiguousarray(a.reshape(-1, a.shape[-1]))
+        self.asked = asked
+        for name, x in zip(names, [*lazy, *[x[tuple(self._rows)] for x in held]], strict=True):
+            asked[name] = x.reshape(self.logits.shape if name == "soft" else -1)
+
+    def non_finite(self, row: int) -> InvalidValueError:
+        """The error for a row of the chunk that holds NaN or +inf, with its number in all rows."""
+        rows = without_axis(self._shape, self._class_axis)
+        numbers = np.arange(math.prod(rows)).reshape(rows)[tuple(self._rows)]
+        return non_finite(int(numbers.reshape(-1)[row]), self._shape, self._class_axis)
+
+    def part(self) -> Block:
+        """The chunk as a part of rows."""
+        return parts.block_of(self.logits, self.start, **self.asked)
+
+
+def _whole(a: Any, *lazy: Any, block_info: Any = None, **given: Any) -> tuple[Any, Any]:
+    """Losses and gradient of a chunk of whole rows, in the bits of the eager node."""
+    chunk = Chunk(a, lazy, block_info=block_info, **given)
+    kernel = kernel_for(math.prod(given["shape"]), a.dtype)
     try:
         losses, gradient = softmax_cross_entropy(
-            np.ascontiguousarray(flat),
-            kernel=kernel_for(math.prod(shape), flat.dtype),
-            threads=1,
-            **asked,
+            chunk.logits, kernel=kernel, threads=1, **chunk.asked
         )
     except NonFiniteRow as error:
-        numbers = np.arange(math.prod(shape) // a.shape[-1]).reshape(
-            without_axis(shape, class_axis)
-        )
-        row = numbers[tuple(where)].reshape(-1)[error.row]
-        raise non_finite(int(row), shape, class_axis) from None
+        raise chunk.non_finite(error.row) from None
     assert gradient is not None
     return losses.reshape(*a.shape[:-1], 1), gradient.reshape(a.shape)
+
+
+def _told(a: Any, *lazy: Any, block_info: Any = None, **given: Any) -> Any:
+    """The six numbers of each row of a chunk of parts of rows."""
+    chunk = Chunk(a, lazy, block_info=block_info, **given)
+    told = parts.tell(chunk.part(), chunk.start)
+    wrong = ~(told[:, parts.TOP] < np.inf)
+    if wrong.any():
+        raise chunk.non_finite(int(wrong.argmax()))
+    return told.reshape(*a.shape[:-1], parts.NUMBERS)
+
+
+def _merged(told: Any, temperature: float, axis: Any = None, keepdims: bool = True) -> Any:
+    """The six numbers of each row of several chunks, which stand side by side."""
+    each = told.reshape(-1, told.shape[-1] // parts.NUMBERS, parts.NUMBERS)
+    return parts.merge(each, temperature).reshape(*told.shape[:-1], parts.NUMBERS)
+
+
+def _losses(told: Any, temperature: float) -> Any:
+    losses = parts.losses_of(told.reshape(-1, parts.NUMBERS), temperature)
+    return losses.reshape(*told.shape[:-1], 1)
+
+
+def _gradient(a: Any, told: Any, *lazy: Any, block_info: Any = None, **given: Any) -> Any:
+    """The gradient of a chunk of parts of rows."""
+    chunk = Chunk(a, lazy, block_info=block_info, **given)
+    block = chunk.part()
+    block.gradient = np.empty_like(block.logits)
+    parts.fill_in(block, chunk.start, told.reshape(-1, parts.NUMBERS))
+    return block.gradient.reshape(a.shape).astype(a.dtype, copy=False)
 
 
 def _computed(logits: Any, target: Any, task: Task) -> tuple[Any, Any]:
     """The losses of all rows, (…, 1), and the gradient, lazily; scaled by the divisor, if known.
 
-    One task a chunk finds both, one each hands them out, and reading is a part of the first.
+    Of whole rows one task a chunk finds both, and one each hands them out. Where classes are cut,
+    one tells of its rows, these numbers go together in a tree, and one finds the gradient. Reading
+    is a part of the first.
     """
-    whole = da.moveaxis(da.asarray(logits), task.axis, -1)
-    whole = whole.rechunk({whole.ndim - 1: -1})
+    a = da.asarray(logits)
+    if task.axis != a.ndim - 1:
+        a = da.moveaxis(a, task.axis, -1)
     given = {"coefficient": task.coefficient, "active": task.active, "index": task.index}
     if task.index is None:
         given = {"soft": da.moveaxis(da.asarray(target), task.axis, -1)}
     known = {name: x for name, x in given.items() if isinstance(x, np.ndarray)}
     lazy = {name: x for name, x in given.items() if isinstance(x, da.Array)}
-    chunked = [x if x.ndim == whole.ndim else x[..., None] for x in lazy.values()]
-    both = da.map_blocks(
-        _rows,
-        whole,
-        *[x.rechunk((*whole.chunks[:-1], -1)) for x in chunked],
-        names=(*lazy, *known),
-        held=[dask.delayed(x, pure=True) for x in known.values()],
-        shape=task.shape,
-        class_axis=task.axis,
-        smooth=task.smooth,
-        temperature=task.temperature,
-        scale=1.0 / task.divisor if isinstance(task.divisor, float) else 1.0,
-        chunks=(*whole.chunks[:-1], (1,)),
-        meta=np.empty((0,) * whole.ndim, object),
-    )
-    losses = both.map_blocks(itemgetter(0), token="losses", meta=np.empty((0,) * whole.ndim))
-    gradient = both.map_blocks(
-        itemgetter(1), token="gradient", chunks=whole.chunks, meta=whole._meta
-    )
-    return losses, gradient if task.axis == whole.ndim - 1 else da.moveaxis(gradient, -1, task.axis)
+    rows = (*a.chunks[:-1], -1)
+    chunked = [
+        x.rechunk(a.chunks) if x.ndim == a.ndim else x[..., None].rechunk(rows)
+        for x in lazy.values()
+    ]
+    about = {
+        "names": (*lazy, *known),
+        "held": [dask.delayed(x, pure=True) for x in known.values()],
+        "shape": task.shape,
+        "class_axis": task.axis,
+        "smooth": task.smooth,
+        "temperature": task.temperature,
+        "scale": 1.0 / task.divisor if isinstance(task.divisor, float) else 1.0,
+    }
+    none = np.empty((0,) * a.ndim)
+    one = (*a.chunks[:-1], (1,))
+    if a.numblocks[-1] == 1:
+        both = da.map_blocks(_whole, a, *chunked, **about, chunks=one, meta=none.astype(object))
+        losses = both.map_blocks(itemgetter(0), token="losses", meta=none)
+        gradient = both.map_blocks(itemgetter(1), token="gradient", chunks=a.chunks, meta=a._meta)
+    else:
+        six = (parts.NUMBERS,) * a.numblocks[-1]
+        told = da.map_blocks(
+            _told, a, *chunked, **about, token="told", chunks=(*rows[:-1], six), meta=none
+        )
+        merge = partial(_merged, temperature=task.temperature)
+        told = da.reduction(
+            told, lambda x, axis, keepdims: x, merge, combine=merge, axis=a.ndim - 1, keepdims=True,
+            output_size=parts.NUMBERS, split_every=16, dtype=np.float64, meta=none,
+        )  # fmt: skip
+        losses = told.map_blocks(_losses, task.temperature, chunks=one, meta=none)
+        gradient = da.map_blocks(
+            _gradient, a, told, *chunked, **about, token="gradient", chunks=a.chunks, meta=a._meta
+        )
+    return losses, gradient if task.axis == a.ndim - 1 else da.moveaxis(gradient, -1, task.axis)
 
 
 def _fused(logits: Any, target: Any, task: Task, saved: Any) -> Any:
     losses, saved.gradient = _computed(logits, target, task)
     if task.reduction == "none":
         return losses[..., 0].astype(logits.dtype)
-    return (losses.sum(dtype=np.longdouble) / task.divisor).astype(logits.dtype)
+    return (losses.sum(dtype=np.longdouble, split_every=256) / task.divisor).astype(logits.dtype)
 
 
 def _fused_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: Any) -> Any:

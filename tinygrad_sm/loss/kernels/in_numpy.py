@@ -63,7 +63,7 @@ def fill_in(block: Block, threads: int = 1) -> None:
     a = block.logits
     simple = block.dense is None and block.temperature == 1.0 and a.shape[1] <= tiling.PART
     work = _by_classes if simple else _with_care
-    whole = simple and _free(block, _plain_dtype(a)) is not None
+    whole = simple and _free(block, plain_dtype(a)) is not None
     for piece in (block,) if whole else block.pieces():
         work(piece, threads)
 
@@ -74,7 +74,7 @@ def _by_classes(block: Block, threads: int) -> None:
     Whether exp needed no shift is seen afterwards; where it did, rows are done again.
     """
     a, gradient = block.logits, block.gradient
-    exps = _room(block, _plain_dtype(a))
+    exps = _room(block, plain_dtype(a))
     np.exp(a, out=exps, dtype=exps.dtype)
     right = block.index + np.arange(0, a.size, a.shape[1])
     flat = exps.reshape(-1)
@@ -85,7 +85,7 @@ def _by_classes(block: Block, threads: int) -> None:
     rest = _sums(a, exps)
     total, ratio = rest + peak, rest / peak
     weight = block.factor * block.coefficient
-    lowest, highest = _bounds(a.dtype, exps.dtype, weight)
+    lowest, highest = bounds(a.dtype, exps.dtype, weight)
     safe = (total >= lowest) & (total <= highest) & (ratio < 1e280)  # NaN is not
     others = None
     if np.count_nonzero(safe) < len(a):
@@ -110,11 +110,11 @@ def _with_care(block: Block, threads: int) -> None:
     top = a[each, t].astype(np.float64)
     wrong = ~(top < np.inf)  # NaN, too
     top[top == -np.inf] = 0.0  # every class is masked
-    target = _target(block, parts, t, top)
+    target = target_of(block, parts, t, top)
     mass = target.own + target.others
     weight = block.factor * mass
 
-    lowest, highest = _bounds(a.dtype, _plain_dtype(a), weight)
+    lowest, highest = bounds(a.dtype, plain_dtype(a), weight)
     largest = np.exp(top)
     safe = (largest >= lowest) & (largest * a.shape[1] <= highest)
     known = np.count_nonzero(safe) if block.temperature == 1.0 else 0
@@ -132,11 +132,14 @@ def _with_care(block: Block, threads: int) -> None:
     rate = weight / (rest + peak)
     parts.each(lambda part: _write(block, part, exps(part), rate))
     gradient[each, block.index] -= block.factor * block.coefficient
-    gradient[each, t] = np.where(
-        target.own < target.others,
-        rate * peak - block.factor * target.own,
-        block.factor * target.others - rate * rest,
-    )
+    gradient[each, t] = at_the_largest(block.factor, target.own, target.others, rate, peak, rest)
+
+
+def at_the_largest(
+    factor: PerRow, own: PerRow, others: PerRow, rate: Doubles, peak: Doubles, rest: Doubles
+) -> Doubles:
+    """The gradient at the class that is set apart, in the form that cancels less."""
+    return np.where(own < others, rate * peak - factor * own, factor * others - rate * rest)
 
 
 class Parts:
@@ -185,7 +188,8 @@ class Target:
     gap: PerRow  # Σ_j q_j (a_t − a_j)/T
 
 
-def _target(block: Block, parts: Parts, t: Indices, top: Doubles) -> Target:
+def target_of(block: Block, parts: Parts, t: Indices, top: Doubles) -> Target:
+    """What a block's target is at the classes t, whose logits are `top`, and besides."""
     a, q, each = block.logits, block.dense, np.arange(len(t))
     own = np.multiply(block.coefficient, block.index == t)
     found = Target(
@@ -227,12 +231,12 @@ def _sums_without(q: Floats, rows: Indices, columns: Indices) -> Doubles:
 # --- exponentials ----------------------------------------------------------------------------
 
 
-def _plain_dtype(a: Floats) -> np.dtype[Any]:
+def plain_dtype(a: Floats) -> np.dtype[Any]:
     """What exponentials that need no shift are computed in."""
     return FLOAT64 if a.shape[1] <= SHORT else a.dtype
 
 
-def _bounds(results: Any, exps: Any, weight: PerRow) -> tuple[PerRow, PerRow]:
+def bounds(results: Any, exps: Any, weight: PerRow) -> tuple[PerRow, PerRow]:
     """Between which totals of unshifted exponentials nothing is lost that a result would show.
 
     The gradient's terms are weight*e/total. With total >= |weight| a denormal e makes a denormal
@@ -251,9 +255,11 @@ class Shift:
     """exp(a/T) 2^-k in float64, with k such that the largest of a row is |weight| 2^MARGIN."""
 
     def __init__(self, top: Doubles, weight: PerRow, temperature: float) -> None:
-        self.temperature, (self.step, *self.upper_lower) = temperature, _powers(temperature)
-        # so far from 0 the difference is exact, where it is not so large that exp vanishes
-        self.centre = np.where(np.abs(top) > 4096.0 * temperature, top, 0.0)
+        self.temperature, (self.step, *self.upper_lower) = temperature, powers(temperature)
+        # so far from 0 a difference is exact, where it is not so large that exp vanishes; that of
+        # two centres is, too
+        grid = 2.0 ** (math.frexp(temperature)[1] + 12)
+        self.centre = np.where(np.abs(top) > 1.5 * grid, top - np.fmod(top, grid), 0.0)
         room = np.frexp(np.clip(np.abs(weight), 1e-40, 1e250))[1] + MARGIN
         self.top = top - self.centre
         self.exponent = np.rint(self.top * self.step) - room
@@ -280,7 +286,7 @@ class Shift:
 
 
 @lru_cache(maxsize=16)
-def _powers(temperature: float) -> tuple[float, float, float]:
+def powers(temperature: float) -> tuple[float, float, float]:
     """1/(T log 2), and T log 2 as a number of 32 bits, whose products are exact, and the rest."""
     period = LN2 * Fraction(temperature)
     mantissa, exponent = math.frexp(float(period))
@@ -309,18 +315,15 @@ def _exponentials(
 ) -> tuple[Callable[[slice], Floats], Doubles, Doubles]:
     """Where to find the exponentials of a part, with 0 at t; their sums; and what stands at t."""
     a, gradient = block.logits, block.gradient
-    dtype = _plain_dtype(a) if shift is None else FLOAT64
+    dtype = FLOAT64 if shift else plain_dtype(a)
     peak, kept = np.empty(len(a)), gradient if len(parts.slices) > 1 else None
 
     def sums(part: slice) -> Doubles:
         piece, exps = a[:, part], _room(block, dtype, part)
         rows, columns = parts.apart(t, part)
-        if shift is None:
-            np.exp(piece, out=exps, dtype=dtype)
-            peak[rows] = np.exp(piece[rows, columns], dtype=FLOAT64)
-        else:
-            shift.exponentials(piece, exps)
-            peak[rows] = exps[rows, columns]
+        _exp(piece, shift, exps)
+        plain = shift is None and dtype != FLOAT64
+        peak[rows] = np.exp(piece[rows, columns], dtype=FLOAT64) if plain else exps[rows, columns]
         exps[rows, columns] = 0.0
         found = _sums(piece, exps)
         if kept is not None:
@@ -330,6 +333,29 @@ def _exponentials(
     rest = parts.sums(sums)
     rest[rest + peak == 0.0] = 1.0  # every class is masked: p = 0/1
     return lambda part: _room(block, dtype) if kept is None else kept[:, part], rest, peak
+
+
+def _exp(a: Floats, shift: Shift | None, out: Floats) -> None:
+    """out = exp(a), or what a shift makes of it."""
+    if shift is None:
+        np.exp(a, out=out, dtype=out.dtype)
+    else:
+        shift.exponentials(a, out)
+
+
+def sums_of(a: Floats, t: Indices, shift: Shift | None) -> Doubles:
+    """The sums of the exponentials of rows but for those at t, (r,)."""
+    exps = scratch.take("work", a.shape, FLOAT64 if shift else plain_dtype(a))
+    _exp(a, shift, exps)
+    exps[np.arange(len(a)), t] = 0.0
+    return _sums(a, exps)
+
+
+def fill_part(block: Block, shift: Shift | None, rate: Doubles) -> None:
+    """Write factor (Σq·p − q) of a block from its logits, but for what is at the index and at t."""
+    exps = _room(block, FLOAT64 if shift else plain_dtype(block.logits))
+    _exp(block.logits, shift, exps)
+    _write(block, slice(None), exps, rate)
 
 
 def _scale(exps: Floats, rate: Doubles, out: Floats) -> None:

@@ -167,7 +167,7 @@ def softmax_cross_entropy(
         block = Block(logits, losses, gradient, factor, temperature, index, coefficient, soft)
         if smooth is not None:
             block.dense = smooth[None, :]
-            block.others = _sums_of_others(smooth.astype(np.float64))
+            block.others = sums_of_others(smooth.astype(np.float64))
             block.active = 1.0 if active is None else active.astype(np.float64)
         if logits.size:
             _run(kernel, block, threads)
@@ -194,7 +194,7 @@ def kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return FLOAT32 if dtype.itemsize <= 4 else FLOAT64
 
 
-def _sums_of_others(values: Doubles) -> Doubles:
+def sums_of_others(values: Doubles) -> Doubles:
     """Σ_{k≠j} values_k for every j: a difference, but for the one that this may spoil."""
     others, largest = values.sum() - values, int(values.argmax())
     others[largest] = np.delete(values, largest).sum()
