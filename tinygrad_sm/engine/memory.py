@@ -19,6 +19,11 @@ from tinygrad_sm.engine.node import Recorded
 from tinygrad_sm.engine.threads.large import LARGE, add_in_place, in_pieces
 from tinygrad_sm.errors import ChangedDataError, InvalidTypeError
 
+# Once an array of nearly 32 MB was freed, glibc keeps what smaller ones free for the next, up to
+# 64 MB. To give it back to the system and fetch it again costs more than the operations: a whole
+# step of 1024 × 100 logits takes four times as long. This one is not written to, and costs nothing.
+np.empty(2**25 - 2**13, np.uint8)
+
 changing = threading.RLock()
 """Held while what several threads may share about a node changes: its gradient, its lent data."""
 
