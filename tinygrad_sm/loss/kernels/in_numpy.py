@@ -94,8 +94,10 @@ def _by_classes(block: Block, threads: int) -> None:
     block.losses[...] = times(block.coefficient, np.log1p(ratio))
     if gradient is not None:
         rate = weight / total
+        flat[right] = -rest
         _scale(exps, rate, gradient)
-        gradient.reshape(-1)[right] = -rate * rest
+        if exps.dtype != FLOAT64:  # to which the correction of NumPy's exp was applied
+            gradient.reshape(-1)[right] = -rate * rest
     if others is not None:
         for piece in others.pieces():
             _with_care(piece, threads)
@@ -435,12 +437,14 @@ def _sums_in_double(a: Floats, exps: Floats) -> Doubles:
     """
     chunk = CHUNK if a.shape[1] >= 8 * CHUNK else CHUNK // 2
     sums = chunk_sums(exps, chunk=chunk).astype(np.float64)
-    rows, chunks = np.nonzero(2.0 * sums > np.einsum("ij->i", sums)[:, None])
-    if rows.size:
+    totals: Doubles = np.einsum("ij->i", sums)
+    large = np.flatnonzero(2.0 * sums > totals[:, None])
+    if large.size:
+        rows, chunks = divmod(large, sums.shape[1])
         columns = chunks[:, None] * chunk + np.arange(chunk)
         inside = columns < a.shape[1]
         at = rows[:, None], np.where(inside, columns, 0)
         again = np.exp(a[at], dtype=np.float64)
         again[~inside | (exps[at] == 0.0)] = 0.0
-        sums[rows, chunks] = again.sum(axis=1)
-    return np.einsum("ij->i", sums)
+        totals[rows] += again.sum(axis=1) - sums[rows, chunks]
+    return totals
