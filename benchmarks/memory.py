@@ -6,6 +6,7 @@ the process grew at most while it ran forward and backward.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.util
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,8 @@ def _job(job: str, peer: Peer, dtype: str, shape: tuple[int, ...]) -> Run | None
 def _peak_growth(run: Run) -> int | None:
     """Bytes by which resident memory grew at most during one call."""
     gc.collect()
+    with suppress(OSError, AttributeError, TypeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)  # else the call is served from what was freed before
     if _CLEAR_REFS.exists():
         _CLEAR_REFS.write_text(_FORGET_PEAK, encoding="ascii")
         before = _status("VmRSS")

@@ -438,7 +438,7 @@ def _sums_in_double(a: Floats, exps: Floats) -> Doubles:
     chunk = CHUNK if a.shape[1] >= 8 * CHUNK else CHUNK // 2
     sums = chunk_sums(exps, chunk=chunk).astype(np.float64)
     totals: Doubles = np.einsum("ij->i", sums)
-    large = np.flatnonzero(2.0 * sums > totals[:, None])
+    large = np.flatnonzero(sums > 0.5 * totals[:, None])
     if large.size:
         rows, chunks = divmod(large, sums.shape[1])
         columns = chunks[:, None] * chunk + np.arange(chunk)

@@ -32,7 +32,7 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 Kernel: TypeAlias = "Callable[[Block, int], None]"
 
-TILE = 1 << 20  # logits of a tile: calls are few then
+TILE = 1 << 19  # logits of a tile: calls are few then
 PART = 1 << 18  # of what needs buffers, or of a part of a wide row: they stay in the cache
 ALONE = 1 << 17  # logits that are not worth waking a thread for
 BUFFER = 512  # of a ufunc: rows that are longer are multiplied by a number without copies of it
