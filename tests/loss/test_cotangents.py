@@ -1,5 +1,7 @@
 """Whatever multiplies the loss afterwards: the gradient is the exact product, rounded once."""
 
+import tracemalloc
+
 import mpmath
 import numpy as np
 import pytest
@@ -134,3 +136,21 @@ def test_an_infinite_cotangent_is_no_error():
     a = tg.Tensor([[2.0, 1.0, 0.1]])
     found = tg.grad(tg.cross_entropy(a, [0]), a, np.inf)
     assert found.tolist() == [[-np.inf, np.inf, np.inf]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((200, 1000), -1), ((10, 20, 1000), -1), ((10, 1000, 20), 1)]
+)
+def test_reading_the_gradient_copies_nothing(shape, axis):
+    """The array that backward leaves is nobody else's: a view of another would be copied."""
+    a = tg.Tensor(np.zeros(shape))
+    tg.cross_entropy(a, np.zeros(np.delete(shape, axis), int), axis=axis).backward()
+    x, w, b = tg.Tensor(np.zeros((10, 20, 30))), tg.Tensor(np.zeros((400, 30))), np.zeros(400)
+    bias = tg.Tensor(b)
+    tg.linear_cross_entropy(x, w, np.zeros((10, 20), int), bias=bias).backward()
+    for leaf in (a, x, w, bias):
+        tracemalloc.start()
+        assert leaf.grad.shape == leaf.shape
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < leaf.grad.nbytes

@@ -62,16 +62,16 @@ def _chunks(rows: int, size: int) -> Iterator[slice]:
 def _run_chunks(
     arrays: tuple[Any, ...], task: Task, scale: Any, wanted: frozenset[str], chunk_rows: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the row losses and the wanted gradients by name, in the shapes of 2-D inputs."""
+    """Return the row losses and the wanted gradients by name, in the shapes of the arrays."""
     *numbers, target = arrays
     dtype = kernel_dtype(np.result_type(*numbers))
     x, weight, bias = (np.asarray(each, dtype) for each in numbers)
+    like = {"x": x, "weight": weight, "bias": bias}
+    found = {name: np.zeros(like[name].shape, dtype) for name in sorted(wanted)}
     x = x.reshape(-1, x.shape[-1])
     rows, classes = len(x), len(weight)
     losses = np.empty(rows)
     logits = np.empty((min(chunk_rows, rows), classes), dtype)
-    shapes = {"x": x.shape, "weight": weight.shape, "bias": (classes,)}
-    found = {name: np.zeros(shapes[name], dtype) for name in sorted(wanted)}
     for chunk in _chunks(rows, chunk_rows):
         a = np.matmul(x[chunk], weight.T, out=logits[: chunk.stop - chunk.start])
         if bias.ndim:
@@ -81,7 +81,7 @@ def _run_chunks(
             a, target, task, own, bool(wanted), out=a if wanted else None, chunk=chunk
         )
         if "x" in wanted:
-            np.matmul(g, weight, out=found["x"][chunk])
+            np.matmul(g, weight, out=found["x"].reshape(x.shape)[chunk])
         if "weight" in wanted:
             _add_product(found["weight"], g, x[chunk])
         if "bias" in wanted:
@@ -110,7 +110,7 @@ def _forward(
     return reduced(losses, task, np.result_type(x, weight, bias))
 
 
-def _vjp(name: str, position: int) -> Any:
+def _vjp(name: str) -> Any:
     """The vjp for the argument `name`: take the gradient that is there, or find all anew."""
 
     def vjp(g: Any, loss: Any, *arrays: Any, task: Task, saved: _Gradients, chunk_rows: int) -> Any:
@@ -126,7 +126,7 @@ def _vjp(name: str, position: int) -> Any:
         gradient = saved.gradients.pop(name)  # given away: the receiver may change it
         if last and g != 1:
             gradient *= g
-        return gradient.reshape(np.shape(arrays[position]))
+        return gradient
 
     return vjp
 
@@ -154,9 +154,9 @@ def _target_vjp(g: Any, loss: Any, *arrays: Any, task: Task, **_: Any) -> Any:
 linear_softmax_with_loss = def_primitive(
     "LinearSoftmaxWithLoss",
     _forward,
-    _vjp("x", 0),
-    _vjp("weight", 1),
-    _vjp("bias", 2),
+    _vjp("x"),
+    _vjp("weight"),
+    _vjp("bias"),
     _target_vjp,
     integers=True,
     kind="loss",

@@ -64,16 +64,14 @@ def run_kernel(
 
     `out` receives the gradient; without a copy on the way if its rows can be seen as such.
     """
-    rows = _as_rows(logits, task.axis)
+    if out is None and want_grad:  # of the logits' own shape, since a view would be copied later
+        out = np.empty(logits.shape, logits.dtype)
     into = None if out is None else _as_rows(out, task.axis)
-    losses, gradient = run_on_rows(rows, target, task, scale, want_grad, into)
-    if gradient is None:
-        return losses, None
-    gradient = _as_before(gradient, task)
-    if out is None:
-        return losses, gradient
-    if not np.may_share_memory(into, out):
-        out[...] = gradient
+    losses, gradient = run_on_rows(
+        _as_rows(logits, task.axis), target, task, scale, want_grad, into
+    )
+    if out is not None and not np.may_share_memory(into, out):
+        out[...] = _as_before(gradient, task)
     return losses, out
 
 
