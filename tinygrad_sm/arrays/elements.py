@@ -209,7 +209,11 @@ def _scatter(g: Any, index: Any, shape: Any, distinct: bool = False) -> Any:
 
 def _softmax(a: Any, axis: Any = -1) -> Any:
     e = np.exp(a)
-    return e / _sum(e, axis, keepdims=True)
+    total = _sum(e, axis, keepdims=True)
+    home = home_of(a)
+    if not _is_sympy(home):
+        total = _where(np.asarray(total == 0, bool), _whole(1, home), total)  # all is masked: p = 0
+    return e / total
 
 
 def _logsumexp(a: Any, axis: Any = -1, keepdims: bool = False) -> Any:
@@ -293,11 +297,20 @@ class OfElements(Kind):
         """The largest number; for formulas a symbol m, since any shift gives the same loss."""
         home = home_of(a)
         if not _is_sympy(home):
-            return _largest(a, axis=axis, keepdims=True)
+            largest = _largest(a, axis=axis, keepdims=True)
+            return _where(np.isinf(largest), _whole(0, home), largest)  # as where all is masked
         taken = {s.name for x in a.flat for s in getattr(x, "free_symbols", ())}
         name = next(name for name in ("m", *(f"m_{i}" for i in range(a.size))) if name not in taken)
         shape = tuple(1 if i == axis else n for i, n in enumerate(a.shape))
         return symbols(name, shape) if a.ndim > 1 else symbols(name).reshape(1)
+
+    def masked(self, logits: Any) -> Any:
+        """Which numbers are -inf, if one is; no formula is."""
+        home = home_of(logits)
+        if home is None or _is_sympy(home):
+            return None
+        found = np.asarray(logits == home.ninf, bool)
+        return found if found.any() else None
 
     def one_hot(self, index: Any, like: Any, axis: int) -> Any:
         """Whole numbers, which leave formulas as they are."""

@@ -57,7 +57,7 @@ def compare(
         dtype: convert the logits to this floating-point type first.
         seconds: how long to measure the time that each side takes; 0 for not at all.
         exact: hold both gradients against 50 digits, and find the node at which the composite lost
-            some. For at most 20 000 finite logits; needs mpmath.
+            some. For at most 20 000 logits, of which no right class is masked; needs mpmath.
 
     Raises:
         InvalidTypeError, InvalidValueError, LabelError: an argument does not fit.
@@ -94,11 +94,15 @@ def compare(
 
 def _exact(found: Comparison, task: Task, target: Any, options: LossOptions) -> Exactness:
     """Both gradients against the exact one, and the nodes of the row that the tables show."""
-    if not 0 < found.logits.size <= MOST_NUMBERS or not np.isfinite(found.logits).all():
-        finite = "" if np.isfinite(found.logits).all() else ", some of them -inf"
+    if not 0 < found.logits.size <= MOST_NUMBERS:
         raise InvalidValueError(
-            f"compare: exact is for 1 to {MOST_NUMBERS} finite logits; "
-            f"got {found.logits.size}{finite}"
+            f"compare: exact is for 1 to {MOST_NUMBERS} logits; got {found.logits.size}"
+        )
+    masked = np.isneginf(found.logits)
+    if (masked & (found.target != 0)).any() or masked.all():
+        raise InvalidValueError(
+            "compare: exact is for finite losses; a class that is masked by -inf has a target, or "
+            "all are masked"
         )
     at, _ = found.shown()
     row, y = (found.rows(x)[at] for x in (found.logits, found.target))
@@ -259,7 +263,7 @@ def _contributions(side: _Swept, task: Task, form: str, allowed: np.ndarray) -> 
         numerator = arrived(e, "p") * e.value
     numerator, denominator = (
         (term / task.temperature).astype(side.grad.dtype)
-        for term in (numerator, arrived(e, "s") * e.value)
+        for term in (numerator, arrived(e, "sum") * e.value)
     )
     both = numerator.astype(np.float64) + denominator
     add_up = bool((np.abs(both - side.grad) <= allowed).all())

@@ -76,7 +76,7 @@ def held_against_exact(
     """Hold two gradients of the same logits against the exact one.
 
     Args:
-        logits: finite floats, from 1 to 20 000 of them.
+        logits: floats, from 1 to 20 000 of them; finite, or −inf for a mask.
         gradients: the composite's and the fused node's.
         loss: of logits, for the exact gradient.
         composite: the loss of a single row in the form whose nodes are looked at.
@@ -86,7 +86,7 @@ def held_against_exact(
     Raises:
         InvalidTypeError: mpmath is missing.
     """
-    apart = float(np.ptp(logits.astype(np.float64))) / temperature
+    apart = float(np.ptp(logits[np.isfinite(logits)].astype(np.float64))) / temperature
     digits = DIGITS + int(apart / math.log(10))
     a = Tensor(precise(logits, digits))
     total = loss(a)

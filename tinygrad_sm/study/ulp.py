@@ -36,12 +36,14 @@ def ulps_off(found: np.ndarray, exact: Any) -> np.ndarray:
     """Return how far floats are from exact numbers, in units in the last place of these.
 
     Args:
-        found: floats; NaN, or an infinity where the exact number has none, is off by inf.
+        found: floats; NaN, or an infinity that the exact number is not, is off by inf.
         exact: mpmath's numbers, of the same shape.
     """
     spacing = found.dtype.type
 
     def off(x: Any, truth: Any) -> float:
+        if x == truth:
+            return 0.0
         unit = np.spacing(abs(spacing(float(truth))))
         if not (np.isfinite(x) and np.isfinite(unit)):
             return np.inf
