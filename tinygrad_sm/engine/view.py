@@ -175,6 +175,11 @@ def _plain(fact: Any) -> Any:
     return list(fact) if isinstance(fact, tuple) else fact
 
 
+def made_of(tensor: Any) -> tuple[Operation, tuple[Any, ...]]:
+    """Return how a Tensor was made, and of which operands: Tensors, arrays and numbers."""
+    return tensor._operation, tensor._operands
+
+
 def recorded(output: Any) -> list[tuple[Any, Operation, tuple[Any, ...]]]:
     """Return what `graph` is made from, in less time: each Tensor, its operation and its operands.
 

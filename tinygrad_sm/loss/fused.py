@@ -35,6 +35,7 @@ from tinygrad_sm.engine.memory import current
 from tinygrad_sm.engine.primitive import def_primitive
 from tinygrad_sm.engine.scopes import is_recording
 from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm.engine.view import made_of
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
 from tinygrad_sm.loss.kernels.calling import reduced, run_kernel
 from tinygrad_sm.loss.options import (
@@ -206,16 +207,19 @@ def cross_entropy(logits: Any, target: Any, **options: Unpack[LossOptions]) -> A
 
 def _ends_in_softmax(a: Tensor, axis: int) -> bool:
     """Whether a computed Tensor is softmax(x) or exp(x) / Σ exp(x) over `axis`, and that alone."""
-    total = a
-    if a.op == "div":
-        e, total = a._operands
-        if not (isinstance(total, Tensor) and total.op == "sum" and total._operands[0] is e):
-            return False
-        if not (isinstance(e, Tensor) and e.op == "exp"):
-            return False
-    elif a.op != "softmax":
+    if a.op not in ("div", "softmax"):
         return False
-    over = total._operation.params.get("axis", -1 if total is a else None)
+    operation, (e, *others) = made_of(a)
+    default: int | None = -1
+    if a.op == "div":
+        (total,) = others
+        if not (isinstance(e, Tensor) and isinstance(total, Tensor)):
+            return False
+        operation, summed = made_of(total)
+        if (e.op, total.op) != ("exp", "sum") or summed[0] is not e:
+            return False
+        default = None
+    over = operation.params.get("axis", default)
     axes = range(a.ndim) if over is None else np.ravel(over).tolist()
     return {i % a.ndim for i in axes} == {axis}
 
