@@ -153,6 +153,8 @@ class Parts:
 
     def each(self, work: Callable[[slice], Any]) -> list[Any]:
         """What a function returns for each part."""
+        if len(self.slices) == 1:  # as nearly always
+            return [work(self.slices[0])]
         found: list[Any] = [None] * len(self.slices)
 
         def one(number: int) -> None:
@@ -169,11 +171,15 @@ class Parts:
     def largest(self, a: Floats) -> Indices:
         """The class of each row's largest logit, or of a NaN."""
         found = self.each(lambda part: a[:, part].argmax(axis=1) + part.start)
+        if len(found) == 1:
+            return np.asarray(found[0])
         columns, each = np.array(found), np.arange(len(a))
         return columns[a[each, columns].argmax(axis=0), each]
 
     def apart(self, t: Indices, part: slice) -> tuple[Indices, Indices]:
         """Rows and columns of the classes t that stand in a part."""
+        if len(self.slices) == 1:
+            return np.arange(len(t)), t
         rows = np.flatnonzero((part.start <= t) & (t < part.stop))
         return rows, t[rows] - part.start
 
@@ -409,7 +415,8 @@ def chunk_sums(values: Floats, weights: Floats | None = None, chunk: int = CHUNK
     sums = np.empty((rows, -(-width // chunk)), values.dtype)
     both = [values] if weights is None else [values, weights]
     chunks = [x[:, :whole].reshape(len(x), -1, chunk) for x in both]
-    np.einsum(",".join(["ijk"] * len(both)) + "->ij", *chunks, out=sums[:, : whole // chunk])
+    if whole:
+        np.einsum(",".join(["ijk"] * len(both)) + "->ij", *chunks, out=sums[:, : whole // chunk])
     if whole < width:
         tails = [x[:, whole:] for x in both]
         np.einsum(",".join(["ij"] * len(both)) + "->i", *tails, out=sums[:, -1])
@@ -424,6 +431,8 @@ def exact_sums(values: Floats) -> Doubles:
     Ogita & Oishi, "Accurate floating-point summation", SIAM Journal on Scientific Computing 2008).
     """
     values = values.astype(np.float64, copy=False)
+    if values.shape[1] == 1:
+        return values[:, 0]
     cut = np.ldexp(2.0, np.frexp(np.einsum("ij->i", values))[1])[:, None]
     upper = (values + cut) - cut
     sums: Doubles = np.einsum("ij->i", upper) + np.einsum("ij->i", values - upper)

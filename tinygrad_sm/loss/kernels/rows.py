@@ -246,16 +246,22 @@ def _fill_in(kernel: Kernel, block: Block, threads: int) -> None:
         return
     q = block.dense
     single = (q[:, 0] == 0.0) | (q[:, -1] == 0.0) | (q.shape[1] == 1)  # so may some soft ones be
-    single[single] = np.count_nonzero(q[single], axis=1) <= 1
+    if not single.any():
+        kernel(block, threads)
+        return
+    t = q.argmax(axis=1)
+    own = q[np.arange(len(q)), t]
+    if not len(q) == np.count_nonzero(q) == np.count_nonzero(own):  # one each, as usual
+        single[single] = np.count_nonzero(q[single], axis=1) <= 1
+    rows = np.flatnonzero(single)
 
     def by_index(some: Block) -> None:
-        assert some.dense is not None
-        some.index = some.dense.argmax(axis=1)
-        own = some.dense[np.arange(len(some.index)), some.index]
-        some.coefficient, some.dense = own.astype(np.float64), None
+        some.index, some.dense = t[rows], None
+        ones = (own == 1.0).all()
+        some.coefficient = 1.0 if ones else own[rows].astype(np.float64)
         kernel(some, threads)
 
-    block.apart(np.flatnonzero(single), by_index)
+    block.apart(rows, by_index)
     block.apart(np.flatnonzero(~single), lambda some: kernel(some, threads))
 
 
