@@ -1,6 +1,7 @@
 """The fused kernel: exact to a few ULP, and the same bits whatever threads, strides or buffers."""
 
 import gc
+import math
 import os
 import threading
 import tracemalloc
@@ -184,6 +185,29 @@ def test_sums_are_exact_to_the_last_place(rng):
         terms = np.exp(30 * rng.standard_normal((50, width)))
         exact = np.array([mpmath.fsum(map(mpmath.mpf, row)) for row in terms])
         assert np.all(abs(row_sums(terms) - exact) <= 2 * np.spacing(exact.astype(float)))
+
+
+def test_sums_of_any_width_are_good_to_three_places(rng):
+    for width in (5, 10, 24, 32, 33, 47, 64, 100):
+        terms = np.exp(rng.standard_normal((4000, width)) * rng.choice([0.01, 1, 3], (4000, 1)))
+        exact = np.array([math.fsum(row) for row in terms])
+        assert np.all(abs(row_sums(terms) - exact) <= 3 * np.spacing(exact))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_scale_keeps_the_promise(rng, dtype):
+    """Gradients down to the denormal ones, from scales up to nearly the largest number."""
+    largest = 38 if dtype == np.float32 else 250
+    for scale in 10.0 ** rng.uniform(-largest, largest, 150):
+        classes = int(rng.integers(2, 50))
+        a = (rng.standard_normal((1, classes)) * rng.choice([1, 30, 300, 700])).astype(dtype)
+        index, scale = rng.integers(0, classes, 1), float(dtype(scale))
+        _, gradient = softmax_cross_entropy(a, index=index, scale=scale)
+        with mpmath.workdps(60):
+            _, exact = exact_row(a[0], index[0])
+            for got, p in zip(gradient[0], exact, strict=True):
+                if abs(p * scale) < float(np.finfo(dtype).max):
+                    assert ulp_error(got, p * scale, dtype) <= PROMISED_ULP
 
 
 # --- smoothed and soft targets: digits count from the terms whose difference the gradient is ------

@@ -48,7 +48,7 @@ from tinygrad_sm.loss.kernels.rows import (
 )
 
 SHORT = 32  # classes up to which float32 is computed in float64, at little cost
-CHUNK = 64  # columns added in one chain
+CHUNK = 32  # columns added in one chain
 NORMAL = {  # the smallest normal number, and a quarter of the largest
     np.dtype(kind): (float(np.finfo(kind).tiny), float(np.finfo(kind).max) / 4)
     for kind in (np.float32, np.float64)
@@ -133,7 +133,7 @@ def _with_care(block: Block, threads: int) -> None:
         return
     rate = weight / (rest + peak)
     parts.each(lambda part: _write(block, part, exps(part), rate))
-    gradient[each, block.index] -= block.factor * block.coefficient
+    gradient[each, block.index] -= times(block.coefficient, block.factor)
     gradient[each, t] = at_the_largest(block.factor, target.own, target.others, rate, peak, rest)
 
 
@@ -141,7 +141,8 @@ def at_the_largest(
     factor: PerRow, own: PerRow, others: PerRow, rate: Doubles, peak: Doubles, rest: Doubles
 ) -> Doubles:
     """The gradient at the class that is set apart, in the form that cancels less."""
-    return np.where(own < others, rate * peak - factor * own, factor * others - rate * rest)
+    mine, theirs = times(own, factor), times(others, factor)
+    return np.where(own < others, rate * peak - mine, theirs - rate * rest)
 
 
 class Parts:
@@ -233,7 +234,7 @@ def _sums_without(q: Floats, rows: Indices, columns: Indices) -> Doubles:
     others = scratch.take("block", q.shape, q.dtype)
     np.copyto(others, q)
     others[rows, columns] = 0.0
-    return exact_sums(chunk_sums(others, chunk=CHUNK if q.dtype == FLOAT64 else CHUNK // 4))
+    return exact_sums(chunk_sums(others, chunk=CHUNK if q.dtype == FLOAT64 else CHUNK // 2))
 
 
 # --- exponentials ----------------------------------------------------------------------------
@@ -382,7 +383,10 @@ def _write(block: Block, part: slice, exps: Floats, rate: Doubles) -> None:
         factor = np.reshape(block.factor * block.active, (-1, 1)).astype(out.dtype)
         q = block.dense[:, part]
         pull = scratch.take("block", np.broadcast_shapes(q.shape, factor.shape), out.dtype)
-        np.subtract(out, np.multiply(q, factor, out=pull), out=out)
+        np.multiply(q, factor, out=pull)
+        if np.isinf(factor).any():
+            np.copyto(pull, 0.0, where=np.equal(q, 0.0))
+        np.subtract(out, pull, out=out)
 
 
 # --- sums ------------------------------------------------------------------------------------
@@ -444,7 +448,7 @@ def _sums_in_double(a: Floats, exps: Floats) -> Doubles:
 
     They even out unless a chunk is a large share of the sum: such chunks are done in float64.
     """
-    chunk = CHUNK if a.shape[1] >= 8 * CHUNK else CHUNK // 2
+    chunk = 2 * CHUNK if a.shape[1] >= 16 * CHUNK else CHUNK
     sums = chunk_sums(exps, chunk=chunk).astype(np.float64)
     totals: Doubles = np.einsum("ij->i", sums)
     large = np.flatnonzero(sums > 0.5 * totals[:, None])

@@ -91,7 +91,7 @@ def shift_of(top, weight, period):
     of the row, if that is large, with a margin. Steps of 32 let most rows have the same shift. The
     third number is more than any exponential of the row.
     """
-    margin, most = (60, 900) if is_double(period) else (48, 90)
+    margin, most = (72, 900) if is_double(period) else (48, 90)  # so that even denormals show
     centre = top if abs(top) * np.float64(period[3]) > 4096.0 else 0.0
     room = margin if abs(weight) < 1.0 else min(math.frexp(weight)[1] + margin, most)
     shift = 32.0 * np.rint(((top - centre) * np.float64(period[0]) - room) / 32.0)
@@ -200,7 +200,7 @@ def of_target(a, start, stop, t, top, q, first):
 
 @exact
 def scale(out, start, stop, rate, unit):
-    """out = rate * unit * out."""
+    """out = rate * out * unit."""
     if unit == 1:
         for k in range(start, stop):
             out[k] *= rate
@@ -210,10 +210,26 @@ def scale(out, start, stop, rate, unit):
 
 
 @exact
-def pull(out, start, stop, factor, q, first):
-    """out −= factor * q."""
+def in_double(a, start, stop, t, top, weight, period, out):
+    """out = weight p; return Σ_{k≠t} e_k and e_t: float32 has no room for such weights, small p."""
+    temperature = (np.float64(period[1]) + np.float64(period[2])) / LOG2
+    peak, rest = math.exp((np.float64(a[t]) - top) / temperature), 0.0
     for k in range(start, stop):
-        out[k] -= factor * q[first + (k - start)]
+        if k != t:
+            rest += math.exp((np.float64(a[k]) - top) / temperature)
+    if rest + peak == 0.0:  # every class is masked
+        rest = 1.0
+    for k in range(start, stop):
+        out[k] = weight * (math.exp((np.float64(a[k]) - top) / temperature) / (rest + peak))
+    return rest, peak
+
+
+@exact
+def pull(out, start, stop, factor, q, first):
+    """out −= factor * q, in which inf · 0 is 0."""
+    for k in range(start, stop):
+        y = q[first + (k - start)]
+        out[k] -= factor * y if y != 0 else y
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -293,14 +309,22 @@ def fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, perio
                 lse += math.log(rest / np.float64(top))
             loss = (mass * lse if mass != 0.0 else 0.0) + gaps[k] * np.float64(period[3])
             losses[i] = loss if tops[k] < np.inf and rest < np.inf else np.nan
-            rate = factor * mass / (rest + peak)
-            unit = 1.0 if abs(rate) > 1e-25 else 2.0**-80  # a float32 rate would be denormal
-            scale(out, start, stop, kind(rate / unit), kind(unit))
+            weight, sum_of_all = factor * mass, rest + peak
+            unit = 1.0 if abs(weight) > 1e-25 * sum_of_all else 2.0**-80  # else it is denormal
+            rate = weight / unit / sum_of_all
+            if is_double(period) or abs(weight) < 2.0**40:
+                scale(out, start, stop, kind(rate), kind(unit))
+            else:
+                rest, peak = in_double(a, start, stop, t, tops[k], weight, period, out)
+                rate = weight / (rest + peak)
             if dense:
                 pull(out, start, stop, kind(factor * actives[i * d]), q, i % dense * classes)
-                out[start + np.uintp(index[i])] -= kind(factor * coefficients[i * c])
-            second = factor * other - rate * rest
-            out[t] = kind(rate * peak - factor * own if own < other else second)
+                if coefficients[i * c] != 0.0:
+                    out[start + np.uintp(index[i])] -= kind(factor * coefficients[i * c])
+            if own < other:
+                out[t] = kind(rate * (peak * unit) - (factor * own if own != 0.0 else 0.0))
+            else:
+                out[t] = kind((factor * other if other != 0.0 else 0.0) - rate * (rest * unit))
 
 
 # --- machine code, kept on disk ---------------------------------------------------------------

@@ -170,7 +170,7 @@ def _fill(block: Block, start: int, told: Doubles, shifted: bool) -> None:
     fill_part(block, shift, rate)
     gradient, each = block.gradient, np.arange(len(told))
     assert gradient is not None
-    gradient[each, block.index] -= block.factor * block.coefficient
+    gradient[each, block.index] -= times(block.coefficient, block.factor)
     place = told[:, PLACE].astype(np.intp) - start
     here = (place >= 0) & (place < gradient.shape[1])
     at_t = at_the_largest(block.factor, own, others, rate, peak, rest)
