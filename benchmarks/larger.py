@@ -66,6 +66,11 @@ class Case:
         """Bytes of the logits."""
         return 4 * math.prod(self.shape)
 
+    @property
+    def count(self) -> int:
+        """The number of chunks."""
+        return math.prod(-(-n // m) for n, m in zip(self.shape, self.chunks, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -147,14 +152,16 @@ def modelled(found: list[tuple[Case, Measured]]) -> tuple[str, Table]:
     worked = np.array([m.seconds * case.workers for case, m in found])
     costs = np.array([[m.tasks, case.size / MIB] for case, m in found]) / worked[:, None]
     (task, mib), *_ = np.linalg.lstsq(costs, np.ones(len(found)), rcond=None)
+    a_chunk = min(m.tasks / case.count for case, m in found)
     said = (
         f"time = (tasks × {task * 1e3:.1f} ms + MiB × {mib * 1e3:.1f} ms) / workers, a model, from "
-        "the cases above; disks and networks that are shared are not in it"
+        "the cases above; disks and networks that are shared are not in it. A chunk takes "
+        f"{a_chunk:.2f} tasks"
     )
     table = Table("logits", "chunk", *[f"{n} workers, modelled" for n in (4, 16, 64)])
     for name, size in (("12 GB", 12e9), ("1 TB", 1e12)):
         for chunk in (16, 64):
-            seconds = 3 * size / MIB / chunk * task + size / MIB * mib
+            seconds = a_chunk * size / MIB / chunk * task + size / MIB * mib
             table.add_row(name, f"{chunk} MiB", *[f"{seconds / n:.1f} s" for n in (4, 16, 64)])
     return said, table
 

@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.command import run
+from benchmarks.peers import Torch
 
 WORKERS = 2
 
@@ -71,6 +72,7 @@ class Ours:
     def timed(self, seed: int) -> tuple[float, float, float]:
         """Seconds, the loss, and the sum of the gradient's absolute values."""
         import dask.array as da  # noqa: PLC0415  an extra
+        from dask.distributed import wait  # noqa: PLC0415
 
         import tinygrad_sm as tg  # noqa: PLC0415
 
@@ -90,22 +92,15 @@ class Ours:
                 )
             )
         a = self.client.persist(da.concatenate(halves, axis=1))
-        self.wait(a)
+        wait(a)
         start = time.perf_counter()
         t = tg.Tensor(a)
         loss = tg.cross_entropy(t, self.labels)
         loss.backward()
         found, gradient = self.client.persist([loss.data, t.grad])
-        self.wait([found, gradient])
+        wait([found, gradient])
         seconds = time.perf_counter() - start
         return seconds, float(found.compute()), float(abs(gradient).sum().compute())
-
-    @staticmethod
-    def wait(x: Any) -> None:
-        """Wait until all of it is there."""
-        from distributed import wait  # noqa: PLC0415  an extra
-
-        wait(x)
 
 
 def rows_of(x: Any, start: int, count: int) -> Any:
@@ -132,6 +127,8 @@ def command(rows: int, classes: int, cut: int, rounds: int) -> int:
     """Time loss and gradient of rows whose classes lie in two processes, ours beside PyTorch's."""
     from dask.distributed import Client, LocalCluster  # noqa: PLC0415  an extra
 
+    if not Torch.installed():  # which only the peer's own processes import
+        raise ModuleNotFoundError(name=Torch.package)
     for name, number, parts in (("--classes", classes, WORKERS), ("--rows", rows, cut)):
         if number % parts:
             raise click.ClickException(f"{name} must be a multiple of {parts}; got {number}")

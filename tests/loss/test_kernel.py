@@ -213,7 +213,7 @@ def test_any_scale_keeps_the_promise(rng, dtype):
 # --- smoothed and soft targets: digits count from the terms whose difference the gradient is ------
 
 
-def worst_of_terms(family, rng, dtype, shape):
+def worst_of_terms(family, rng, dtype, shape, compute=softmax_cross_entropy):
     """The worst error of loss and gradient, as `benchmarks.exact` counts it."""
     a, y = family.sample(rng, *shape)
     a, classes = a.astype(dtype), shape[1]
@@ -224,7 +224,7 @@ def worst_of_terms(family, rng, dtype, shape):
         coefficient = np.full(len(y), 1.0 - family.smoothing)
         smooth = np.full(classes, family.smoothing / classes)
         arguments = {"index": y, "coefficient": coefficient, "smooth": smooth}
-    losses, gradient = softmax_cross_entropy(a, **arguments)
+    losses, gradient = compute(a, **arguments)
     errors = exact_cross_entropy(a, y, family.smoothing).errors(losses.astype(dtype), gradient)
     return max(errors.loss, errors.right_class, errors.other_classes)
 

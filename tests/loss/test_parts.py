@@ -1,13 +1,15 @@
 """Rows whose classes are cut: six numbers of each part, merged in any tree, do as well."""
 
+from functools import partial
+
 import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_kernel import DTYPES, FAMILIES, PROMISED_ULP, worst_ulp
+from test_kernel import DTYPES, FAMILIES, PROMISED_ULP, worst_of_terms, worst_ulp
 
-from benchmarks.exact import DISTRIBUTIONS, exact_cross_entropy
+from benchmarks.exact import DISTRIBUTIONS
 from tinygrad_sm.loss.kernels import in_numpy, parts
 from tinygrad_sm.loss.kernels import rows as tiling
 
@@ -23,7 +25,7 @@ def computed(a, ends, order=None, **given):
     temperature, soft = given.get("temperature", 1.0), given.pop("soft", None)
     softs = [None] * (len(ends) + 1) if soft is None else [q for _, q in cut(soft, ends)]
     blocks = [
-        (start, parts.block_of(piece, start, soft=q, **given))
+        (start, parts.part_of(piece, start, soft=q, **given))
         for (start, piece), q in zip(cut(a, ends), softs, strict=True)
     ]
     waiting = [parts.tell(block, start) for start, block in blocks]
@@ -58,18 +60,8 @@ def test_within_the_promised_ulp_however_classes_are_cut(family, dtype, ends, te
 def test_distributions_keep_the_promise(family, dtype):
     rng = np.random.default_rng(4)
     for shape, ends in [((12, 2), [1]), ((12, 30), [7, 20]), ((3, 200), [50, 100, 199])]:
-        a, y = family.sample(rng, *shape)
-        a, n = a.astype(dtype), shape[1]
-        if y.ndim > 1:
-            y = y.astype(dtype)
-            target = {"soft": y}
-        else:
-            coefficient = np.full(len(y), 1.0 - family.smoothing)
-            smooth = np.full(n, family.smoothing / n)
-            target = {"index": y, "coefficient": coefficient, "smooth": smooth}
-        losses, gradient = computed(a, ends, **target)
-        errors = exact_cross_entropy(a, y, family.smoothing).errors(losses.astype(dtype), gradient)
-        assert max(errors.loss, errors.right_class, errors.other_classes) <= PROMISED_ULP
+        compute = partial(computed, ends=ends)
+        assert worst_of_terms(family, rng, dtype, shape, compute) <= PROMISED_ULP
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 99), min_size=1, max_size=9))

@@ -117,7 +117,7 @@ class Chunk:
 
     def part(self) -> Block:
         """The chunk as a part of rows."""
-        return parts.block_of(self.logits, self.start, **self.asked)
+        return parts.part_of(self.logits, self.start, **self.asked)
 
 
 def _whole(a: Any, *lazy: Any, block_info: Any = None, **given: Any) -> tuple[Any, Any]:
@@ -164,6 +164,12 @@ def _gradient(a: Any, told: Any, *lazy: Any, block_info: Any = None, **given: An
     return block.gradient.reshape(a.shape).astype(a.dtype, copy=False)
 
 
+def _moved(x: Any, axis: int, to: int) -> Any:
+    """An axis in another place; no task where it is there already."""
+    x = da.asarray(x)
+    return x if axis % x.ndim == to % x.ndim else da.moveaxis(x, axis, to)
+
+
 def _computed(logits: Any, target: Any, task: Task) -> tuple[Any, Any]:
     """The losses of all rows, (…, 1), and the gradient, lazily; scaled by the divisor, if known.
 
@@ -171,12 +177,10 @@ def _computed(logits: Any, target: Any, task: Task) -> tuple[Any, Any]:
     one tells of its rows, these numbers go together in a tree, and one finds the gradient. Reading
     is a part of the first.
     """
-    a = da.asarray(logits)
-    if task.axis != a.ndim - 1:
-        a = da.moveaxis(a, task.axis, -1)
+    a = _moved(logits, task.axis, -1)
     given = {"coefficient": task.coefficient, "active": task.active, "index": task.index}
     if task.index is None:
-        given = {"soft": da.moveaxis(da.asarray(target), task.axis, -1)}
+        given = {"soft": _moved(target, task.axis, -1)}
     known = {name: x for name, x in given.items() if isinstance(x, np.ndarray)}
     lazy = {name: x for name, x in given.items() if isinstance(x, da.Array)}
     rows = (*a.chunks[:-1], -1)
@@ -213,7 +217,7 @@ def _computed(logits: Any, target: Any, task: Task) -> tuple[Any, Any]:
         gradient = da.map_blocks(
             _gradient, a, told, *chunked, **about, token="gradient", chunks=a.chunks, meta=a._meta
         )
-    return losses, gradient if task.axis == a.ndim - 1 else da.moveaxis(gradient, -1, task.axis)
+    return losses, _moved(gradient, -1, task.axis)
 
 
 def _fused(logits: Any, target: Any, task: Task, saved: Any) -> Any:

@@ -35,11 +35,11 @@ WORTH_WAITING = 10_000
 class Deferred(Tensor):
     """A Tensor whose array is computed when it is first read, by what has been recorded of it."""
 
-    __slots__ = ("_found", "_like", "_stand_in")
+    __slots__ = ("_found", "_like", "stand_in")
 
     _like: np.ndarray  # of the same shape and dtype, at no cost
     _found: np.ndarray | None  # the values, once they are there
-    _stand_in: Tensor | None  # whose values these are, if not found as they were recorded
+    stand_in: Tensor | None  # whose values these are, if not found as they were recorded
     shape = property(lambda self: self._like.shape)
     dtype = property(lambda self: self._like.dtype)
     ndim = property(lambda self: self._like.ndim)
@@ -69,17 +69,12 @@ class Deferred(Tensor):
 
     @_array.setter
     def _array(self, like: np.ndarray) -> None:
-        self._like, self._found, self._stand_in = like, None, None
-
-    @property
-    def stand_in(self) -> Tensor | None:
-        """The Tensor whose values these are, if they were not found as they were recorded."""
-        return self._stand_in
+        self._like, self._found, self.stand_in = like, None, None
 
     def settle(self, values: np.ndarray, stand_in: Tensor | None = None) -> None:
         """End the waiting: these are the values, of another Tensor if one is given."""
         self._like = self._found = values
-        self._stand_in = stand_in
+        self.stand_in = stand_in
 
 
 def _in_order(t: Deferred) -> Iterator[Deferred]:

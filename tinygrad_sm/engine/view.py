@@ -190,7 +190,7 @@ def recorded(output: Any) -> list[tuple[Any, Operation, tuple[Any, ...]]]:
     """
     tensors = newest_first(output)
     check_unchanged(tensors)
-    return [(t, t._operation, t._operands) for t in reversed(tensors)]
+    return [(t, *made_of(t)) for t in reversed(tensors)]
 
 
 def graph(output: Any) -> Graph:

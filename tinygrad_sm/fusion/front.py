@@ -151,12 +151,9 @@ def fusing(*, rules: Iterable[Rule] | None = None) -> Iterator[None]:
 
 def _to_sweep(output: Tensor, rules: tuple[Rule, ...]) -> Tensor:
     """The fused output; where the given one still waits for its values, these are they."""
-    if not isinstance(output, Deferred):
-        return _fused(output, rules).output
-    if output.stand_in is None:
-        fused = _fused(output, rules).output
-        if fused is output or not output.waits:
-            return fused
+    if isinstance(output, Deferred) and output.stand_in is not None:
+        return output.stand_in
+    fused = _fused(output, rules).output
+    if isinstance(output, Deferred) and output.waits and fused is not output:
         output.settle(fused.numpy(), fused)
-    assert output.stand_in is not None
-    return output.stand_in
+    return fused

@@ -94,10 +94,8 @@ def _by_classes(block: Block, threads: int) -> None:
     block.losses[...] = times(block.coefficient, np.log1p(ratio))
     if gradient is not None:
         rate = weight / total
-        flat[right] = -rest
         _scale(exps, rate, gradient)
-        if exps.dtype != FLOAT64:  # to which the correction of NumPy's exp was applied
-            gradient.reshape(-1)[right] = -rate * rest
+        gradient.reshape(-1)[right] = -rate * rest
     if others is not None:
         for piece in others.pieces():
             _with_care(piece, threads)

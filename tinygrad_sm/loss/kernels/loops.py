@@ -98,6 +98,12 @@ def shift_of(top, weight, period):
     return centre, shift, two_to(np.float64(room + 17))
 
 
+@exact
+def times(weight, value):
+    """weight * value, in which 0 · inf is 0."""
+    return weight * value if weight != 0 else weight
+
+
 # --- from `start` to `stop`: the largest, and sums --------------------------------------------
 
 
@@ -228,8 +234,7 @@ def in_double(a, start, stop, t, top, weight, period, out):
 def pull(out, start, stop, factor, q, first):
     """out −= factor * q, in which inf · 0 is 0."""
     for k in range(start, stop):
-        y = q[first + (k - start)]
-        out[k] -= factor * y if y != 0 else y
+        out[k] -= times(q[first + (k - start)], factor)
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -270,7 +275,7 @@ def fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, perio
                 top = 0.0
             own = coefficient if t == right else 0.0
             other = coefficient - own
-            apart = coefficient * (top - np.float64(a[right])) if other != 0.0 else 0.0
+            apart = times(other, top - np.float64(a[right]))
             if dense and actives[i * d] != 0.0:
                 row = i % dense * classes
                 at = row + (t - start)
@@ -307,7 +312,7 @@ def fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, perio
                 top = exponential(kind(tops[k] - centres[k]), period, kind(shifts[k]))
                 lse = (tops[k] - at_t[k]) * np.float64(period[3])
                 lse += math.log(rest / np.float64(top))
-            loss = (mass * lse if mass != 0.0 else 0.0) + gaps[k] * np.float64(period[3])
+            loss = times(mass, lse) + gaps[k] * np.float64(period[3])
             losses[i] = loss if tops[k] < np.inf and rest < np.inf else np.nan
             weight, sum_of_all = factor * mass, rest + peak
             unit = 1.0 if abs(weight) > 1e-25 * sum_of_all else 2.0**-80  # else it is denormal
@@ -322,9 +327,9 @@ def fill_in_rows(a, bits, index, coefficients, q, rests, actives, factors, perio
                 if coefficients[i * c] != 0.0:
                     out[start + np.uintp(index[i])] -= kind(factor * coefficients[i * c])
             if own < other:
-                out[t] = kind(rate * (peak * unit) - (factor * own if own != 0.0 else 0.0))
+                out[t] = kind(rate * (peak * unit) - times(own, factor))
             else:
-                out[t] = kind((factor * other if other != 0.0 else 0.0) - rate * (rest * unit))
+                out[t] = kind(times(other, factor) - rate * (rest * unit))
 
 
 # --- machine code, kept on disk ---------------------------------------------------------------

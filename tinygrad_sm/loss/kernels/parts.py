@@ -36,8 +36,8 @@ from tinygrad_sm.loss.kernels.rows import (
     Doubles,
     Floats,
     Indices,
+    block_of,
     kernel_dtype,
-    sums_of_others,
     times,
 )
 
@@ -46,41 +46,31 @@ TOP, PLACE, REST, OWN, OTHERS, GAP = range(NUMBERS)
 SAFE = (-0.69, 60.0)  # largest logits of rows whose exponentials need no shift
 
 
-def block_of(
+def part_of(
     logits: Floats,
     start: int,
     *,
     index: Indices | None = None,
-    coefficient: Doubles | None = None,
+    coefficient: Doubles | float | None = None,
     smooth: Doubles | None = None,
-    active: Any = None,
-    soft: Any = None,
-    temperature: float = 1.0,
-    scale: Any = 1.0,
+    **asked: Any,
 ) -> Block:
-    """A part of rows as a Block, from what `softmax_cross_entropy` takes.
+    """A part of rows as a Block, from what `rows.block_of` takes.
 
     The part's first class is `start`. Of the arguments `logits` (rows, width) and `soft` are those
     of the part, `smooth` is that of all classes, and `index` counts from class 0.
     """
-    rows, width = logits.shape
-    dtype = kernel_dtype(logits.dtype)
-    a = np.ascontiguousarray(logits, dtype)
-    block = Block(
-        a, np.zeros(rows), None, scale / temperature, temperature, np.zeros(rows, np.intp)
-    )
-    block.coefficient = 0.0
-    if soft is not None:
-        block.dense = np.ascontiguousarray(soft, dtype)
-    else:
-        assert index is not None
+    width, dtype = logits.shape[1], kernel_dtype(logits.dtype)
+    if index is not None:
         here = (index >= start) & (index < start + width)
-        block.index = np.where(here, index - start, 0)
-        block.coefficient = here * (1.0 if coefficient is None else coefficient)
+        index = np.where(here, index - start, 0)
+        coefficient = here * (1.0 if coefficient is None else coefficient)
     if smooth is not None:
         smooth = smooth[start : start + width]
-        block.dense, block.others = smooth[None].astype(dtype), sums_of_others(smooth)
-        block.active = 1.0 if active is None else active.astype(np.float64)
+    logits = np.ascontiguousarray(logits, dtype)
+    block = block_of(logits, None, index=index, coefficient=coefficient, smooth=smooth, **asked)
+    if block.dense is not None:
+        block.dense = np.ascontiguousarray(block.dense, dtype)
     return block
 
 
@@ -108,12 +98,17 @@ def _tell(block: Block, told: Doubles) -> None:
     top = _finite(told[:, TOP])
     target = target_of(block, parts, t, top)
     told[:, OWN], told[:, OTHERS], told[:, GAP] = target.own, target.others, target.gap
-    plain = _is_plain(top, block.temperature)
+    for rows, shifted in _alike(_is_plain(top, block.temperature)):
+        shift = Shift(top[rows], 1.0, block.temperature) if shifted else None
+        some = a if len(rows) == len(a) else a[rows]
+        told[rows, REST] = sums_of(some, t[rows], shift)
+
+
+def _alike(plain: Any) -> Iterator[tuple[Indices, bool]]:
+    """The numbers of the rows that need no shift, and of those that do."""
     for rows, shifted in ((np.flatnonzero(plain), False), (np.flatnonzero(~plain), True)):
         if rows.size:
-            shift = Shift(top[rows], 1.0, block.temperature) if shifted else None
-            some = a if len(rows) == len(a) else a[rows]
-            told[rows, REST] = sums_of(some, t[rows], shift)
+            yield rows, shifted
 
 
 def merge(told: Doubles, temperature: float) -> Doubles:
@@ -148,22 +143,23 @@ def fill_in(block: Block, start: int, told: Doubles) -> None:
     with np.errstate(all="ignore"):
         for piece, numbers in _in_pieces(block, told):
             a, weight = piece.logits, piece.factor * (numbers[:, OWN] + numbers[:, OTHERS])
-            total = numbers[:, REST] + _peak(numbers[:, TOP], piece.temperature)
+            peak = _peak(numbers[:, TOP], piece.temperature)
+            total = numbers[:, REST] + peak
             lowest, highest = bounds(a.dtype, plain_dtype(a), weight)
             plain = _is_plain(_finite(numbers[:, TOP]), piece.temperature)
-            plain &= (total >= lowest) & (total <= highest)
-            for rows, shifted in ((np.flatnonzero(plain), False), (np.flatnonzero(~plain), True)):
-                fill = partial(_fill, start=start, told=numbers[rows], shifted=shifted)
-                piece.apart(rows, fill)
+            for rows, shifted in _alike(plain & (total >= lowest) & (total <= highest)):
+                some = numbers[rows], weight[rows], peak[rows], start, shifted
+                piece.apart(rows, partial(_fill, *some))
 
 
-def _fill(block: Block, start: int, told: Doubles, shifted: bool) -> None:
-    top, own, others = _finite(told[:, TOP]), told[:, OWN], told[:, OTHERS]
-    weight = block.factor * (own + others)
-    peak, rest, shift = _peak(told[:, TOP], block.temperature), told[:, REST], None
+def _fill(
+    told: Doubles, weight: Doubles, peak: Doubles, start: int, shifted: bool, block: Block
+) -> None:
+    own, others, rest, shift = told[:, OWN], told[:, OTHERS], told[:, REST], None
     if shifted:
+        top = _finite(told[:, TOP])
         shift = Shift(top, weight, block.temperature)
-        change = _exponent(top, block.temperature) - shift.exponent
+        change = _scale(top, block.temperature)[1] - shift.exponent
         peak, rest = _times_two_to(peak, change), _times_two_to(rest, change)
     rest = np.where(rest + peak == 0.0, 1.0, rest)
     rate = weight / (rest + peak)
@@ -189,26 +185,25 @@ def _is_plain(top: Doubles, temperature: float) -> Any:
     return (top >= SAFE[0]) & (top <= SAFE[1]) & (temperature == 1.0)
 
 
-def _exponent(top: Doubles, temperature: float) -> Doubles:
-    """n: which power of two was left out of the exponentials of rows."""
-    exponent = Shift(top, 1.0, temperature).exponent
-    return np.where(_is_plain(top, temperature), 0.0, exponent)
+def _scale(top: Doubles, temperature: float) -> tuple[Doubles, Doubles]:
+    """c and n of rows, by their largest logits."""
+    shift = Shift(top, 1.0, temperature)
+    return shift.centre, np.where(_is_plain(top, temperature), 0.0, shift.exponent)
 
 
 def _peak(top: Doubles, temperature: float) -> Doubles:
     """The largest exponential of rows; 0 where all classes are masked."""
     finite = _finite(top)
-    power, number = _power(finite - Shift(finite, 1.0, temperature).centre, temperature)
-    peak = _times_two_to(number, power - _exponent(finite, temperature))
-    return np.where(top == -np.inf, 0.0, peak)
+    centre, exponent = _scale(finite, temperature)
+    power, number = _power(finite - centre, temperature)
+    return np.where(top == -np.inf, 0.0, _times_two_to(number, power - exponent))
 
 
 def _moved(values: Doubles, top: Doubles, largest: Doubles, temperature: float) -> Doubles:
     """Exponentials on the scale of rows with other largest logits, which are larger."""
-    centre, to = (Shift(x, 1.0, temperature).centre for x in (top, largest))
+    (centre, n), (to, n_to) = (_scale(x, temperature) for x in (top, largest))
     power, number = _power(centre - to, temperature)
-    power += _exponent(top, temperature) - _exponent(largest, temperature)
-    return _times_two_to(values * number, power)
+    return _times_two_to(values * number, power + n - n_to)
 
 
 def _power(x: Doubles, temperature: float) -> tuple[Doubles, Doubles]:

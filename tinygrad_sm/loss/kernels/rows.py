@@ -115,10 +115,10 @@ def times(weight: PerRow, values: PerRow) -> PerRow:
     return np.multiply(weight, values, out=np.zeros(len(weight)), where=weight != 0.0)
 
 
-def softmax_cross_entropy(
+def block_of(
     logits: Floats,
+    gradient: Floats | None,
     *,
-    kernel: Kernel,
     index: Indices | None = None,
     coefficient: PerRow | None = None,
     smooth: Doubles | None = None,
@@ -126,15 +126,12 @@ def softmax_cross_entropy(
     soft: NDArray[Any] | None = None,
     temperature: float = 1.0,
     scale: PerRow = 1.0,
-    want_grad: bool = True,
-    out: Floats | None = None,
-    threads: int | None = None,
-) -> tuple[Doubles, Floats | None]:
-    """Return the losses (rows,) in float64 and the gradient (rows, classes), None if not wanted.
+) -> Block:
+    """What is asked about rows as a Block, whose losses are new.
 
     logits       (rows, classes), of any float dtype and strides; rows may be 0, classes may not.
                  −inf masks a class: p = 0.
-    kernel       what computes.
+    gradient     (rows, classes) of the logits' dtype: receives the gradient; may be `logits`.
     index        (rows,) the right classes, each 0 <= t < classes (the caller has checked).
     coefficient  (rows,) weight of the row's right class; 0 for a row that is ignored; None: ones.
     smooth       (classes,) target added to every active row; None: zeros.
@@ -142,7 +139,37 @@ def softmax_cross_entropy(
     soft         (rows, classes) the dense target, instead of the four arguments above.
     temperature  T > 0.
     scale        scalar or (rows,): multiplies the gradient, not the losses.
-    out          (rows, classes) of the logits' dtype: receives the gradient; may be `logits`.
+    """
+    if (index is None) == (soft is None):
+        raise InvalidValueError("give either class indices or a dense target")
+    factor = _divided(scale, temperature)
+    if index is None:
+        index, coefficient = np.zeros(len(logits), np.intp), 0.0
+    elif coefficient is None:
+        coefficient = 1.0
+    losses = np.zeros(len(logits))
+    block = Block(logits, losses, gradient, factor, temperature, index, coefficient, soft)
+    if smooth is not None:
+        block.dense = smooth[None, :]
+        block.others = sums_of_others(smooth.astype(np.float64))
+        block.active = 1.0 if active is None else active.astype(np.float64)
+    return block
+
+
+def softmax_cross_entropy(
+    logits: Floats,
+    *,
+    kernel: Kernel,
+    want_grad: bool = True,
+    out: Floats | None = None,
+    threads: int | None = None,
+    **asked: Any,
+) -> tuple[Doubles, Floats | None]:
+    """Return the losses (rows,) in float64 and the gradient (rows, classes), None if not wanted.
+
+    logits       as for `block_of`, which takes what else is asked: index, temperature, …
+    kernel       what computes.
+    out          receives the gradient: `block_of` says how.
     threads      how many threads may work; None: see `pool.default_threads`.
 
     The gradient has the logits' dtype. float16 is computed in float32, longdouble in float64. A
@@ -151,24 +178,11 @@ def softmax_cross_entropy(
 
     Raises NonFiniteRow when a row holds NaN or +inf; `out` is then undefined.
     """
-    if (index is None) == (soft is None):
-        raise InvalidValueError("give either class indices or a dense target")
-    rows = len(logits)
     if want_grad and out is None:
         out = np.empty(logits.shape, logits.dtype)
-    losses = np.zeros(rows)
     with np.errstate(all="ignore"):  # overflow and underflow are part of the plan
-        factor = _divided(scale, temperature)
-        if index is None:
-            index, coefficient = np.zeros(rows, np.intp), 0.0
-        elif coefficient is None:
-            coefficient = 1.0
-        gradient = out if want_grad else None
-        block = Block(logits, losses, gradient, factor, temperature, index, coefficient, soft)
-        if smooth is not None:
-            block.dense = smooth[None, :]
-            block.others = sums_of_others(smooth.astype(np.float64))
-            block.active = 1.0 if active is None else active.astype(np.float64)
+        block = block_of(logits, out if want_grad else None, **asked)
+        losses, gradient = block.losses, block.gradient
         if logits.size:
             _run(kernel, block, threads)
         if math.isnan(losses.dot(losses)):
