@@ -17,10 +17,10 @@ _BARE = {"shape": "plaintext", "margin": "0"}
 
 def dot_source(scene: Scene, look: Look) -> str:
     """Write a Scene as DOT; the same Scene gives the same bytes."""
-    return str(_Writer(scene, look).digraph.source)
+    return str(_DotWriter(scene, look).digraph.source)
 
 
-class _Writer:
+class _DotWriter:
     """A Scene on its way to DOT.
 
     Attributes:

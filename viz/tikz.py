@@ -46,7 +46,7 @@ def tikz_document(drawn: bytes, scene: Scene) -> str:
     """Write what Graphviz drew of a Scene, as "json", as a document that stands alone."""
     graph = json.loads(drawn)
     formulas = _formulas(scene)
-    writer = _Writer(formulas)
+    writer = _TikzWriter(formulas)
     parts = [graph, *graph.get("objects", ()), *graph.get("edges", ())]
     lines = [line for part in parts for line in writer.lines(part)]
     width, height = map(float, graph["bb"].split(",")[2:])
@@ -72,7 +72,7 @@ def _formulas(scene: Scene) -> dict[str, str]:
     return {in_unicode(piece): in_latex(piece) for piece in pieces}
 
 
-class _Writer:
+class _TikzWriter:
     """Graphviz's operations on their way to TikZ's."""
 
     def __init__(self, formulas: dict[str, str]) -> None:

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import operator
 from types import EllipsisType, NoneType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinygrad_sm.arrays.kinds import kind_of, leaf_of, of_a_kind
 from tinygrad_sm.arrays.refused import check_not_refused
-from tinygrad_sm.errors import (
-    InvalidTypeError,
-    InvalidValueError,
-    TinygradError,
-    shown,
-)
-
-if TYPE_CHECKING:
-    pass
+from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, TinygradError, shown
 
 _ndarray = np.ndarray
-_NUMBERS = (bool, int, float)
 _BOUNDS = frozenset({int, NoneType})
 _POINTS = (int, np.integer, np.bool_, NoneType, EllipsisType)  # parts of an index that stay as is
 

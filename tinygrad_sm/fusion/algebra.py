@@ -117,7 +117,7 @@ def _total_of_both(whole: Term, x: Term, y: Term) -> Term | None:
     return reshape(total(both, tuple(i for i, n in enumerate(shape) if n != 1)), ())
 
 
-def _beside_constant(whole: Term, v: Term, x: Term, y: Term, each: Callable[[Term], Term]) -> Any:
+def _beside_constant(v: Term, x: Term, y: Term, each: Callable[[Term], Term]) -> Term | None:
     """f(k ± x) → f(k) ± f(x), of which f(k) is a constant."""
     return None if x.constant == y.constant else Term.of(v.op, each(x), each(y))
 
@@ -147,14 +147,13 @@ SUMS = [
     _rule(
         "product with a constant summand", "t·(k ± x) = t·k ± t·x, of which t·k is a constant.",
         t * _either.named("v"),
-        lambda t, v, x, y: None if t.op == NUMBER or x.constant == y.constant
-        else Term.of(v.op, t * x, t * y),
+        lambda t, v, x, y: None if t.op == NUMBER else _beside_constant(v, x, y, lambda z: t * z),
     ),
     _rule(
         "sum with a constant summand", "Σ(k ± x) = Σk ± Σx, of which Σk is a constant.",
         total(_either.named("v"), k),
-        lambda v, x, y, k: None if x.constant == y.constant or x.shape != y.shape
-        else Term.of(v.op, total(x, k), total(y, k)),
+        lambda v, x, y, k: None if x.shape != y.shape
+        else _beside_constant(v, x, y, lambda z: total(z, k)),
     ),
     _rule("inner product", "The product of two vectors is the sum of their elements' products.",
           x @ y,

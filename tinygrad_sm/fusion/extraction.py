@@ -1,6 +1,6 @@
-"""From the rewritten terms to tasks: what of the old graph stays, or is done again or anew.
+"""From the rewritten terms to jobs: what of the old graph stays, or is done again or anew.
 
-Tasks hold no data: they speak of rows (operations of the old graph, by position) and of terms, and
+Jobs hold no data: they speak of rows (operations of the old graph, by position) and of terms, and
 so fit every graph of the same structure. The user's own operations stay wherever nothing was fused.
 """
 
@@ -10,10 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
-from tinygrad_sm.fusion.snapshot import Row
+from tinygrad_sm.fusion.snapshot import Called
 from tinygrad_sm.fusion.terms import Slot, Term
 
-Task: TypeAlias = "int | Term"
+Job: TypeAlias = "int | Term"
 """A row of the old graph, or a term to compute."""
 
 
@@ -21,7 +21,7 @@ class Extraction:
     """Choose, from the output down, what stays and what is made; `useless` terms are not.
 
     Attributes:
-        order: the tasks, each with its position in the order in which they are carried out; the
+        order: the jobs, each with its position in the order in which they are carried out; the
             last is the row of the output.
         rows_made: the rows whose values are computed in a new way.
         rows_kept: those that stay or are done again.
@@ -32,7 +32,7 @@ class Extraction:
 
     def __init__(
         self,
-        rows: tuple[Row, ...],
+        rows: tuple[Called, ...],
         normals: list[Term],
         terms: Iterable[Term],
         fused: Collection[int],
@@ -49,56 +49,56 @@ class Extraction:
             sources = [x.id for x in term.inputs if not x.constant]
             if len(sources) == 1 and sources[0] in self._fusing and sources[0] not in self.rows_of:
                 self._fusing.add(term.id)
-        self.order: dict[Task, int] = {}
+        self.order: dict[Job, int] = {}
         self.rows_made: list[int] = []
         self.rows_kept: set[int] = set()
         self.stands_for: dict[Term, int] = {}
         self.uses: Counter[int] = Counter()
-        pending: list[Task] = [len(rows) - 1]
+        pending: list[Job] = [len(rows) - 1]
         while pending:
-            task = pending[-1]
-            missing = [x for x in self._needs(task) if x not in self.order]
-            if task not in self.order and missing:
+            job = pending[-1]
+            missing = [x for x in self._needs(job) if x not in self.order]
+            if job not in self.order and missing:
                 pending += missing
                 continue
             pending.pop()
-            if task not in self.order:
-                self._note(task)
+            if job not in self.order:
+                self._note(job)
 
     def is_made(self, row: int) -> bool:
         """Whether a row's value comes from something fused that no other row stands for."""
         term = self.normals[row]
         return term.id in self._fusing and term.id not in self._useless
 
-    def task_of(self, term: Term) -> Task:
+    def job_of(self, term: Term) -> Job:
         """The row that stands for a term, else the term itself."""
         row = self.rows_of[term.id][0] if term.id in self.rows_of else None
         return term if row is None or self.is_made(row) else row
 
-    def _needs(self, task: Task) -> list[Task]:
+    def _needs(self, job: Job) -> list[Job]:
         """What has to be there before a row or a term; constants need nothing."""
-        if isinstance(task, Term):
-            return [self.task_of(x) for x in task.inputs if not x.constant]
-        if self.is_made(task):
-            return [self.normals[task]]
-        return [x for x in self.rows[task].inputs if not isinstance(x, Slot)]
+        if isinstance(job, Term):
+            return [self.job_of(x) for x in job.inputs if not x.constant]
+        if self.is_made(job):
+            return [self.normals[job]]
+        return [x for x in self.rows[job].inputs if not isinstance(x, Slot)]
 
-    def _note(self, task: Task) -> None:
-        self.order[task] = len(self.order)
-        if isinstance(task, Term):
-            self.uses.update(x.id for x in task.inputs)
-        elif self.is_made(task):
-            self.rows_made.append(task)
-            self.stands_for[self.normals[task]] = task  # the last row that asks gives its name
+    def _note(self, job: Job) -> None:
+        self.order[job] = len(self.order)
+        if isinstance(job, Term):
+            self.uses.update(x.id for x in job.inputs)
+        elif self.is_made(job):
+            self.rows_made.append(job)
+            self.stands_for[self.normals[job]] = job  # the last row that asks gives its name
         else:
-            self.rows_kept.add(task)
-            own = self.normals[task]
+            self.rows_kept.add(job)
+            own = self.normals[job]
             # a row that does nothing to its input needs what that needs
-            needed = (self.normals[x] for x in self.rows[task].inputs if not isinstance(x, Slot))
+            needed = (self.normals[x] for x in self.rows[job].inputs if not isinstance(x, Slot))
             self.uses.update(term.id for term in needed if term is not own)
 
     def terms(self) -> list[Term]:
-        """Return the term of each task."""
+        """Return the term of each job."""
         terms = [x if isinstance(x, Term) else self.normals[x] for x in self.order]
         return [term for term in terms if term.id not in self._useless]
 

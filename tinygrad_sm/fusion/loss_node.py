@@ -18,7 +18,7 @@ from tinygrad_sm.loss.options import Task, without_axis
 ONE = Fraction(1)
 
 
-class Part(NamedTuple):
+class WeightedTarget(NamedTuple):
     """One target of the loss: the losses are those of the sum of `by` · weights · target."""
 
     kind: str
@@ -65,7 +65,7 @@ class _Asked:
         self.shape = shape
         self.dtype = dtype
         self.axis = params["axis"]
-        self.parts: tuple[Part, ...] = params["parts"]
+        self.parts: tuple[WeightedTarget, ...] = params["parts"]
         self.reduction: str = params["reduction"]
         self.temperature: Fraction = params["temperature"]
         self.rows = without_axis(shape, self.axis)

@@ -24,7 +24,7 @@ Bound = Mapping[str, Any]
 COMMUTATIVE = frozenset(("add", "mul", "maximum", "minimum"))
 
 
-class Look(NamedTuple):
+class Search(NamedTuple):
     """What a search brings along: the numbers, and for a near miss a list of names that clash.
 
     With such a list a name may stand for two things, and is noted there.
@@ -45,7 +45,7 @@ class Pattern(Expression):
         """Return the pattern of an operation."""
         return Op(op, *inputs, **params)
 
-    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
+    def ways(self, term: Term, bound: Bound, look: Search) -> Iterator[Bound]:
         """Yield each way in which `term` fits, as what the names stand for then."""
         raise NotImplementedError
 
@@ -66,7 +66,7 @@ class Var(Pattern):
 
     name: str
 
-    def ways(self, term: Any, bound: Bound, look: Look) -> Iterator[Bound]:
+    def ways(self, term: Any, bound: Bound, look: Search) -> Iterator[Bound]:
         """See `Pattern`."""
         known = bound.get(self.name)
         if known is None:
@@ -85,7 +85,7 @@ class Var(Pattern):
 class Const(Var):
     """An array or number that no gradient flows through."""
 
-    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
+    def ways(self, term: Term, bound: Bound, look: Search) -> Iterator[Bound]:
         """See `Pattern`."""
         if term.constant:
             yield from super().ways(term, bound, look)
@@ -94,7 +94,7 @@ class Const(Var):
 class Varying(Var):
     """What a gradient flows through."""
 
-    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
+    def ways(self, term: Term, bound: Bound, look: Search) -> Iterator[Bound]:
         """See `Pattern`."""
         if not term.constant:
             yield from super().ways(term, bound, look)
@@ -103,7 +103,7 @@ class Varying(Var):
 class Number(Var):
     """A finite number that no gradient flows through; its name stands for the exact Fraction."""
 
-    def ways(self, term: Any, bound: Bound, look: Look) -> Iterator[Bound]:
+    def ways(self, term: Any, bound: Bound, look: Search) -> Iterator[Bound]:
         """See `Pattern`."""
         value = look.numbers(term) if isinstance(term, Term) else term
         if value is not None:
@@ -116,7 +116,7 @@ class _Exactly(Pattern):
 
     value: Any
 
-    def ways(self, term: Any, bound: Bound, look: Look) -> Iterator[Bound]:
+    def ways(self, term: Any, bound: Bound, look: Search) -> Iterator[Bound]:
         """See `Pattern`."""
         if (look.numbers(term) if isinstance(term, Term) else term) == self.value:
             yield bound
@@ -175,7 +175,7 @@ class Op(Pattern):
             return all(any(one.takes(x.op) for x in term.inputs) for _, one in self._glance)
         return all(one.takes(term.inputs[i].op) for i, one in self._glance)
 
-    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
+    def ways(self, term: Term, bound: Bound, look: Search) -> Iterator[Bound]:
         """See `Pattern`."""
         if not self._may_fit(term):
             return
@@ -198,7 +198,7 @@ class Either(Pattern):
     def __init__(self, *patterns: Pattern) -> None:
         self.inner = patterns
 
-    def ways(self, term: Term, bound: Bound, look: Look) -> Iterator[Bound]:
+    def ways(self, term: Term, bound: Bound, look: Search) -> Iterator[Bound]:
         """See `Pattern`."""
         for one in self.inner:
             yield from one.ways(term, bound, look)
@@ -210,7 +210,7 @@ def maybe(op: str, inner: Pattern, name: str) -> Pattern:
 
 
 def _all_ways(
-    patterns: tuple[Pattern, ...], terms: Iterable[Any], bound: Bound, look: Look
+    patterns: tuple[Pattern, ...], terms: Iterable[Any], bound: Bound, look: Search
 ) -> Iterator[Bound]:
     """Yield the ways in which all patterns fit at once, the first ones outermost."""
     if not patterns:
@@ -273,7 +273,7 @@ class Rule:
 
     def apply(self, term: Term, numbers: Numbers) -> tuple[Term, Bound] | None:
         """Return the replacement of `term` and what the names stood for, or None if it is none."""
-        for bound in self.pattern.ways(term, {"whole": term}, Look(numbers)):
+        for bound in self.pattern.ways(term, {"whole": term}, Search(numbers)):
             if all(check(bound) for check, _ in self._conditions):
                 made = self._made(bound)
                 if made is not None and (not self.helps or made.fits(term)):
@@ -296,7 +296,7 @@ class Rule:
     def missing(self, term: Term, numbers: Numbers) -> tuple[str, Bound] | None:
         """Return what keeps a rule from fitting whose operations are all there, if one thing."""
         clashes: list[str] = []
-        for bound in self.pattern.ways(term, {"whole": term}, Look(numbers, clashes)):
+        for bound in self.pattern.ways(term, {"whole": term}, Search(numbers, clashes)):
             if clashes:
                 return f"{clashes[0]} is not the same in both places", bound
             for check, sentence in self._conditions:

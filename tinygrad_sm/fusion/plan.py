@@ -13,10 +13,10 @@ from tinygrad_sm.engine.primitive import TABLE
 from tinygrad_sm.engine.scopes import group, recording
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.fusion.extraction import Extraction, Task
+from tinygrad_sm.fusion.extraction import Extraction, Job
 from tinygrad_sm.fusion.patterns import Rule
 from tinygrad_sm.fusion.rewriting import Applied, Rewriting
-from tinygrad_sm.fusion.snapshot import Row, Snapshot, terms_of
+from tinygrad_sm.fusion.snapshot import Called, Snapshot, terms_of
 from tinygrad_sm.fusion.terms import LOSS_NODE, Numbers, Slot, Term, Terms
 from tinygrad_sm.fusion.vocabulary import LINEAR_LOSS, LOSS, PRIMITIVE, build
 
@@ -51,7 +51,7 @@ class Plan:
     """How to make the new graph.
 
     Attributes:
-        extraction: with the tasks, in the order in which they are carried out.
+        extraction: with the jobs, in the order in which they are carried out.
         found: the replacements.
         reads: the numbers that the search looked at: other values need another search.
     """
@@ -60,7 +60,7 @@ class Plan:
         terms = Terms()
         numbers = Numbers(snapshot.slots)
         originals = terms_of(snapshot.key, terms)
-        rows = tuple(Row(*row) for row in snapshot.key[0])
+        rows = tuple(Called(*row) for row in snapshot.key[0])
 
         def search(alone: Collection[int]) -> tuple[Extraction, tuple[Found, ...]]:
             rewriting = Rewriting(terms, rules, numbers, alone)
@@ -80,55 +80,53 @@ class Plan:
             self.extraction, self.found = search(alone)
         self.reads: Mapping[int, Any] = dict(numbers.read)
 
-    def carry_out(self, snapshot: Snapshot) -> dict[Task, Tensor]:
-        """Return the Tensor of each task; those that stay are the snapshot's own."""
-        results: dict[Task, Tensor] = {}
+    def carry_out(self, snapshot: Snapshot) -> dict[Job, Tensor]:
+        """Return the Tensor of each job; those that stay are the snapshot's own."""
+        results: dict[Job, Tensor] = {}
         with recording():
-            for task in self.extraction.order:
+            for job in self.extraction.order:
                 try:
-                    results[task] = self._carried_out(task, snapshot, results)
+                    results[job] = self._carried_out(job, snapshot, results)
                 except InvalidValueError as error:
-                    what = self._in_words(task, snapshot, results)
+                    what = self._in_words(job, snapshot, results)
                     raise InvalidValueError(f"fuse: {what}: {error}") from None
         return results
 
-    def _carried_out(self, task: Task, snapshot: Snapshot, results: dict[Task, Tensor]) -> Tensor:
+    def _carried_out(self, job: Job, snapshot: Snapshot, results: dict[Job, Tensor]) -> Tensor:
         extraction = self.extraction
-        if isinstance(task, Term):
-            inputs = self._inputs(task, snapshot.slots, results)
-            params = _with_data(task, snapshot.slots)
-            row = extraction.stands_for.get(task)
+        if isinstance(job, Term):
+            inputs = self._inputs(job, snapshot.slots, results)
+            params = _with_data(job, snapshot.slots)
+            row = extraction.stands_for.get(job)
             if row is None:
-                made: Tensor = build(task, inputs, params)
+                made: Tensor = build(job, inputs, params)
                 return made
-            return _in_place_of(snapshot, row, lambda: build(task, inputs, params))
-        if extraction.is_made(task):
-            return results[extraction.normals[task]]
-        old, operation, operands = snapshot.tensors[task]
-        sources = zip(operands, extraction.rows[task].inputs, strict=True)
+            return _in_place_of(snapshot, row, lambda: build(job, inputs, params))
+        if extraction.is_made(job):
+            return results[extraction.normals[job]]
+        old, operation, operands = snapshot.tensors[job]
+        sources = zip(operands, extraction.rows[job].inputs, strict=True)
         args = [x if isinstance(at, Slot) else results[at] for x, at in sources]
         if all(x is given for x, given in zip(args, operands, strict=True)):
             return old
         params = dict(operation.params)
         if "saved" in params:  # what a node notes for its own backward
             params["saved"] = copy(params["saved"])
-        return _in_place_of(
-            snapshot, task, lambda: TABLE[operation.primitive.name](*args, **params)
-        )
+        return _in_place_of(snapshot, job, lambda: TABLE[operation.primitive.name](*args, **params))
 
-    def _inputs(self, term: Term, slots: list[Any], results: dict[Task, Tensor]) -> list[Any]:
+    def _inputs(self, term: Term, slots: list[Any], results: dict[Job, Tensor]) -> list[Any]:
         return [
-            _value(x, slots) if x.constant else results[self.extraction.task_of(x)]
+            _value(x, slots) if x.constant else results[self.extraction.job_of(x)]
             for x in term.inputs
         ]
 
-    def _in_words(self, task: Task, snapshot: Snapshot, results: dict[Task, Tensor]) -> str:
-        """What a task was, for a message."""
-        if not isinstance(task, Term):
-            return f"{_called(snapshot.tensors[task][0])} cannot be computed again"
-        row = next((found.matched[-1] for found in self.found if found.made is task), -1)
-        op = PRIMITIVE.get(task.op, task.op)
-        sources = self._inputs(task, snapshot.slots, results)
+    def _in_words(self, job: Job, snapshot: Snapshot, results: dict[Job, Tensor]) -> str:
+        """What a job was, for a message."""
+        if not isinstance(job, Term):
+            return f"{_called(snapshot.tensors[job][0])} cannot be computed again"
+        row = next((found.matched[-1] for found in self.found if found.made is job), -1)
+        op = PRIMITIVE.get(job.op, job.op)
+        sources = self._inputs(job, snapshot.slots, results)
         given = " and ".join(_called(x) for x in sources if isinstance(x, Tensor))
         return f"{_called(snapshot.tensors[row][0])} cannot become {op} of {given}"
 
@@ -189,7 +187,7 @@ def _found_at(
 _FOUND_FORWARD = {LOSS_NODE: 1, LOSS: 1, LINEAR_LOSS: 3}  # gradients of the first so many arguments
 
 
-def _bytes_kept(op: str, made: Row | Term, inputs: Sequence[Row | Term]) -> int:
+def _bytes_kept(op: str, made: Called | Term, inputs: Sequence[Called | Term]) -> int:
     """The bytes that an operation keeps for backward; a fused loss also keeps its gradients."""
     if op in TABLE and TABLE[op].kind == "view":
         return 0

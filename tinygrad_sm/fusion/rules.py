@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from tinygrad_sm.fusion.algebra import ALGEBRA
-from tinygrad_sm.fusion.loss_node import Part
+from tinygrad_sm.fusion.loss_node import WeightedTarget
 from tinygrad_sm.fusion.patterns import Const, Either, Number, Op, Rule, Var, Varying, almost, maybe
 from tinygrad_sm.fusion.terms import LEAF, LOSS_NODE, Term, axes_of, kept, number, walk
 from tinygrad_sm.fusion.vocabulary import (
@@ -150,7 +150,7 @@ def _sums_rows(whole: Term, loss: Term, j: Any) -> bool:
     return axes_of(j) == rows and not _is_sum(loss)
 
 
-def _multiplied(node: Term, by: Fraction) -> tuple[Part, ...]:
+def _multiplied(node: Term, by: Fraction) -> tuple[WeightedTarget, ...]:
     return tuple(part._replace(by=part.by * by) for part in node.params["parts"])
 
 

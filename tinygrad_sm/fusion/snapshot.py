@@ -36,7 +36,7 @@ _PLAIN = (bool, int, float, str, type(None), np.dtype)
 _PROBED = 16  # arrays of more elements are compared in full only if their ends are the same
 
 
-class Row(NamedTuple):
+class Called(NamedTuple):
     """An operation or leaf of the key, as it was called; an input is a row, or a Slot."""
 
     op: str
@@ -52,7 +52,7 @@ class Snapshot:
     Attributes:
         tensors: all that are no constants, with their operations and operands; the output is last.
         slots: the data that the key refers to.
-        key: a `Row` of each Tensor, and what rules may ask of each slot; equal keys are equal
+        key: a `Called` of each Tensor, and what rules may ask of each slot; equal keys are equal
             structures.
 
     Raises:

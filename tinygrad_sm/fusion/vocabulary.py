@@ -6,7 +6,7 @@ Beside the primitives there are a few words of the search's own:
     @pick(x, t; axis)     of each row of x along `axis` the class that t names
     @masked(x, mask)      the elements of x where the mask holds, in a row
     @loss(x, q, w…; axis, parts, reduction, temperature)
-                          the fused loss of one or several targets, as `Part`s say
+                          the fused loss of one or several targets, as `WeightedTarget`s say
     @linear_loss(x, weight, bias, q, …)
                           the same of the logits x weightᵀ + bias, which it does not hold
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from tinygrad_sm.engine import shapes
 from tinygrad_sm.engine.primitive import TABLE
-from tinygrad_sm.fusion.loss_node import Part, build_linear_loss, build_loss
+from tinygrad_sm.fusion.loss_node import WeightedTarget, build_linear_loss, build_loss
 from tinygrad_sm.fusion.terms import CONSTANT, HERE, LOSS_NODE, NUMBER, Shape, Term
 from tinygrad_sm.loss.options import without_axis
 
@@ -105,7 +105,7 @@ def loss(x: Term, target: Term, axis: int, kind: str) -> Term:
     rows = without_axis(x.shape, axis)
     one = all(n == 1 for n in rows)
     params = {
-        "axis": axis, "parts": (Part(kind, 0, Fraction(1)),), "temperature": Fraction(1),
+        "axis": axis, "parts": (WeightedTarget(kind, 0, Fraction(1)),), "temperature": Fraction(1),
         "reduction": "sum" if one else "none"
     }  # fmt: skip
     node = Term(LOSS, (x, target), params, () if one else rows, x.dtype)
