@@ -13,7 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.command import output_option, run, write_files
-from benchmarks.machine import Others, claim_threads, describe
+from benchmarks.machine import (
+    INSTRUCTIONS,
+    Others,
+    claim_instructions,
+    claim_threads,
+    describe,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +71,11 @@ def chosen_sections(
     help="Time for each case; 4 by default, 0.4 with --quick.",
 )
 @click.option("--peers", metavar="LIST", help="Only these peers, such as torch,mygrad.")
+@click.option(
+    "--instructions",
+    type=click.Choice([*INSTRUCTIONS]),
+    help="Let nobody use more than these vector instructions.",
+)
 def command(
     folder: Path,
     quick: bool,
@@ -72,13 +83,16 @@ def command(
     threads: int,
     budget: float | None,
     peers: str | None,
+    instructions: str | None,
 ) -> int:
     """Time tinygrad_sm and every installed peer side by side, and hold it to its targets.
 
     Prints a table; writes benchmarks.json, benchmarks.md and, with matplotlib, a picture.
     """  # fmt: skip
     claim_threads(threads)
-    # Nothing that imports NumPy or a peer may be loaded before the threads are set
+    if instructions is not None:
+        claim_instructions(instructions)
+    # Nothing that imports NumPy or a peer may be loaded before that
     from benchmarks import cases, report  # noqa: PLC0415
 
     contest = make_contestants(threads, peers)

@@ -1,4 +1,4 @@
-"""The machine, and how many threads everyone gets. Imports no NumPy: threads are set before it."""
+"""The machine, and what of it everyone gets. Imports no NumPy: that is settled before it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,19 @@ FEATURES = (
     "asimd", "sve", "sve2",
 )  # fmt: skip
 SLOWING_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+INSTRUCTIONS = {
+    "avx2": {
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # what NumPy chooses among
+        "OPENBLAS_CORETYPE": "Haswell",
+        "ATEN_CPU_CAPABILITY": "avx2",  # torch, and the libraries it calls
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "",  # none but those of the name
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",  # jax
+    }
+}
+"""How everyone is told to use no more than some instructions."""
 
 
 def usable_cores() -> int:
@@ -35,6 +48,11 @@ def claim_threads(threads: int) -> None:
         os.environ[name] = str(threads)
     if hasattr(os, "sched_setaffinity"):  # what JAX goes by, which has no setting of its own
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
+
+
+def claim_instructions(most: str) -> None:
+    """Let nobody use more than some vector instructions; call it before NumPy is imported."""
+    os.environ |= INSTRUCTIONS[most]
 
 
 def describe(threads: int, peers: Mapping[str, tuple[str, int | None]]) -> dict[str, Any]:
@@ -64,10 +82,12 @@ def describe(threads: int, peers: Mapping[str, tuple[str, int | None]]) -> dict[
 
 
 def _notes(threads: int, counts: Mapping[str, int | None]) -> list[str]:
-    notes = [
+    claimed = [most for most, said in INSTRUCTIONS.items() if said.items() <= os.environ.items()]
+    notes = [f"nobody uses more than {most}, whatever the processor has" for most in claimed]
+    notes += [
         f"{name}={os.environ[name]} is set: NumPy's matrix products may be slower than they need be"
         for name in SLOWING_VARIABLES
-        if name in os.environ
+        if name in os.environ and not claimed
     ]
     notes += [
         f"{name}={os.environ[name]} is set: it decides what large arrays cost to allocate"

@@ -159,3 +159,24 @@ def test_the_environment_is_set_before_numpy_is_imported():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.split() == ["False", "1"]
+
+
+def test_instructions_that_are_refused_are_used_by_neither_kernel(tmp_path):
+    code = """
+from benchmarks.machine import claim_instructions
+claim_instructions("avx2")
+import numpy as np
+extensions = np.show_config(mode="dicts")["SIMD Extensions"]
+print("X86_V4" in extensions.get("found", []))
+try:
+    from tinygrad_sm.loss.kernels.loops import machine_code
+except ImportError:  # no Numba
+    print(False)
+else:
+    print("zmm" in "".join(machine_code("float32").inspect_asm().values()))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.split() == ["False", "False"]
