@@ -70,8 +70,15 @@ def render(source: str, format: str, dpi: float = 96) -> bytes:
             "draw fewer nodes, or save as .dot or .mmd"
         )
     if done.returncode != 0 or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise RenderError(f"{name} could not draw {format}: {(said or ['no reason given'])[-1]}")
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        kind, _, missing = said[-1].partition("Error: ")
+        if kind in ("Import", "ModuleNotFound"):  # such as an image of a system without X
+            raise RenderError(
+                f"to draw {format}, install Graphviz's 'dot' (Debian, Ubuntu: apt install "
+                f"graphviz); pygraphviz cannot be loaded here: {missing}; .dot and .mmd need "
+                "neither"
+            )
+        raise RenderError(f"{name} could not draw {format}: {said[-1]}")
     return done.stdout
 
 

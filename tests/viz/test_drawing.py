@@ -113,6 +113,18 @@ def test_a_render_that_fails_leaves_the_old_file(drawing, tmp_path, monkeypatch)
     assert path.read_text() == "old"
 
 
+def test_a_library_that_the_system_lacks_is_named(drawing, tmp_path, monkeypatch):
+    package = tmp_path / "pygraphviz"
+    package.mkdir()
+    lacking = "libX11.so.6: cannot open shared object file"
+    (package / "__init__.py").write_text(f"raise ImportError({lacking!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pygraphviz", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(viz.RenderError, match=r"apt install graphviz.*libX11\.so\.6"):
+        drawing.render("svg")
+
+
 def test_a_dot_command_is_preferred_and_its_failure_is_told(drawing, tmp_path, monkeypatch):
     command = tmp_path / "dot"
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
