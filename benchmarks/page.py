@@ -1,4 +1,7 @@
-"""`python -m benchmarks.page RUN.json…`: the tables of docs/speed.md, from some runs' files."""
+"""`python -m benchmarks.page RUN.json…`: the tables of docs/speed.md, from some runs' files.
+
+Those of another page with `--page`, such as docs/speed-avx2.md.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,25 @@ HEADER = ("case", "measured / against", "ratio", "limit", "target")
 @click.argument(
     "runs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-def command(runs: tuple[Path, ...]) -> int:
-    """Write medians over RUNS, each the benchmarks.json of a run, into docs/speed.md."""
+@click.option(
+    "--page",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=PAGE,
+    help="Where to, between its two marks; docs/speed.md by default.",
+)
+def command(runs: tuple[Path, ...], page: Path) -> int:
+    """Write medians over RUNS, each the benchmarks.json of a run, into a page."""
     try:
         found = [json.loads(path.read_text(encoding="utf-8")) for path in runs]
         measured = "\n".join(tables(found))
     except (ValueError, KeyError, TypeError) as error:
         raise click.ClickException(f"a run is not a benchmarks.json of today: {error}") from None
-    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise click.ClickException(f"{PAGE.name} has no lines {BEGIN.strip()} and {END.strip()}")
-    PAGE.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}", encoding="utf-8")
-    click.echo(PAGE)
+        raise click.ClickException(f"{page.name} has no lines {BEGIN.strip()} and {END.strip()}")
+    page.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}", encoding="utf-8")
+    click.echo(page)
     return 0
 
 

@@ -108,11 +108,11 @@ def a_run(folder, ratio, **fields):
     return str(path)
 
 
-def test_some_runs_become_a_table_of_the_page(tmp_path, monkeypatch, capsys):
+def test_some_runs_become_a_table_of_the_page(tmp_path):
     written = tmp_path / "speed.md"
     written.write_text(f"before\n{page.BEGIN}old\n{page.END}after\n", encoding="utf-8")
-    monkeypatch.setattr(page, "PAGE", written)
     runs = [a_run(tmp_path / str(ratio), ratio) for ratio in (0.5, 0.8, 0.7)]
+    runs += ["--page", str(written)]
     assert run(page.command, "page", runs) == 0
     text = written.read_text(encoding="utf-8")
     line = "| 1×10 float32 | fused, numpy / torch | 0.7 (0.5, 0.8, 0.7) | 7 | ≤ 0.9 |"
@@ -120,7 +120,8 @@ def test_some_runs_become_a_table_of_the_page(tmp_path, monkeypatch, capsys):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert run(page.command, "page", [a_run(tmp_path / "busy", 1.2, others=0.5)]) == 0
+    busy = [a_run(tmp_path / "busy", 1.2, others=0.5), "--page", str(written)]
+    assert run(page.command, "page", busy) == 0
     assert "| 1.2 *busy* | 7 | ≤ 0.9 missed |" in written.read_text(encoding="utf-8")
 
 

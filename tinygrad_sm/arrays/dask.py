@@ -16,11 +16,11 @@ import dask as _dask
 import dask.array as _da
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import Kind
+from tinygrad_sm.arrays.kinds import Kind, along
 from tinygrad_sm.engine import rules, shapes
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, LabelError
-from tinygrad_sm.loss.fused import logits_cotangent, target_cotangent
+from tinygrad_sm.loss.fused import logits_cotangent, target_vjp
 from tinygrad_sm.loss.kernels import parts
 from tinygrad_sm.loss.kernels.choosing import kernel_for
 from tinygrad_sm.loss.kernels.rows import Block, NonFiniteRow, softmax_cross_entropy
@@ -32,10 +32,10 @@ da: Any = _da
 # Operations that keep their chunks ----------------------------------------------------------------
 
 
-def _along(length: int, chunks: Any, axis: int, ndim: int) -> Any:
+def _numbers(length: int, chunks: Any, axis: int, ndim: int) -> Any:
     """0, 1, 2, … along an axis, in these chunks."""
     numbers = da.arange(length, chunks=(chunks,), dtype=np.intp)
-    return numbers.reshape([-1 if i == axis else 1 for i in range(ndim)])
+    return along(numbers, axis, ndim)
 
 
 def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
@@ -43,7 +43,7 @@ def _take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     axis %= x.ndim
     if indices.shape[axis] != 1:
         raise InvalidValueError("of a Dask array only one element can be taken along an axis")
-    hit = _along(x.shape[axis], x.chunks[axis], axis, x.ndim) == indices
+    hit = _numbers(x.shape[axis], x.chunks[axis], axis, x.ndim) == indices
     return da.where(hit, x, 0).sum(axis=axis, keepdims=True, dtype=x.dtype)
 
 
@@ -57,7 +57,7 @@ def _scatter(g: Any, index: Any, shape: Any, distinct: bool = False) -> Any:
         raise InvalidTypeError(
             "a Dask array that is indexed has no gradient here: mask or slice NumPy"
         )
-    hit = _along(shape[axis], -1, axis, len(shape)) == index[axis]
+    hit = _numbers(shape[axis], -1, axis, len(shape)) == index[axis]
     return da.where(hit, g, 0).astype(g.dtype)
 
 
@@ -242,10 +242,6 @@ def _fused_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: A
     return (gradient * g).astype(logits.dtype)
 
 
-def _target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: Any) -> Any:
-    return target_cotangent(g, logits, target, task)
-
-
 # The kind -----------------------------------------------------------------------------------------
 
 
@@ -264,7 +260,7 @@ class OfDask(Kind):
         "take_along_axis": _take_along_axis,
         "SoftmaxWithLoss": _fused,
     }
-    vjps = {"sum": (_sum_vjp,), "SoftmaxWithLoss": (_fused_vjp, _target_vjp)}  # noqa: RUF012
+    vjps = {"sum": (_sum_vjp,), "SoftmaxWithLoss": (_fused_vjp, target_vjp)}  # noqa: RUF012
 
     def covers(self, cls: type) -> bool:
         """Arrays, and none of Dask's other collections."""
@@ -293,7 +289,7 @@ class OfDask(Kind):
 
     def one_hot(self, index: Any, like: Any, axis: int) -> Any:
         """Labels compared with the classes, in the chunks of the logits."""
-        hit = _along(like.shape[axis], like.chunks[axis], axis, like.ndim) == index
+        hit = _numbers(like.shape[axis], like.chunks[axis], axis, like.ndim) == index
         return hit.astype(like.dtype)
 
     def labels(self, given: Any, classes: int, ignore_index: int) -> tuple[Any, Any]:

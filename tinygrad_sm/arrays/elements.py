@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import Kind
+from tinygrad_sm.arrays.kinds import Kind, along
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
 
 NAMES: dict[np.ufunc, str] = {
@@ -314,8 +314,7 @@ class OfElements(Kind):
 
     def one_hot(self, index: Any, like: Any, axis: int) -> Any:
         """Whole numbers, which leave formulas as they are."""
-        count = [-1 if i == axis else 1 for i in range(like.ndim)]
-        hit = np.arange(like.shape[axis]).reshape(count) == index
+        hit = along(np.arange(like.shape[axis]), axis, like.ndim) == index
         return of_objects(_exact(hit.astype(int), home_of(like)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_sm.engine.rules import Axis, _kept, maximum, sum, where
-from tinygrad_sm.loss.fused import by_operations, logits_cotangent, target_cotangent
+from tinygrad_sm.loss.fused import by_operations, logits_cotangent, target_vjp
 from tinygrad_sm.loss.options import Task
 
 
@@ -17,10 +17,6 @@ def _loss(logits: Any, target: Any, task: Task, saved: Any) -> Any:
 
 def _logits_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: Any) -> Any:
     return logits_cotangent(g, logits, target, task)
-
-
-def _target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: Any) -> Any:
-    return target_cotangent(g, logits, target, task)
 
 
 def _extreme(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -33,4 +29,4 @@ def _extreme(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) 
 
 
 FORWARDS = {"SoftmaxWithLoss": _loss}
-VJPS = {"SoftmaxWithLoss": (_logits_vjp, _target_vjp), "max": (_extreme,), "min": (_extreme,)}
+VJPS = {"SoftmaxWithLoss": (_logits_vjp, target_vjp), "max": (_extreme,), "min": (_extreme,)}

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import Kind
+from tinygrad_sm.arrays.kinds import Kind, along
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.errors import InvalidTypeError
-from tinygrad_sm.loss.fused import closed_form, logits_cotangent, spread, target_cotangent
+from tinygrad_sm.loss.fused import closed_form, logits_cotangent, spread, target_vjp
 from tinygrad_sm.loss.options import Task
 
 
@@ -55,8 +55,7 @@ def _hits(e: Any, task: Task) -> tuple[Any, Any, Any]:
     While JAX traces, nothing can be raised for a label out of range: it makes its row NaN.
     """
     t = jnp.asarray(task.by_class(task.index))
-    count = [-1 if i == task.axis else 1 for i in range(e.ndim)]
-    hit = jnp.arange(task.classes).reshape(count) == t
+    hit = along(jnp.arange(task.classes), task.axis, e.ndim) == t
     peak = jnp.take_along_axis(e, t, task.axis)
     rest = jnp.sum(jnp.where(hit, 0, e), axis=task.axis, keepdims=True)
     return hit, jnp.where((t < 0) | (t >= task.classes), jnp.nan, peak), rest
@@ -71,7 +70,7 @@ def _aim(task: Task, like: Any) -> tuple[Any, Any]:
     at = 1.0 if task.coefficient is None else numbers(task.by_class(task.coefficient))
     if task.smooth is None:
         return at, None
-    smooth = numbers(task.smooth).reshape([-1 if i == task.axis else 1 for i in range(like.ndim)])
+    smooth = along(numbers(task.smooth), task.axis, like.ndim)
     return at, smooth if task.active is None else smooth * numbers(task.by_class(task.active))
 
 
@@ -116,10 +115,6 @@ def _fused_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: A
     return gradient.astype(logits.dtype)
 
 
-def _target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: Any) -> Any:
-    return target_cotangent(g, logits, target, task)
-
-
 class OfJax(Kind):
     """Arrays of JAX, eager or traced."""
 
@@ -139,7 +134,7 @@ class OfJax(Kind):
         "sum": _sum,
         "SoftmaxWithLoss": _fused,
     }
-    vjps = {"SoftmaxWithLoss": (_fused_vjp, _target_vjp)}  # noqa: RUF012
+    vjps = {"SoftmaxWithLoss": (_fused_vjp, target_vjp)}  # noqa: RUF012
 
     def covers(self, cls: type) -> bool:
         """Arrays, and what stands for them while JAX traces."""
@@ -190,9 +185,8 @@ class OfJax(Kind):
 
         While JAX traces, nothing can be raised for a label out of range: it makes its row NaN.
         """
-        count = [-1 if i == axis else 1 for i in range(like.ndim)]
         classes = like.shape[axis]
-        hit = (jnp.arange(classes).reshape(count) == index).astype(like.dtype)
+        hit = (along(jnp.arange(classes), axis, like.ndim) == index).astype(like.dtype)
         if not isinstance(index, jax.core.Tracer):
             return hit
         return jnp.where((index < 0) | (index >= classes), jnp.nan, hit)

@@ -126,10 +126,7 @@ class Kind:
 
     def one_hot(self, index: Any, like: Any, axis: int) -> Any:
         """1 for the classes in `index`, whose `axis` has length 1, and 0 else; shaped as `like`."""
-        count = np.arange(like.shape[axis]).reshape(
-            [-1 if i == axis else 1 for i in range(like.ndim)]
-        )
-        return (count == index).astype(like.dtype)
+        return (along(np.arange(like.shape[axis]), axis, like.ndim) == index).astype(like.dtype)
 
     def labels(self, given: Any, classes: int, ignore_index: int) -> tuple[Any, Any]:
         """Class indices of this kind: valid ones also where a row is ignored, and which rows count.
@@ -316,6 +313,11 @@ def may_hold(condition: Any) -> bool:
     """Return whether a condition may hold anywhere, without computing what is lazy."""
     kind = kind_of(condition)
     return bool(condition.any()) if kind is None else kind.may_hold(condition)
+
+
+def along(numbers: Any, axis: int, ndim: int) -> Any:
+    """Return one number per class, of any kind, in a shape that broadcasts along `axis`."""
+    return numbers.reshape([-1 if i == axis else 1 for i in range(ndim)])
 
 
 def as_array(x: Any) -> Any:

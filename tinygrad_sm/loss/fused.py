@@ -140,12 +140,13 @@ def scales_last(g: Any) -> bool:
     return bool(np.all((mantissa == 0.0) | (np.abs(mantissa) == 0.5) & (exponent <= 1)))
 
 
-def _target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: _Saved) -> Any:
+def target_vjp(g: Any, loss: Any, logits: Any, target: Any, task: Task, saved: Any) -> Any:
+    """What `target_cotangent` gives."""
     return target_cotangent(g, logits, target, task)
 
 
 softmax_with_loss = def_primitive(
-    "SoftmaxWithLoss", _forward, _logits_vjp, _target_vjp, integers=True, kind="loss"
+    "SoftmaxWithLoss", _forward, _logits_vjp, target_vjp, integers=True, kind="loss"
 )
 
 

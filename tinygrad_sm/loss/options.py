@@ -23,7 +23,7 @@ from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
-from tinygrad_sm.arrays.kinds import as_array, kind_of, of_a_kind
+from tinygrad_sm.arrays.kinds import along, as_array, kind_of, of_a_kind
 from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.memory import current, read_only
 from tinygrad_sm.engine.rules import sum, where
@@ -150,13 +150,13 @@ class Task:
             q = q if self.coefficient is None else q * self.by_class(self.coefficient)
             if self.smooth is None:
                 return q
-            smooth = _along(self.smooth, self.axis, q.ndim)
+            smooth = along(self.smooth, self.axis, q.ndim)
             return q + (smooth if self.active is None else smooth * self.by_class(self.active))
         q = np.zeros(self.shape, dtype)
         coefficient = 1.0 if self.coefficient is None else self.by_class(self.coefficient)
         np.put_along_axis(q, self.by_class(self.index), coefficient, self.axis)
         if self.smooth is not None:
-            smooth = _along(self.smooth, self.axis, q.ndim)
+            smooth = along(self.smooth, self.axis, q.ndim)
             q += smooth if self.active is None else smooth * self.by_class(self.active)
         return q
 
@@ -168,11 +168,6 @@ class Task:
 def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     """The shape without one axis, counted from the front."""
     return shape[:axis] + shape[axis + 1 :]
-
-
-def _along(per_class: np.ndarray, axis: int, ndim: int) -> np.ndarray:
-    """One number per class, in a shape that broadcasts along the class axis."""
-    return per_class.reshape([-1 if i == axis else 1 for i in range(ndim)])
 
 
 def task_of(
@@ -399,7 +394,7 @@ def _effective(y: Any, weight: np.ndarray | None, smoothing: float, axis: int) -
     """The effective target of a distribution, by operators: y may be an array or a Tensor."""
     if smoothing:
         y = y * (1 - smoothing) + smoothing / y.shape[axis]
-    return y if weight is None else y * _along(weight, axis, y.ndim).astype(y.dtype)
+    return y if weight is None else y * along(weight, axis, y.ndim).astype(y.dtype)
 
 
 def _checked_index(
