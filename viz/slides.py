@@ -17,7 +17,7 @@ from viz.files import write_all
 from viz.graphs import Course
 from viz.notation import in_unicode
 from viz.options import DrawOptions, chosen, takes
-from viz.picture import Picture
+from viz.picture import Picture, loaded
 from viz.rendering import render
 from viz.svg import AT_REST, played
 
@@ -146,11 +146,8 @@ class Frames(Picture):
 
 def _pages(pictures: list[bytes]) -> bytes:
     """One pdf of several."""
-    try:
-        from pypdf import PdfWriter  # noqa: PLC0415  the extra `slides`
-    except ImportError:
-        raise FramesError(_missing("pdf", "pypdf")) from None
-    joined, content = PdfWriter(), io.BytesIO()
+    pypdf = loaded("pypdf", FramesError, "frames in one pdf need pypdf", "pypdf", "slides")
+    joined, content = pypdf.PdfWriter(), io.BytesIO()
     for picture in pictures:
         joined.append(io.BytesIO(picture))
     joined.metadata = None  # which says when it was made
@@ -159,19 +156,11 @@ def _pages(pictures: list[bytes]) -> bytes:
 
 
 def _animation(pictures: list[bytes], seconds: float) -> bytes:
-    try:
-        from PIL import Image  # noqa: PLC0415  the extra `slides`
-    except ImportError:
-        raise FramesError(_missing("gif", "Pillow")) from None
+    loaded("PIL", FramesError, "frames in one gif need Pillow", "Pillow", "slides")
+    from PIL import Image  # noqa: PLC0415  of the extra `slides`
+
     first, *others = [Image.open(io.BytesIO(x)).convert("RGB").quantize(64) for x in pictures]
     turns = [seconds * 1000] * len(others) + [seconds * 1000 * AT_REST]
     content = io.BytesIO()
     first.save(content, "gif", save_all=True, append_images=others, duration=turns, loop=0)
     return content.getvalue()
-
-
-def _missing(format: str, package: str) -> str:
-    return (
-        f"frames in one {format} need {package}, which is not installed: "
-        f"python -m pip install {package}, or the extra slides of this project"
-    )
