@@ -80,7 +80,7 @@ def html_page(sheet: Worksheet, answered: bool) -> bytes:
 
 
 def _section(sheet: Worksheet, question: Question, answered: bool) -> str:
-    drawing = question.answered if answered else question.asked
+    drawing = question.picture(answered)
     picture = b64encode(drawing.render("svg")).decode()
     alt = escape(sheet.say("described", formulas=", ".join(drawing.text.splitlines())))
     kind = "answer" if answered else "blank"
@@ -113,11 +113,9 @@ def _text(text: str) -> str:
 
 def _numbers(value: np.ndarray, kind: str) -> str:
     """An array as a table: an "answer", a "wrong" one, or a "blank" with boxes to write in."""
-    rows = value.reshape(-1, value.shape[-1]) if value.ndim else value.reshape(1, 1)
-    lines = (
-        "".join(
-            f'<td class="{kind}">{"&nbsp;" if kind == "blank" else number(x)}</td>' for x in row
-        )
-        for row in rows
-    )
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+    lines = ""
+    for row in np.atleast_2d(value):
+        texts = ("&nbsp;" if kind == "blank" else number(x) for x in row)
+        cells = "".join(f'<td class="{kind}">{text}</td>' for text in texts)
+        lines += f"<tr>{cells}</tr>"
+    return f"<table>{lines}</table>"
