@@ -13,6 +13,7 @@ from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import LEAF, Edge, Graph, Node, graph
 from tinygrad_sm.errors import InvalidTypeError
 from viz.drawing import Drawing
+from viz.formula import primitive_of
 from viz.options import Choice, DrawOptions, chosen, takes
 from viz.scene import Arrow, Box, Cluster, Kind, Row, Scene
 from viz.sketch import Sketch, cluster_paths
@@ -169,9 +170,7 @@ class Course:
 
     def _labelled(self, arrow: Arrow, edge: Edge, time: float) -> Arrow:
         """The arrow of an edge with the argument's role, and what backward sent back along it."""
-        primitive = self.graph.nodes[edge.target].primitive
-        assert primitive is not None  # it has arguments
-        roles = _ROLES.get(primitive.notation, ())
+        roles = _ROLES.get(primitive_of(self.graph.nodes[edge.target]).notation, ())
         role = roles[edge.argument] if edge.argument < len(roles) else ""
         sent = self.sketch.sent.get((edge.target, edge.argument))
         if sent is None or (self.choice.compact and not self.choice.gradients):
