@@ -93,12 +93,8 @@ def _classes(colours: Colours) -> Iterator[str]:
 def _marks(boxes: Iterable[Box]) -> Iterator[str]:
     """A second class is given apart, since a box names only one."""
     for box in boxes:
-        if box.output:
-            yield f"class {box.key} output"
-        if box.current:
-            yield f"class {box.key} current"
-        if box.alarming:
-            yield f"class {box.key} warning"
+        marks = {"output": box.output, "current": box.current, "warning": box.alarming}
+        yield from (f"class {box.key} {mark}" for mark, has_it in marks.items() if has_it)
 
 
 def _figures(row: Row) -> str:
