@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_sm.engine.primitive import Primitive
 from tinygrad_sm.engine.view import CONSTANT, LEAF, Graph, Node
-from viz.values import number
+from viz.values import number, shortened
 
 MOST_CHARACTERS = 26
 _DEEPEST = 4
@@ -164,7 +164,7 @@ class Formulas:
             node = self._nodes[node.inputs[0]]
         name = self.name(node).replace("\n", "⏎")
         if name:
-            return _shortened(name, _LONGEST_NAME), _SUM if _is_formula(name) else _ATOM
+            return shortened(name, _LONGEST_NAME), _SUM if _is_formula(name) else _ATOM
         if is_number(node):
             text = number(node.value)
             return text, _SUM if text.startswith("−") else _ATOM
@@ -189,7 +189,7 @@ class Formulas:
             else:
                 usual = type(value) is int and value == primitive_of(node).parameters.get(name)
             if not usual:
-                shown.append(f"{name}={_shortened(str(value))}")
+                shown.append(f"{name}={shortened(str(value), _LONGEST_INDEX)}")
         return shown
 
 
@@ -270,7 +270,7 @@ def _only_indices(graph: Graph) -> list[int]:
 
 def _index(index: Any) -> str:
     parts = index if isinstance(index, tuple) else (index,)
-    return _shortened(", ".join(_index_part(part) for part in parts))
+    return shortened(", ".join(map(_index_part, parts)), _LONGEST_INDEX)
 
 
 def _index_part(part: Any) -> str:
@@ -284,7 +284,3 @@ def _index_part(part: Any) -> str:
         if len(elements) > _SHORT_LIST:
             return "mask" if elements.dtype.kind == "b" else "t"
     return "…" if part is Ellipsis else " ".join(str(part).split())
-
-
-def _shortened(text: str, most: int = _LONGEST_INDEX) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"

@@ -159,9 +159,7 @@ class Course:
     def _arrows(self, time: float) -> Iterator[Arrow]:
         crossing: set[tuple[str, str]] = set()
         own = {node.id for node in self.sketch.boxed()}
-        for edge in self.sketch.edges():
-            keys = self.sketch.keys
-            arrow = Arrow(keys[edge.source], keys[edge.target], edge.argument)
+        for edge, arrow in zip(self.sketch.edges(), self.sketch.arrows(), strict=True):
             if {edge.source, edge.target} <= own:
                 yield self._labelled(arrow, edge, time)
             elif (ends := (arrow.source, arrow.target)) not in crossing:
@@ -196,10 +194,8 @@ class Course:
             return
         kinds = {box.kind for box in boxes}
         signs = [sign for kind, sign in _SIGNS.items() if kind in kinds]
-        signs = [
-            sign.replace(" ", "\N{NO-BREAK SPACE}") for sign in (*signs, "double border: output")
-        ]
-        yield " · ".join(signs)
+        signs.append("double border: output")
+        yield " · ".join(sign.replace(" ", "\N{NO-BREAK SPACE}") for sign in signs)
         if self.choice.gradients:
             yield from self._of_backward()
 

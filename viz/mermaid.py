@@ -43,9 +43,8 @@ def mermaid_text(scene: Scene, look: Look) -> str:
 
 def escaped(text: str) -> str:
     """Write every character that might mean something to Mermaid by its code; lines stay."""
-    apart = in_unicode(text).replace(
-        "\\n", "\\\N{WORD JOINER}n"
-    )  # Mermaid breaks the line at \n, even coded
+    # Mermaid breaks the line at \n, even coded
+    apart = in_unicode(text).replace("\\n", "\\\N{WORD JOINER}n")
     lines = apart.split("\n")
     return "<br/>".join(_SPECIAL.sub(lambda c: f"#{ord(c.group())};", line) for line in lines)
 

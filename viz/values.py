@@ -90,10 +90,7 @@ def _summary(x: np.ndarray, digits: int) -> dict[str, str]:
     A summary has a digit less than a number that stands for itself.
     """
     if _is_text(x):
-        first = x.flat[0]
-        return {
-            "": f"{first if len(first) <= _BROAD else first[:_BROAD] + '…'}, and {x.size - 1} more"
-        }
+        return {"": f"{shortened(x.flat[0], _BROAD)}, and {x.size - 1} more"}
     finite = x[np.isfinite(x)].astype(np.float64)
     if finite.size == 0:
         return {"": "no finite element"}
@@ -121,6 +118,11 @@ def alarm(x: np.ndarray) -> str:
     }
     found = [f"{n} × {what}" for what, n in counts.items() if n]
     return f"{', '.join(found)} of {x.size}" if found else ""
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text that is too long."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
