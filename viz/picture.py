@@ -26,6 +26,11 @@ def loaded(module: str, error: type[ImportError], need: str, package: str, extra
         ) from None
 
 
+def svg_uri(svg: bytes) -> str:
+    """An address that holds a picture itself."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
 class Picture(Shown, ABC):
     """Something that renders to one of several formats.
 
@@ -109,6 +114,5 @@ class Picture(Shown, ABC):
         """
         svg = self.render("svg")
         text = html.escape(self.text, quote=True)
-        source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-        image = f'<img alt="{text}" style="max-width:100%" src="{source}">'
+        image = f'<img alt="{text}" style="max-width:100%" src="{svg_uri(svg)}">'
         return {"text/html": image, "image/svg+xml": svg.decode()}

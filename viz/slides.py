@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ from viz.files import write_all
 from viz.graphs import Course
 from viz.notation import in_unicode
 from viz.options import DrawOptions, chosen, takes
-from viz.picture import Picture, loaded
+from viz.picture import Picture, loaded, svg_uri
 from viz.rendering import render
 from viz.svg import AT_REST, played
 
@@ -114,7 +113,7 @@ class Frames(Picture):
 
     def media(self) -> dict[str, str]:
         """The svg that plays; in HTML the last picture instead, if the reader wants no motion."""
-        still = re.findall('src="(.*)"', self[-1].media()["text/html"])[0]
+        still = svg_uri(self[-1].render("svg"))
         playing = super().media()
         image = (
             f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from html import escape
 from importlib import resources
 
 import numpy as np
 
+from viz.picture import svg_uri
 from viz.values import number
 from viz.worksheets.sheet import Question, Worksheet
 
@@ -47,7 +47,7 @@ def html_page(sheet: Worksheet, answered: bool) -> bytes:
 
 def _section(sheet: Worksheet, question: Question, answered: bool) -> str:
     drawing = question.picture(answered)
-    picture = b64encode(drawing.render("svg")).decode()
+    picture = svg_uri(drawing.render("svg"))
     alt = escape(sheet.say("described", formulas=", ".join(drawing.text.splitlines())))
     kind = "answer" if answered else "blank"
     blanks = "".join(
@@ -67,7 +67,7 @@ def _section(sheet: Worksheet, question: Question, answered: bool) -> str:
     return f"""<section>
 <h2>{question.number}. {_text(question.title)}</h2>
 <p>{_text(question.task)}</p>
-<div class="work"><img src="data:image/svg+xml;base64,{picture}" alt="{alt}">
+<div class="work"><img src="{picture}" alt="{alt}">
 <div>{above}<dl>{blanks}</dl>{below}</div></div>
 </section>"""
 
