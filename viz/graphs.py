@@ -48,7 +48,7 @@ def draw(
         InvalidTypeError: the first argument is none of these, or an option is of a wrong type.
         InvalidValueError: an option is not possible, or its node is not in the graph.
     """
-    choice = chosen(draw, DrawOptions, options)
+    choice = chosen(draw, options)
     source = graph(output_or_trace) if isinstance(output_or_trace, Tensor) else output_or_trace
     if not isinstance(source, (BackwardTrace, Graph)):
         raise InvalidTypeError(

@@ -40,7 +40,7 @@ def draw_levels(levels: Mapping[str, Tensor], **options: Unpack[PictureOptions])
         InvalidValueError: there are fewer than two, they have no leaf in common, or one has too
             many nodes; or an option is not possible.
     """
-    choice = chosen(draw_levels, PictureOptions, options)
+    choice = chosen(draw_levels, options)
     if not isinstance(levels, Mapping) or not all(isinstance(t, Tensor) for t in levels.values()):
         raise InvalidTypeError("draw_levels needs a dictionary from titles to output Tensors")
     if len(levels) < 2:

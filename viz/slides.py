@@ -44,7 +44,7 @@ def frames(trace: BackwardTrace, *, seconds: float = 1.5, **options: Unpack[Draw
     """
     if not isinstance(seconds, (int, float)) or not 0.05 <= seconds <= 600:
         raise InvalidValueError(f"seconds must be from 0.05 to 600; got {shown(seconds)}")
-    choice = chosen(frames, DrawOptions, options)
+    choice = chosen(frames, options)
     if not isinstance(trace, BackwardTrace):
         raise InvalidTypeError(
             "frames needs the BackwardTrace that backward(trace=True) returns; "
