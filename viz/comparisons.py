@@ -90,7 +90,7 @@ def draw_comparison(
         InvalidValueError: the two graphs have no leaf in common, or too many nodes; or an option
             is not possible.
     """
-    choice = chosen(draw_comparison, PictureOptions, options)
+    choice = chosen(draw_comparison, options)
     remarks: list[str] = []
     if isinstance(comparison, Comparison) and fused_trace is None:
         traces = comparison.composite_trace, comparison.fused_trace

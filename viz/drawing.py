@@ -59,11 +59,9 @@ class Drawing(Picture):
         if format == "tex":
             return tikz_document(render(self.source, "json"), self.scene).encode()
         image = render(self.source, format, dpi or self.dpi)
-        return (
-            standalone(image.decode(), self.scene.name, self.look).encode()
-            if format == "svg"
-            else image
-        )
+        if format == "svg":
+            return standalone(image.decode(), self.scene.name, self.look).encode()
+        return image
 
     def __repr__(self) -> str:
         return f"<Drawing of {len(self.scene.boxes)} nodes>"

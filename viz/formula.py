@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_sm.engine.primitive import Primitive
 from tinygrad_sm.engine.view import CONSTANT, LEAF, Graph, Node
-from viz.values import number
+from viz.values import number, shortened
 
 MOST_CHARACTERS = 26
 _DEEPEST = 4
@@ -52,10 +53,15 @@ def is_loss(node: Node) -> bool:
     return node.primitive is not None and node.primitive.kind == "loss"
 
 
+def primitive_of(node: Node) -> Primitive:
+    """The primitive of a node that is no input."""
+    assert node.primitive is not None
+    return node.primitive
+
+
 def target_of(graph: Graph, loss: Node) -> Node:
     """The target of a fused loss."""
-    assert loss.primitive is not None
-    return graph.nodes[loss.inputs[loss.primitive.arguments.index("target")]]
+    return graph.nodes[loss.inputs[primitive_of(loss).arguments.index("target")]]
 
 
 def legible(text: str) -> str:
@@ -136,12 +142,14 @@ class Formulas:
         """The right-hand side of a node's formula, and how strongly it binds."""
         shown = node.inputs[: _MOST_ARGUMENTS + 1]
         arguments = [self._reference(self._nodes[i], depth - 1) for i in shown]
-        assert node.primitive is not None
-        notation = node.primitive.notation
+        notation = primitive_of(node).notation
         pieces = notation.split("{}")  # around and between the arguments
         if len(pieces) == len(arguments) + 1 and not self._parameters(node, notation):
             own, *wanted = _STRENGTHS.get(notation, (_SUM, *[_ATOM] * len(arguments)))
-            parts = [_inside(x, least) for x, least in zip(arguments, wanted, strict=True)]
+            parts = [
+                text if strength >= least else f"({text})"
+                for (text, strength), least in zip(arguments, wanted, strict=True)
+            ]
             pieces = [x.replace("{index}", _index(node.params.get("index"))) for x in pieces]
             return pieces[0] + "".join(map(add, parts, pieces[1:])), own
         parts = [text for text, _ in arguments[:_MOST_ARGUMENTS]]
@@ -156,7 +164,7 @@ class Formulas:
             node = self._nodes[node.inputs[0]]
         name = self.name(node).replace("\n", "⏎")
         if name:
-            return _shortened(name, _LONGEST_NAME), _SUM if _is_formula(name) else _ATOM
+            return shortened(name, _LONGEST_NAME), _SUM if _is_formula(name) else _ATOM
         if is_number(node):
             text = number(node.value)
             return text, _SUM if text.startswith("−") else _ATOM
@@ -170,7 +178,6 @@ class Formulas:
 
     def _parameters(self, node: Node, notation: str = "") -> list[str]:
         """The parameters that change what is computed, e.g. ``axis=1``; not those of a notation."""
-        assert node.primitive is not None
         shown = []
         for name, value in node.params.items():
             if name in _HIDDEN_PARAMETERS or value is None or f"{{{name}}}" in notation:
@@ -180,9 +187,9 @@ class Formulas:
             elif name == "axes":  # of a transpose; all reversed is what it does unasked
                 usual = [i % len(value) for i in value] == [*range(len(value))][::-1]
             else:
-                usual = type(value) is int and value == node.primitive.parameters.get(name)
+                usual = type(value) is int and value == primitive_of(node).parameters.get(name)
             if not usual:
-                shown.append(f"{name}={_shortened(str(value))}")
+                shown.append(f"{name}={shortened(str(value), _LONGEST_INDEX)}")
         return shown
 
 
@@ -209,8 +216,7 @@ def _is_formula(name: str) -> bool:
 
 def _in_short(node: Node) -> tuple[str, int]:
     """What an operation does, without its arguments: ``… / …``, ``exp(…)``."""
-    assert node.primitive is not None
-    notation = node.primitive.notation
+    notation = primitive_of(node).notation
     if notation.count("{") > 1:
         own, *_ = _STRENGTHS.get(notation, (_SUM,))
         return notation.replace("{index}", "…").replace("{}", "…"), own
@@ -219,8 +225,7 @@ def _in_short(node: Node) -> tuple[str, int]:
 
 def _word(node: Node) -> str:
     """What a formula calls the operation: its sign, if that stands in front; else its name."""
-    assert node.primitive is not None
-    word = node.primitive.notation.removesuffix("{}")
+    word = primitive_of(node).notation.removesuffix("{}")
     return legible(node.op if "{" in word else word)
 
 
@@ -256,21 +261,16 @@ def _only_indices(graph: Graph) -> list[int]:
         node = graph.nodes[edge.source]
         if node.op == CONSTANT and node.name is None:
             user = graph.nodes[edge.target]
-            assert user.primitive is not None
-            vjp = user.primitive.vjps(len(user.inputs))[edge.argument]  # an index has none
-            indexes = user.primitive.kind == "move" and vjp is None
+            primitive = primitive_of(user)
+            vjp = primitive.vjps(len(user.inputs))[edge.argument]  # an index has none
+            indexes = primitive.kind == "move" and vjp is None
             uses.setdefault(edge.source, set()).add(indexes)
     return [i for i, kinds in uses.items() if kinds == {True}]
 
 
-def _inside(argument: tuple[str, int], wanted: int) -> str:
-    text, strength = argument
-    return text if strength >= wanted else f"({text})"
-
-
 def _index(index: Any) -> str:
     parts = index if isinstance(index, tuple) else (index,)
-    return _shortened(", ".join(_index_part(part) for part in parts))
+    return shortened(", ".join(map(_index_part, parts)), _LONGEST_INDEX)
 
 
 def _index_part(part: Any) -> str:
@@ -284,7 +284,3 @@ def _index_part(part: Any) -> str:
         if len(elements) > _SHORT_LIST:
             return "mask" if elements.dtype.kind == "b" else "t"
     return "…" if part is Ellipsis else " ".join(str(part).split())
-
-
-def _shortened(text: str, most: int = _LONGEST_INDEX) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"

@@ -33,7 +33,7 @@ def draw_fusion(result: FuseResult, **options: Unpack[PictureOptions]) -> Drawin
         InvalidTypeError: `result` is not a FuseResult, or an option is of a wrong type.
         InvalidValueError: an option is not possible.
     """
-    choice = chosen(draw_fusion, PictureOptions, options)
+    choice = chosen(draw_fusion, options)
     if not isinstance(result, FuseResult):
         raise InvalidTypeError(f"draw_fusion needs what fuse returned; got {type(result).__name__}")
     return Drawing(_Fusion(result, choice).scene(), str(result), choice.look)

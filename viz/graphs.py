@@ -13,6 +13,7 @@ from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import LEAF, Edge, Graph, Node, graph
 from tinygrad_sm.errors import InvalidTypeError
 from viz.drawing import Drawing
+from viz.formula import primitive_of
 from viz.options import Choice, DrawOptions, chosen, takes
 from viz.scene import Arrow, Box, Cluster, Kind, Row, Scene
 from viz.sketch import Sketch, cluster_paths
@@ -47,7 +48,7 @@ def draw(
         InvalidTypeError: the first argument is none of these, or an option is of a wrong type.
         InvalidValueError: an option is not possible, or its node is not in the graph.
     """
-    choice = chosen(draw, DrawOptions, options)
+    choice = chosen(draw, options)
     source = graph(output_or_trace) if isinstance(output_or_trace, Tensor) else output_or_trace
     if not isinstance(source, (BackwardTrace, Graph)):
         raise InvalidTypeError(
@@ -158,9 +159,7 @@ class Course:
     def _arrows(self, time: float) -> Iterator[Arrow]:
         crossing: set[tuple[str, str]] = set()
         own = {node.id for node in self.sketch.boxed()}
-        for edge in self.sketch.edges():
-            keys = self.sketch.keys
-            arrow = Arrow(keys[edge.source], keys[edge.target], edge.argument)
+        for edge, arrow in zip(self.sketch.edges(), self.sketch.arrows(), strict=True):
             if {edge.source, edge.target} <= own:
                 yield self._labelled(arrow, edge, time)
             elif (ends := (arrow.source, arrow.target)) not in crossing:
@@ -169,9 +168,7 @@ class Course:
 
     def _labelled(self, arrow: Arrow, edge: Edge, time: float) -> Arrow:
         """The arrow of an edge with the argument's role, and what backward sent back along it."""
-        primitive = self.graph.nodes[edge.target].primitive
-        assert primitive is not None  # it has arguments
-        roles = _ROLES.get(primitive.notation, ())
+        roles = _ROLES.get(primitive_of(self.graph.nodes[edge.target]).notation, ())
         role = roles[edge.argument] if edge.argument < len(roles) else ""
         sent = self.sketch.sent.get((edge.target, edge.argument))
         if sent is None or (self.choice.compact and not self.choice.gradients):
@@ -197,10 +194,8 @@ class Course:
             return
         kinds = {box.kind for box in boxes}
         signs = [sign for kind, sign in _SIGNS.items() if kind in kinds]
-        signs = [
-            sign.replace(" ", "\N{NO-BREAK SPACE}") for sign in (*signs, "double border: output")
-        ]
-        yield " · ".join(signs)
+        signs.append("double border: output")
+        yield " · ".join(sign.replace(" ", "\N{NO-BREAK SPACE}") for sign in signs)
         if self.choice.gradients:
             yield from self._of_backward()
 

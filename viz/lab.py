@@ -16,7 +16,7 @@ from tinygrad_sm.engine.view import LEAF
 from tinygrad_sm.errors import TinygradError
 from tinygrad_sm.study.stability.report import Band, FormReport, Report, SweepReport
 from tinygrad_sm.study.stability.two_losses import ConfidentlyWrong
-from viz.picture import Picture
+from viz.picture import Picture, loaded
 from viz.style import LIGHT
 
 if TYPE_CHECKING:
@@ -66,15 +66,10 @@ class LabError(TinygradError, ImportError):
     """matplotlib is not installed."""
 
 
-def require_matplotlib() -> None:
-    """Raise LabError, which says how to install it, if matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: PLC0415, F401  the engine and the graphs do without it
-    except ImportError:
-        raise LabError(
-            "the lab's pictures need matplotlib, which is not installed: "
-            "python -m pip install 'matplotlib>=3.8', or the extra lab of this project"
-        ) from None
+def require_matplotlib() -> Any:
+    """Return matplotlib; or raise LabError, which says how to install it, if it is missing."""
+    need = "the lab's pictures need matplotlib"
+    return loaded("matplotlib", LabError, need, "'matplotlib>=3.8'", "lab")
 
 
 class Plot(Picture):
@@ -99,9 +94,7 @@ class Plot(Picture):
             LabError: matplotlib is not installed.
         """
         self.check_format(format)
-        require_matplotlib()
-        import matplotlib  # noqa: PLC0415  loaded only to render
-
+        matplotlib = require_matplotlib()
         content = io.BytesIO()
         with matplotlib.rc_context():
             matplotlib.rcdefaults()  # whatever the user's own settings are

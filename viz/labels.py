@@ -26,7 +26,7 @@ class Labels:
 
     def __init__(self, scene: Scene, look: Look) -> None:
         self.scene = scene
-        self.colours = THEMES[look.theme]
+        self.colours = THEMES[look.theme] | {_HIDDEN: _HIDDEN}
         self.size, self.small = look.size, look.size - 1
         self.sideways = scene.direction == "LR"
         self._widest = _WIDEST_CAPTION[scene.direction]
@@ -159,18 +159,16 @@ class Labels:
     def _number(self, row: Row, text: str, **place: object) -> str:
         """A cell with one of the numbers of an array."""
         stands_out = text in _NOT_FINITE
-        shade = _HIDDEN if row.hidden else self.colours["alarm fill"]
-        colour = _HIDDEN if row.hidden else "alarm" if stands_out else row.tone
-        content = self._font(text, self.size, colour, bold=stands_out)
-        fill = shade if stands_out else None
+        colour = "alarm" if stands_out else row.tone
+        content = self._font(text, self.size, _HIDDEN if row.hidden else colour, bold=stands_out)
+        fill = self.colours[_HIDDEN if row.hidden else "alarm fill"] if stands_out else None
         return _cell(content, align="RIGHT", cellpadding=3, bgcolor=fill, **place)
 
     # Text -----------------------------------------------------------------------------------------
 
     def _font(self, text: str, size: int, colour: str = "ink", bold: bool = False) -> str:
-        shown = colour if colour == _HIDDEN else self.colours[colour]
         inner = f"<B>{escaped(text)}</B>" if bold else escaped(text)
-        return f'<FONT POINT-SIZE="{size}" COLOR="{shown}">{inner}</FONT>'
+        return f'<FONT POINT-SIZE="{size}" COLOR="{self.colours[colour]}">{inner}</FONT>'
 
     def _lines(
         self, lines: Iterable[str], align: str, size: int, colour: str = "ink", bold: bool = False

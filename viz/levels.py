@@ -40,7 +40,7 @@ def draw_levels(levels: Mapping[str, Tensor], **options: Unpack[PictureOptions])
         InvalidValueError: there are fewer than two, they have no leaf in common, or one has too
             many nodes; or an option is not possible.
     """
-    choice = chosen(draw_levels, PictureOptions, options)
+    choice = chosen(draw_levels, options)
     if not isinstance(levels, Mapping) or not all(isinstance(t, Tensor) for t in levels.values()):
         raise InvalidTypeError("draw_levels needs a dictionary from titles to output Tensors")
     if len(levels) < 2:
@@ -52,7 +52,7 @@ def draw_levels(levels: Mapping[str, Tensor], **options: Unpack[PictureOptions])
     shown = [_Level(i, title, view, views[0], choice) for i, (title, view) in enumerate(titles)]
     if not all(any(x.graph.nodes[i].op == LEAF for i in x.same) for x in shown):
         raise InvalidValueError("draw_levels needs graphs of the same leaves; one has none of them")
-    text = "\n\n".join(f"{level.heading()}\n{level.graph}" for level in shown)
+    text = "\n\n".join(f"{level.heading}\n{level.graph}" for level in shown)
     return Drawing(_scene(shown, choice), text, choice.look)
 
 
@@ -61,26 +61,21 @@ class _Level:
 
     Attributes:
         sketch: the graph; its views stand in the next formula.
-        kept: what each node keeps, by id.
+        kept, all_kept: what each node keeps, by id; and all of it.
+        heading: the title, with how much is kept.
         same: inputs that the first level has too, by id, with their ids there.
     """
 
     def __init__(self, number: int, title: str, view: Graph, first: Graph, choice: Choice) -> None:
         self.number = number
-        self.title = legible(title)
         self.graph = view
         self.sketch = Sketch(view, f"l{number}n", choice=choice, fold=is_view)
         self.kept = kept_for_backward(view)
+        self.all_kept = [kept for of_node in self.kept for kept in of_node]
+        total = memory(sum(kept.bytes for kept in self.all_kept))
+        self.heading = f"{legible(title)}: {total} kept"
         self.same = same_inputs(first, view)
         self.sketch.lead(self.same, _INPUTS)
-
-    def heading(self) -> str:
-        """The title, with all that is kept."""
-        return f"{self.title}: {memory(sum(kept.bytes for kept in self.all_kept()))} kept"
-
-    def all_kept(self) -> list[Kept]:
-        """What the nodes keep, together."""
-        return [kept for of_node in self.kept for kept in of_node]
 
     def boxes(self) -> Iterator[Box]:
         """A box for each operation, and for inputs that no other level has."""
@@ -106,7 +101,7 @@ class _Level:
     @property
     def end(self) -> str:
         """The key of the box that the level's output comes from."""
-        return self.sketch.keys[self.sketch.graph.output]
+        return self.sketch.keys[self.graph.output]
 
 
 def _kept_row(kept: Kept) -> Row:
@@ -118,7 +113,7 @@ def _scene(levels: list[_Level], choice: Choice) -> Scene:
     boxes = [_inputs_box(levels[0]), *(box for level in levels for box in level.boxes())]
     arrows = [arrow for level in levels for arrow in level.arrows()]
     arrows += [Arrow(level.end, _OUTPUT, loose=level is levels[-1]) for level in levels]
-    clusters = [Cluster(f"level{x.number}", f"{x.number + 1}. {x.heading()}") for x in levels]
+    clusters = [Cluster(f"level{x.number}", f"{x.number + 1}. {x.heading}") for x in levels]
     return Scene(
         boxes=(*boxes, _output_box(levels)),
         arrows=tuple(arrows),
@@ -149,11 +144,11 @@ def _output_box(levels: list[_Level]) -> Box:
 def _caption(levels: list[_Level]) -> Iterator[str]:
     yield "keeps: what stays in memory for backward because of a node, its result or what it saved."
     yield "Inputs are not counted; a transpose or reshape is only a view, and has no box."
-    largest = max(levels[0].all_kept(), key=lambda kept: kept.bytes, default=None)
+    largest = max(levels[0].all_kept, key=lambda kept: kept.bytes, default=None)
     if largest is None:
         return
     shape = largest.shape
-    holds = [level for level in levels if any(kept.shape == shape for kept in level.all_kept())]
+    holds = [level for level in levels if any(kept.shape == shape for kept in level.all_kept)]
     free = [level for level in levels if level not in holds]
     if free:
         where = f"kept by {_listed(holds)}, never by {_listed(free)}"

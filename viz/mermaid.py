@@ -43,9 +43,8 @@ def mermaid_text(scene: Scene, look: Look) -> str:
 
 def escaped(text: str) -> str:
     """Write every character that might mean something to Mermaid by its code; lines stay."""
-    apart = in_unicode(text).replace(
-        "\\n", "\\\N{WORD JOINER}n"
-    )  # Mermaid breaks the line at \n, even coded
+    # Mermaid breaks the line at \n, even coded
+    apart = in_unicode(text).replace("\\n", "\\\N{WORD JOINER}n")
     lines = apart.split("\n")
     return "<br/>".join(_SPECIAL.sub(lambda c: f"#{ord(c.group())};", line) for line in lines)
 
@@ -93,12 +92,8 @@ def _classes(colours: Colours) -> Iterator[str]:
 def _marks(boxes: Iterable[Box]) -> Iterator[str]:
     """A second class is given apart, since a box names only one."""
     for box in boxes:
-        if box.output:
-            yield f"class {box.key} output"
-        if box.current:
-            yield f"class {box.key} current"
-        if box.alarming:
-            yield f"class {box.key} warning"
+        marks = {"output": box.output, "current": box.current, "warning": box.alarming}
+        yield from (f"class {box.key} {mark}" for mark, has_it in marks.items() if has_it)
 
 
 def _figures(row: Row) -> str:

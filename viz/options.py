@@ -128,14 +128,14 @@ def takes(declared: Any) -> Callable[[F], F]:
     return shown
 
 
-def chosen(function: Callable[..., Any], declared: Any, options: Mapping[str, Any]) -> Choice:
+def chosen(function: Callable[..., Any], options: Mapping[str, Any]) -> Choice:
     """Check the options of a call.
 
     Raises:
         InvalidTypeError: an option that the function does not take, or one of the wrong type.
         InvalidValueError: a value that is not allowed.
     """
-    refuse_others(function, options.keys() - declared.__optional_keys__)
+    refuse_others(function, options.keys() - inspect.signature(function).parameters.keys())
     return Choice(**options)
 
 

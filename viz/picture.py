@@ -6,12 +6,29 @@ import base64
 import html
 import os
 from abc import ABC, abstractmethod
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tinygrad_sm.errors import InvalidTypeError, InvalidValueError, shown
 from tinygrad_sm.notebook import Shown
 from viz.files import write_whole
+
+
+def loaded(module: str, error: type[ImportError], need: str, package: str, extra: str) -> Any:
+    """Import a package that only some need, or raise this error, which says how to install it."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise error(
+            f"{need}, which is not installed: "
+            f"python -m pip install {package}, or the extra {extra} of this project"
+        ) from None
+
+
+def svg_uri(svg: bytes) -> str:
+    """An address that holds a picture itself."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
 class Picture(Shown, ABC):
@@ -97,6 +114,5 @@ class Picture(Shown, ABC):
         """
         svg = self.render("svg")
         text = html.escape(self.text, quote=True)
-        source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-        image = f'<img alt="{text}" style="max-width:100%" src="{source}">'
+        image = f'<img alt="{text}" style="max-width:100%" src="{svg_uri(svg)}">'
         return {"text/html": image, "image/svg+xml": svg.decode()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ from viz.files import write_all
 from viz.graphs import Course
 from viz.notation import in_unicode
 from viz.options import DrawOptions, chosen, takes
-from viz.picture import Picture
+from viz.picture import Picture, loaded, svg_uri
 from viz.rendering import render
 from viz.svg import AT_REST, played
 
@@ -45,7 +44,7 @@ def frames(trace: BackwardTrace, *, seconds: float = 1.5, **options: Unpack[Draw
     """
     if not isinstance(seconds, (int, float)) or not 0.05 <= seconds <= 600:
         raise InvalidValueError(f"seconds must be from 0.05 to 600; got {shown(seconds)}")
-    choice = chosen(frames, DrawOptions, options)
+    choice = chosen(frames, options)
     if not isinstance(trace, BackwardTrace):
         raise InvalidTypeError(
             "frames needs the BackwardTrace that backward(trace=True) returns; "
@@ -114,7 +113,7 @@ class Frames(Picture):
 
     def media(self) -> dict[str, str]:
         """The svg that plays; in HTML the last picture instead, if the reader wants no motion."""
-        still = re.findall('src="(.*)"', self[-1].media()["text/html"])[0]
+        still = svg_uri(self[-1].render("svg"))
         playing = super().media()
         image = (
             f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
@@ -146,11 +145,8 @@ class Frames(Picture):
 
 def _pages(pictures: list[bytes]) -> bytes:
     """One pdf of several."""
-    try:
-        from pypdf import PdfWriter  # noqa: PLC0415  the extra `slides`
-    except ImportError:
-        raise FramesError(_missing("pdf", "pypdf")) from None
-    joined, content = PdfWriter(), io.BytesIO()
+    pypdf = loaded("pypdf", FramesError, "frames in one pdf need pypdf", "pypdf", "slides")
+    joined, content = pypdf.PdfWriter(), io.BytesIO()
     for picture in pictures:
         joined.append(io.BytesIO(picture))
     joined.metadata = None  # which says when it was made
@@ -159,19 +155,11 @@ def _pages(pictures: list[bytes]) -> bytes:
 
 
 def _animation(pictures: list[bytes], seconds: float) -> bytes:
-    try:
-        from PIL import Image  # noqa: PLC0415  the extra `slides`
-    except ImportError:
-        raise FramesError(_missing("gif", "Pillow")) from None
+    loaded("PIL", FramesError, "frames in one gif need Pillow", "Pillow", "slides")
+    from PIL import Image  # noqa: PLC0415  of the extra `slides`
+
     first, *others = [Image.open(io.BytesIO(x)).convert("RGB").quantize(64) for x in pictures]
     turns = [seconds * 1000] * len(others) + [seconds * 1000 * AT_REST]
     content = io.BytesIO()
     first.save(content, "gif", save_all=True, append_images=others, duration=turns, loop=0)
     return content.getvalue()
-
-
-def _missing(format: str, package: str) -> str:
-    return (
-        f"frames in one {format} need {package}, which is not installed: "
-        f"python -m pip install {package}, or the extra slides of this project"
-    )

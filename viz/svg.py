@@ -81,11 +81,10 @@ def _dark(look: Look) -> str:
     """What turns each colour of the light theme into that of the dark one, if it is to be done."""
     if look.theme != "auto":
         return ""
+    colours = {light.lower(): DARK[role] for role, light in LIGHT.items()}
     rules = "".join(
         f'.{_NAME} [{what}="{light}"]{{{what}:{dark}}}'
-        for light, dark in dict(
-            zip(map(str.lower, LIGHT.values()), DARK.values(), strict=True)
-        ).items()
+        for light, dark in colours.items()
         for what in ("fill", "stroke")
     )
     return f"@media (prefers-color-scheme:dark){{{rules}}}"

@@ -37,9 +37,7 @@ def row(
 ) -> Row:  # fmt: skip
     """A labelled array: its elements if there are few (and `full` allows it), else a summary."""
     x = _pictured(x)
-    if isinstance(x, str):
-        return Row(label, ((x,),), tone, port)
-    if x.size == 0 or (full and in_full(x)):
+    if isinstance(x, str) or x.size == 0 or (full and in_full(x)):
         return Row(label, _elements(x, digits), tone, port)
     found = _summary(x, digits)
     return Row(label, (tuple(found.values()),), tone, port, heads=tuple(filter(None, found)))
@@ -64,7 +62,10 @@ def in_full(x: np.ndarray) -> bool:
     return x.size <= _MOST_ELEMENTS and (x.ndim == 0 or x.shape[-1] <= _MOST_COLUMNS)
 
 
-def _elements(x: np.ndarray, digits: int) -> Grid:
+def _elements(x: Any, digits: int) -> Grid:
+    """What `_pictured` gives, element by element."""
+    if isinstance(x, str):
+        return ((x,),)
     if x.size == 0:
         return (("no elements",),)
     rows = x.reshape(1, -1) if x.ndim < 2 else x.reshape(-1, x.shape[-1])
@@ -89,10 +90,7 @@ def _summary(x: np.ndarray, digits: int) -> dict[str, str]:
     A summary has a digit less than a number that stands for itself.
     """
     if _is_text(x):
-        first = x.flat[0]
-        return {
-            "": f"{first if len(first) <= _BROAD else first[:_BROAD] + '…'}, and {x.size - 1} more"
-        }
+        return {"": f"{shortened(x.flat[0], _BROAD)}, and {x.size - 1} more"}
     finite = x[np.isfinite(x)].astype(np.float64)
     if finite.size == 0:
         return {"": "no finite element"}
@@ -120,6 +118,11 @@ def alarm(x: np.ndarray) -> str:
     }
     found = [f"{n} × {what}" for what, n in counts.items() if n]
     return f"{', '.join(found)} of {x.size}" if found else ""
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text that is too long."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -197,26 +197,31 @@ def _record(preset: str, one: Lesson) -> Record:
     return found if one.fused is None else found | {"fused": trace_record(one.fused)}
 
 
-def _lesson_record(one: Lesson) -> Record:
-    roles = dict(one.roles or {})
-    graph = graph_record(one.trace.graph)
+def _lesson_record(one: Lesson, graphs: dict[str, int], fused: dict[str, int]) -> Record:
+    """What the page knows of a lesson; its pictures are added to the others, each once."""
+    graph, sketch, fork = graph_record(one.trace.graph), Sketch(one.trace), _fork(one)
     cotangent = numbers(one.trace.steps[0].cotangent)
     if cotangent != [1]:
         graph["seed"] = cotangent
-    if "m" in roles:
-        graph["maximum"] = [roles["m"], one.trace.graph.nodes[roles["d"]].inputs[0]]
+    if "m" in one.roles:
+        graph["maximum"] = [one.roles["m"], one.trace.graph.nodes[one.roles["d"]].inputs[0]]
+    svg = picture(sketch, "graph", {fork["node"]: 2} if fork else {})
+    pictures = {"graph": graphs.setdefault(svg, len(graphs))}
+    if one.fused is not None:
+        pictures["fused"] = fused.setdefault(picture(Sketch(one.fused), "fused"), len(fused))
     return {
         "graph": graph,
         "fused": None if one.fused is None else graph_record(one.fused.graph),
-        "roles": roles,
-        "fork": _fork(one),
-        "boxes": [node.id for node in Sketch(one.trace).boxed()],
+        "roles": dict(one.roles),
+        "fork": fork,
+        "boxes": [node.id for node in sketch.boxed()],
+        "pictures": pictures,
     }
 
 
 def _fork(one: Lesson) -> Record | None:
     """Where backward's two terms meet, and the edges that they come over."""
-    roles = one.roles or {}
+    roles = one.roles
     if "y" not in roles:
         return None
     names = list(one.terms)
@@ -228,24 +233,6 @@ def _fork(one: Lesson) -> Record | None:
         edges = [f"{minus.id}-1", f"{roles['d']}-0"]
         return {"node": minus.inputs[1], "edges": edges, "scaled": False, "names": names}
     return None
-
-
-class _Pictures:
-    """The SVGs of a page, each once."""
-
-    def __init__(self) -> None:
-        self.graph: dict[str, int] = {}
-        self.fused: dict[str, int] = {}
-
-    def add(self, one: Lesson) -> Record:
-        """Lay out the graph of a lesson and its fused node, and return their numbers."""
-        fork = _fork(one)
-        graph = picture(Sketch(one.trace), "graph", {fork["node"]: 2} if fork else {})
-        found = {"graph": self.graph.setdefault(graph, len(self.graph))}
-        if one.fused is None:
-            return found
-        fused = picture(Sketch(one.fused), "fused")
-        return found | {"fused": self.fused.setdefault(fused, len(self.fused))}
 
 
 def _page(
@@ -261,15 +248,14 @@ def _page(
             one["title"] = title
         elif lessons[0].fused is None:
             one["title"] = one["titleOther"].format(name=in_unicode(name or "f"))
-    pictures = _Pictures()
+    graphs: dict[str, int] = {}  # the SVGs with their numbers
+    fused: dict[str, int] = {}
     data = {
         "lang": lang,
         "texts": words,
         "sizes": {"cell": CELL, "row": ROW, "title": TITLE, "head": HEAD},
         "tolerance": _tolerance(one.trace for one in lessons),
-        "lessons": {
-            one.key: _lesson_record(one) | {"pictures": pictures.add(one)} for one in lessons
-        },
+        "lessons": {one.key: _lesson_record(one, graphs, fused) for one in lessons},
         "presets": presets,
         "records": records,
     }
@@ -281,11 +267,11 @@ def _page(
         "style_hash": _hash(style),
         "script": script,
         "script_hash": _hash(script),
-        "graphs": "".join(pictures.graph),
-        "fused": "".join(pictures.fused),
+        "graphs": "".join(graphs),
+        "fused": "".join(fused),
         "data": _for_script(data),
     }
-    return Page(_filled(_file("lesson.html"), places), words[lang]["title"], lessons)
+    return Page(_file("lesson.html").format(**places), words[lang]["title"], lessons)
 
 
 def _tolerance(traces: Iterable[BackwardTrace]) -> float:
@@ -305,16 +291,6 @@ def _lean(source: str) -> str:
     return re.sub(r"^\s+", "", bare, flags=re.MULTILINE)
 
 
-def _filled(template: str, places: dict[str, str]) -> str:
-    """Put each text into its place, where no text can be taken for a place itself."""
-    first, *parts = template.split("{")
-    filled = [first]
-    for part in parts:
-        name, _, rest = part.partition("}")
-        filled += [places[name], rest]
-    return "".join(filled)
-
-
 def _hash(text: str) -> str:
     """What the page's policy knows an inline script or style by."""
     digest = hashlib.sha256(text.encode()).digest()
@@ -324,11 +300,4 @@ def _hash(text: str) -> str:
 def _for_script(data: Any) -> str:
     """JSON that no text in it can end the script element with."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    unsafe: dict[str, str | int | None] = {
-        "<": "\\u003c",
-        ">": "\\u003e",
-        "&": "\\u0026",
-        "\u2028": "\\u2028",
-        "\u2029": "\\u2029",
-    }
-    return text.translate(str.maketrans(unsafe))
+    return re.sub("[<>&\u2028\u2029]", lambda c: f"\\u{ord(c.group()):04x}", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from tinygrad_sm.engine import rules
 from tinygrad_sm.engine.scopes import group
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
-from tinygrad_sm.engine.view import CONSTANT, Graph, Node
+from tinygrad_sm.engine.view import CONSTANT, Graph
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy
 from tinygrad_sm.study.comparison import Comparison
+from viz.formula import is_number
 
 TEXTBOOK = ([2.0, 1.0, 0.1], [1.0, 0.0, 0.0])
 """Logits and target of the article "Softmax-with-Loss 계층" on ratsgo's blog."""
@@ -38,7 +39,7 @@ class Lesson:
     key: str
     trace: BackwardTrace
     fused: BackwardTrace | None = None
-    roles: Mapping[str, int] | None = None
+    roles: Mapping[str, int] = field(default_factory=dict)
     terms: tuple[str, str] = ("−y", "+p·Σy")
 
 
@@ -72,14 +73,14 @@ def lesson(preset: Preset, key: str) -> Lesson:
     """Run the engine on a preset's inputs, through the graph of this name."""
     logits = Tensor(preset.logits, name="a")
     target = np.asarray(preset.target, np.float64)
-    options: dict[str, Any] = {"temperature": preset.temperature}
+    temperature = preset.temperature
     with np.errstate(all="ignore"):  # that is what some of them are about
         if key == "twice":
             output = _twice(logits, target)
         else:
             form = key if key == "logsumexp" else "naive"
-            output = composite_cross_entropy(logits, target, form=form, **options)
-        fused = cross_entropy(logits, target, **options)
+            output = composite_cross_entropy(logits, target, form=form, temperature=temperature)
+        fused = cross_entropy(logits, target, temperature=temperature)
         return _lesson(key, _swept(output), _swept(fused))
 
 
@@ -130,19 +131,12 @@ def roles_of(graph: Graph) -> dict[str, int]:
     nodes = graph.nodes
     roles: dict[str, int] = {}
     for node in nodes:
-        if node.name in ("a", "e", "s", "p", "q", "z", "d", "lse"):
+        computed = node.name in ("a", "e", "s", "p", "q", "z", "d", "lse")
+        if node.name and (computed or (node.name in ("y", "m") and node.op == CONSTANT)):
             roles[node.name] = node.id
-        elif node.name == "y" and node.op == CONSTANT:
-            roles["y"] = node.id
-        elif node.name == "m" and node.op == CONSTANT:
-            roles["m"] = node.id
     if "z" in roles:
         roles["temperature"] = nodes[roles["z"]].inputs[1]
     output = nodes[graph.output]
-    if output.op == "div" and _is_number(nodes[output.inputs[1]]):
+    if output.op == "div" and is_number(nodes[output.inputs[1]]):
         roles["mean"] = output.inputs[1]
     return roles
-
-
-def _is_number(node: Node) -> bool:
-    return node.op == CONSTANT and node.shape == ()

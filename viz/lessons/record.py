@@ -11,7 +11,7 @@ import numpy as np
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import CONSTANT, Graph, Node
 from tinygrad_sm.loss.options import Task
-from viz.formula import Formulas, letter
+from viz.formula import Formulas, letter, primitive_of
 from viz.lessons.layout import grid, title_of
 from viz.notation import ACCENTS, SIGNS, Part, in_unicode, split
 
@@ -91,16 +91,14 @@ def _math(text: str, tree: Part | None) -> list[Any]:
 
 def _params(node: Node, graph: Graph) -> Record | None:
     """What the page's arithmetic needs beside the operands; None if it cannot know it."""
-    primitive = node.primitive
-    assert primitive is not None
-    given = node.params
+    primitive = primitive_of(node)
     if primitive.kind == "loss":
         return _loss_params(node, graph)
     if primitive.kind in ("view", "move"):
         return {"positions": _positions(node, graph)}
     shapes = [graph.nodes[i].shape for i in node.inputs]
     if primitive.kind == "reduction":
-        axis, rank = given.get("axis"), len(shapes[0])
+        axis, rank = node.params.get("axis"), len(shapes[0])
         axes = range(rank) if axis is None else np.ravel(axis)
         return {"axes": sorted(int(i) % rank for i in axes)}
     if node.op == "matmul" and max(map(len, shapes)) > 2:
@@ -110,17 +108,16 @@ def _params(node: Node, graph: Graph) -> Record | None:
 
 def _positions(node: Node, graph: Graph) -> list[int]:
     """For what only moves elements: which element of its operands, in a row, each one is."""
-    primitive = node.primitive
-    assert primitive is not None
+    primitive = primitive_of(node)
     operands: list[Any] = []
     start = 0
     for vjp, i in zip(primitive.vjps(len(node.inputs)), node.inputs, strict=True):
-        value = graph.nodes[i].value
-        if vjp is None:  # an index
-            operands.append(value)
-            continue
-        operands.append(np.arange(start, start + value.size, dtype=np.float64).reshape(value.shape))
-        start += value.size
+        operand = graph.nodes[i].value
+        if vjp is not None:  # else an index, which picks
+            numbered = np.arange(start, start + operand.size, dtype=np.float64)
+            operand = numbered.reshape(operand.shape)
+            start += operand.size
+        operands.append(operand)
     moved = primitive.forward(*operands, **node.params)
     return [int(i) for i in np.ravel(moved)]
 

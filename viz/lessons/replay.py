@@ -12,6 +12,7 @@ from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import LEAF, Graph, Node
 from tinygrad_sm.loss.options import Task
+from viz.formula import primitive_of
 from viz.lessons.record import Record, numbers
 
 Inputs = Mapping[int, Sequence[float]]
@@ -43,11 +44,10 @@ def _computed(
 ) -> Any:
     """One node: an input with its new elements, or the operation on what was made so far."""
     if node.inputs:
-        assert node.primitive is not None
         params = dict(node.params)
         if temperature is not None and isinstance(params.get("task"), Task):
             params["task"] = replace(params["task"], temperature=temperature)
-        return node.primitive(*(made[i] for i in node.inputs), **params)
+        return primitive_of(node)(*(made[i] for i in node.inputs), **params)
     value = node.value
     if node.id in inputs:
         value = np.reshape(np.asarray(inputs[node.id], value.dtype), value.shape)

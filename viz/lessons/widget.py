@@ -11,6 +11,7 @@ from tinygrad_sm.errors import TinygradError
 from viz.lessons.presets import Lesson
 from viz.lessons.record import Record
 from viz.lessons.replay import replayed
+from viz.picture import loaded
 
 
 class WidgetError(TinygradError, ImportError):
@@ -23,14 +24,9 @@ def live_widget(html: str, title: str, height: int, script: str, lessons: list[L
     Raises:
         WidgetError: anywidget is not installed.
     """
-    try:
-        import anywidget  # noqa: PLC0415  an extra, which only this needs
-        import traitlets  # noqa: PLC0415  it comes with anywidget
-    except ImportError:
-        raise WidgetError(
-            "a live page needs anywidget, which is not installed: "
-            "python -m pip install 'anywidget>=0.9', or the extra widget of this project"
-        ) from None
+    need = "a live page needs anywidget"
+    anywidget = loaded("anywidget", WidgetError, need, "'anywidget>=0.9'", "widget")
+    import traitlets  # noqa: PLC0415  it comes with anywidget
 
     traits: dict[str, Any] = {
         "html": traitlets.Unicode(),
@@ -71,7 +67,7 @@ def answer(lessons: list[Lesson], asked: Any) -> Record | None:
 
 
 def _answered(one: Lesson, inputs: dict[int, list[float]]) -> Record:
-    roles = one.roles or {}
+    roles = one.roles
     nodes = one.trace.graph.nodes
     if "m" in roles:  # the largest logit of each row, which the shifted forms take off
         given = nodes[roles["d"]].inputs[0]

@@ -68,7 +68,7 @@ def _question(question: Question, picture: str, answered: bool) -> Iterator[str]
 
 def _numbers(value: np.ndarray, answered: bool) -> str:
     """An array in rows, or as many lines to write on; a lone row goes on behind what is asked."""
-    rows = value.reshape(-1, value.shape[-1]) if value.ndim else value.reshape(1, 1)
+    rows = np.atleast_2d(value)
     shown = [r" \ ".join(f"${number(x)}$" if answered else _LINE for x in row) for row in rows]
     lines = [rf"\mbox{{{row}}}" for row in shown]
     if len(lines) == 1:

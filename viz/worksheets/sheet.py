@@ -54,6 +54,10 @@ class Question:
     answered: Drawing
     typical: tuple[tuple[str, np.ndarray], ...]
 
+    def picture(self, answered: bool) -> Drawing:
+        """The picture of the answer key, or of the sheet."""
+        return self.answered if answered else self.asked
+
     @property
     def lettered(self) -> Iterator[tuple[str, str, Blank]]:
         """Each blank with its letter and its label."""

@@ -30,17 +30,14 @@ def worksheet_files(sheet: Worksheet, formats: Iterable[str] = FORMATS) -> dict[
             )
         for answered in (False, True):
             stem = f"worksheet-{sheet.seed}" + ("-answers" if answered else "")
-            files[f"{stem}.{format}"] = _written(sheet, stem, format, answered)
-            if format == "tex":
+            name = f"{stem}.{format}"
+            if format == "html":
+                files[name] = html_page(sheet, answered)
+            elif format == "ipynb":
+                files[name] = notebook_json(sheet, answered)
+            else:
+                files[name] = latex_source(sheet, stem, answered)
                 for question in sheet.questions:
-                    drawing = question.answered if answered else question.asked
+                    drawing = question.picture(answered)
                     files[f"{stem}-{question.number}.pdf"] = drawing.render("pdf")
     return files
-
-
-def _written(sheet: Worksheet, stem: str, format: str, answered: bool) -> bytes:
-    if format == "html":
-        return html_page(sheet, answered)
-    if format == "tex":
-        return latex_source(sheet, stem, answered)
-    return notebook_json(sheet, answered)
