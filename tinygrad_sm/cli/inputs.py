@@ -91,22 +91,19 @@ def read_target(value: str) -> np.ndarray:
         InvalidValueError: it is neither numbers nor a readable file of numbers.
     """
     numbers = _numbers(value)
-    if numbers is None:
-        if (
-            value != "-"
-            and Path(value).suffix.lower() not in SUFFIXES
-            and not os.path.lexists(value)
-        ):
-            raise InvalidValueError(
-                f"--target must be a class index, a list of numbers such as 1,0,0, or a file "
-                f"({', '.join(SUFFIXES)}); got {value!r}"
-            )
-        numbers = _read("target", value, ("target",))["target"]
-        one_column = numbers.ndim == 2 and numbers.shape[1] == 1
-        return _whole(numbers[:, 0] if one_column else numbers)
-    if not numbers.size:
-        raise InvalidValueError("--target is empty; give a class index, a list or a file")
-    return _whole(numbers[0] if numbers.size == 1 and "," not in value else numbers)
+    if numbers is not None:
+        if not numbers.size:
+            raise InvalidValueError("--target is empty; give a class index, a list or a file")
+        return _whole(numbers[0] if numbers.size == 1 and "," not in value else numbers)
+    is_file = value == "-" or Path(value).suffix.lower() in SUFFIXES or os.path.lexists(value)
+    if not is_file:
+        raise InvalidValueError(
+            f"--target must be a class index, a list of numbers such as 1,0,0, or a file "
+            f"({', '.join(SUFFIXES)}); got {value!r}"
+        )
+    numbers = _read("target", value, ("target",))["target"]
+    one_column = numbers.ndim == 2 and numbers.shape[1] == 1
+    return _whole(numbers[:, 0] if one_column else numbers)
 
 
 def read_weight(value: str | None) -> np.ndarray | None:
@@ -136,7 +133,7 @@ def _numbers(value: str) -> np.ndarray | None:
 def shipped_logits() -> tuple[np.ndarray, np.ndarray]:
     """Return the logits and class indices of the classifier that ships with the package."""
     with resources.files("tinygrad_sm").joinpath("data/iris_logits.csv").open("rb") as file:
-        table = _parse_csv("iris_logits.csv", file.read(), skip=1)
+        table = np.loadtxt(file, delimiter=",", skiprows=1)
     return table[:, :-1], table[:, -1].astype(np.int64)
 
 
@@ -158,7 +155,8 @@ def _read(what: str, source: str, names: tuple[str, ...]) -> dict[str, np.ndarra
                 return {names[0]: _array(label, file, size)}
             return {names[0]: _parse_csv(label, file.read())}
     except OSError as error:
-        raise InvalidValueError(f"{label}: cannot be read ({_why(error, source)})") from None
+        why = dangling(source) or error.strerror or type(error).__name__
+        raise InvalidValueError(f"{label}: cannot be read ({why})") from None
 
 
 def _open(source: str) -> BinaryIO:
@@ -240,7 +238,7 @@ def _arrays(label: str, file: BinaryIO, names: tuple[str, ...]) -> dict[str, np.
         return found
 
 
-def _parse_csv(label: str, raw: bytes, skip: int = 0) -> np.ndarray:
+def _parse_csv(label: str, raw: bytes) -> np.ndarray:
     """Numbers, commas or blanks, and line ends; a file of one line is one row (1-D)."""
     try:
         text = raw.decode("utf-8-sig")
@@ -249,29 +247,27 @@ def _parse_csv(label: str, raw: bytes, skip: int = 0) -> np.ndarray:
         raise InvalidValueError(
             f"{label}: is neither a NumPy file nor text in UTF-8{hint}"
         ) from None
+    written: Iterable[str] = io.StringIO(text, newline=None)
+    separator = ","
+    if separator not in text:
+        written = (" ".join(line.split()) for line in written)
+        separator = " "
     try:
-        table, separator = _separated(text)
-        lines = list(csv.reader(table, delimiter=separator))[skip:]
+        lines = list(csv.reader(written, delimiter=separator))
     except csv.Error as error:
         raise InvalidValueError(f"{label}: is not a table of numbers ({error})") from None
     while lines and not any(cell.strip() for cell in lines[-1]):
         lines.pop()
     if not lines:
         raise InvalidValueError(f"{label}: is empty; it must hold at least one row of numbers")
-    rows = [_parse_line(label, i + skip, cells) for i, cells in enumerate(lines, start=1)]
-    for i, row in enumerate(rows, start=1 + skip):
+    rows = [_parse_line(label, i, cells) for i, cells in enumerate(lines, start=1)]
+    for i, row in enumerate(rows, start=1):
         if len(row) != len(rows[0]):
             raise InvalidValueError(
                 f"{label}: line {i} has {len(row)} numbers, but the first has {len(rows[0])}"
             )
     numbers = np.array(rows)
     return numbers[0] if len(numbers) == 1 else numbers
-
-
-def _separated(text: str) -> tuple[Iterable[str], str]:
-    """The lines of a table with what stands between its numbers: commas, or blanks and tabs."""
-    lines = io.StringIO(text, newline=None)
-    return (lines, ",") if "," in text else ((" ".join(line.split()) for line in lines), " ")
 
 
 def _parse_line(label: str, number: int, cells: list[str]) -> list[float]:
@@ -315,7 +311,3 @@ def dangling(path: str | Path) -> str | None:
     if os.path.exists(path) or not os.path.islink(path):
         return None
     return f"it is a link to {os.readlink(path)}, which does not exist"
-
-
-def _why(error: OSError, source: str) -> str:
-    return dangling(source) or error.strerror or type(error).__name__

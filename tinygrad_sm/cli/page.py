@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
@@ -13,9 +13,6 @@ from tinygrad_sm.cli.options import language_option
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.study.comparing import compare
-
-if TYPE_CHECKING:
-    from viz import Page
 
 
 @click.command("page", short_help="A page that steps through the chain rule.")
@@ -64,7 +61,9 @@ def page_command(
             shown = compare(*read_input(source, target))
         elif which is not None:
             shown = _traced(which)
-        made = _page(shown, title, lang)
+        import viz  # noqa: PLC0415  after the user's own code, and only where it is needed
+
+        made = viz.page(shown, title=title, lang=lang)
     made.save(output)
     click.echo(output, file=stdout)
 
@@ -78,9 +77,3 @@ def _traced(place: str) -> Any:
         )
     with np.errstate(all="ignore"):  # the page says where it overflows
         return output.backward(np.ones(output.shape), trace=True)
-
-
-def _page(shown: Any, title: str | None, lang: str) -> Page:
-    import viz  # noqa: PLC0415  after the user's own code, and only where it is needed
-
-    return viz.page(shown, title=title, lang=lang)
