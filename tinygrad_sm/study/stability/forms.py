@@ -47,23 +47,19 @@ def _of_ours(
 
 def _textbook(a: Tensor, target: int) -> tuple[Tensor, Tensor]:
     """The fused code of Saito's textbook: p = exp(a) / sum(exp(a)), da = p, da[target] -= 1."""
-    prob = np.exp(a) / np.sum(np.exp(a), axis=-1, keepdims=True)
-    prob.name = "p"
+    prob = (np.exp(a) / np.sum(np.exp(a), axis=-1, keepdims=True)).named("p")
     y = np.zeros(a.shape, a.dtype)
     y[:, target] = 1
     gradient = prob - y  # p − 0 is exact, so this is the same as changing one entry in place
-    gradient.name = "da"
-    return -np.log(prob[:, target]), gradient
+    return -np.log(prob[:, target]), gradient.named("da")
 
 
 def _clipped(a: Tensor, target: int) -> tuple[Tensor, None]:
     """Probabilities raised to a floor before the logarithm, so that log(0) cannot happen."""
     with group("softmax"):
-        e = p.exp(a - row_maximum(a.numpy(), -1))
-        prob = e / e.sum(axis=-1, keepdims=True)
-        e.name, prob.name = "e", "p"
-    clipped = p.maximum(prob, FLOOR)
-    clipped.name = "clipped"
+        e = p.exp(a - row_maximum(a.numpy(), -1)).named("e")
+        prob = (e / e.sum(axis=-1, keepdims=True)).named("p")
+    clipped = p.maximum(prob, FLOOR).named("clipped")
     return -clipped.log()[:, target], None
 
 
