@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from tinygrad_sm import Comparison, compare
 from tinygrad_sm.cli.inputs import read_input, shipped_logits
 from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.looks import look_options
@@ -15,8 +16,6 @@ from tinygrad_sm.cli.options import loss_options
 from tinygrad_sm.cli.pictures import OF_A_LOSS, drawn, part_of, picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_whole, print_written
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.study.comparing import compare
-from tinygrad_sm.study.comparison import Comparison
 from tinygrad_sm.study.comparison import Table as TextTable
 
 AGREE, DIFFER = 0, 1

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from tinygrad_sm import BackwardTrace, Tensor, compare
 from tinygrad_sm.cli.examples import linear_levels
 from tinygrad_sm.cli.inputs import read_input
 from tinygrad_sm.cli.looks import OF_ONE_GRAPH, for_graph, look_options
 from tinygrad_sm.cli.options import given, loss_options
 from tinygrad_sm.cli.pictures import FORMATS, OF_A_LOSS, check_picture, drawn, part_of
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
-from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.study.comparing import compare
 
 if TYPE_CHECKING:
     from viz import Drawing, Frames

@@ -9,14 +9,13 @@ from typing import Any, TextIO
 import click
 import numpy as np
 
+from tinygrad_sm import FuseResult, Tensor, fuse
 from tinygrad_sm.cli.examples import SPELLINGS, spelled
 from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.looks import look_options
 from tinygrad_sm.cli.pictures import NamedPictures, picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_written
 from tinygrad_sm.cli.user_code import guarded, output_of, traceback_option
-from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.fusion import FuseResult, fuse
 
 FUSED, NOTHING = 0, 1
 

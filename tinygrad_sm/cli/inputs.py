@@ -190,7 +190,8 @@ def _array(label: str, file: IO[bytes], size: int) -> np.ndarray:
     if file.read(len(_NPY)) != _NPY:
         raise InvalidValueError(f"{label}: is not a NumPy file, whatever its name says")
     file.seek(0)
-    with _damaged(f"{label}: is a damaged NumPy file"), warnings.catch_warnings():
+    damaged = f"{label}: is a damaged NumPy file"
+    with _damaged(damaged), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a header as Python 2 wrote it is a header
         version = npy.read_magic(file)
         if version not in _HEADERS:
@@ -204,11 +205,11 @@ def _array(label: str, file: IO[bytes], size: int) -> np.ndarray:
         raise InvalidValueError(f"{label}: must hold real numbers; got dtype {dtype}")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - file.tell():
         raise InvalidValueError(
-            f"{label}: is a damaged NumPy file, or holds more than one array: its header promises "
-            "another number of bytes than follow"
+            f"{damaged}, or holds more than one array: its header promises another number of "
+            "bytes than follow"
         )
     data = file.read()
-    with _damaged(f"{label}: is a damaged NumPy file"):
+    with _damaged(damaged):
         return np.ndarray(shape, dtype, data, order="F" if by_columns else "C")
 
 

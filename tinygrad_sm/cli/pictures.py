@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from tinygrad_sm import BackwardTrace, Comparison
 from tinygrad_sm.cli.inputs import dangling
 from tinygrad_sm.cli.looks import for_graph
 from tinygrad_sm.cli.options import Adds, all_of
-from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.study.comparison import Comparison
 from tinygrad_sm.study.diagnose import graph_of
 
 if TYPE_CHECKING:
