@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 
 from tinygrad_sm import Comparison, compare
 from tinygrad_sm.cli.inputs import read_input, shipped_logits
@@ -105,9 +105,7 @@ def _print(cases: dict[str, Comparison], written: list[Path]) -> None:
 
 
 def _table(columns: TextTable) -> Table:
-    table = Table()
-    for name in columns.header:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(*(Column(name, justify="right", no_wrap=True) for name in columns.header))
     for row in columns.rows:
         table.add_row(*row)
     return table

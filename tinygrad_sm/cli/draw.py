@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from tinygrad_sm import BackwardTrace, Tensor, compare
+from tinygrad_sm import BackwardTrace, compare
 from tinygrad_sm.cli.examples import linear_levels
 from tinygrad_sm.cli.inputs import read_input
 from tinygrad_sm.cli.looks import OF_ONE_GRAPH, for_graph, look_options
@@ -109,7 +108,9 @@ def draw_command(
         elif which == LEVELS:
             shown = linear_levels()
         elif is_place(which):
-            shown = _swept(output_of(which))
+            shown = output_of(which)
+            if shown.size == 1 and shown.requires_grad:
+                shown = shown.backward(trace=True)
         else:
             raise InvalidValueError(
                 f"{which!r} is not one of {', '.join(map(repr, (*OF_A_LOSS, LEVELS)))}, "
@@ -126,16 +127,6 @@ def draw_command(
     else:
         for path in picture.save_each(output, scale=scale):
             click.echo(path, file=stdout)
-
-
-def _swept(output: Tensor) -> Tensor | BackwardTrace:
-    """The trace of backward, if it can run from an output; else the output."""
-    if output.size != 1 or not output.requires_grad:
-        return output
-    with np.errstate(all="ignore"):  # the picture says where it overflows
-        trace = output.backward(trace=True)
-    assert trace is not None
-    return trace
 
 
 def _frames(shown: Any, look: dict[str, Any], seconds: float | None) -> Frames:

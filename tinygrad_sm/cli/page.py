@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from tinygrad_sm.cli.inputs import read_input
 from tinygrad_sm.cli.options import language_option
@@ -60,20 +59,15 @@ def page_command(
         if given:
             shown = compare(*read_input(source, target))
         elif which is not None:
-            shown = _traced(which)
+            loss = output_of(which)
+            if loss.size != 1 or not loss.requires_grad:
+                raise InvalidValueError(
+                    f"{which} must return a single number that depends on a Tensor; got shape "
+                    f"{loss.shape}"
+                )
+            shown = loss.backward(trace=True)
         import viz  # noqa: PLC0415  after the user's own code, and only where it is needed
 
         made = viz.page(shown, title=title, lang=lang)
     made.save(output)
     click.echo(output, file=stdout)
-
-
-def _traced(place: str) -> Any:
-    output = output_of(place)
-    if output.size != 1 or not output.requires_grad:
-        raise InvalidValueError(
-            f"{place} must return a single number that depends on a Tensor; got shape "
-            f"{output.shape}"
-        )
-    with np.errstate(all="ignore"):  # the page says where it overflows
-        return output.backward(np.ones(output.shape), trace=True)

@@ -85,9 +85,8 @@ def _table(swept: SweepReport) -> Table:
     """What the gradient and the loss turn into, and from where on."""
     sweep = swept.sweep
     title = f"{sweep.title}\n{sweep.formula}"
-    table = Table(title=title, title_justify="left", show_lines=True)
-    for column in ("form", "gradient", "loss"):
-        table.add_column(column, no_wrap=True)
+    columns = (Column(name, no_wrap=True) for name in ("form", "gradient", "loss"))
+    table = Table(*columns, title=title, title_justify="left", show_lines=True)
     for form in swept.forms:
         table.add_row(form.form.label, _words(form.gradient), _words(form.loss))
     return table

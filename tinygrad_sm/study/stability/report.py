@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,11 +202,11 @@ class _Start(NamedTuple):
 
 def _starts(measure: Callable[[float], int], x: np.ndarray, states: np.ndarray) -> list[_Start]:
     """Return where each stretch of equal states begins, narrowed down between the points."""
-    found = [_Start(float(x[0]), int(states[0]))]
-    for i in range(1, len(x)):
-        if states[i] != states[i - 1]:
-            before = _Start(float(x[i - 1]), int(states[i - 1]))
-            found += _narrowed(measure, before, _Start(float(x[i]), int(states[i])))
+    points = [_Start(*point) for point in zip(x.tolist(), states.tolist(), strict=True)]
+    found = points[:1]
+    for before, after in pairwise(points):
+        if after.state != before.state:
+            found += _narrowed(measure, before, after)
     return found
 
 
