@@ -70,13 +70,9 @@ def _pictures(results: dict[str, FuseResult], look: dict[str, Any]) -> NamedPict
     import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
 
     for number, (name, result) in enumerate(results.items(), 1):
-        yield f"{_file_name(name, number)}-fusion", viz.draw_fusion(result, **look)
-
-
-def _file_name(name: str, number: int) -> str:
-    """The function's name or the form's; a spelling has only its number."""
-    last = name.rpartition(":")[2]
-    return last if re.fullmatch(r"\w+", last) else f"spelling-{number}"
+        last = name.rpartition(":")[2]  # the function's name or the form's; a spelling has none
+        stem = last if re.fullmatch(r"\w+", last) else f"spelling-{number}"
+        yield f"{stem}-fusion", viz.draw_fusion(result, **look)
 
 
 def _print(

@@ -151,10 +151,13 @@ def _examined(form: Form, sweep: Sweep, x: np.ndarray, judge: Judge) -> FormRepo
             lambda one: int(_measure(form, sweep, one, judge)[what][0]), x, _closed(measured[what])
         )
         stops = [*(start.x for start in starts[1:]), float(x[-1])]
-        return tuple(
-            Band(at, stop, STATES[state], _blamed(form, sweep, at, state, what, judge))
-            for (at, state), stop in zip(starts, stops, strict=True)
-        )
+        return tuple(band(what, *start, stop) for start, stop in zip(starts, stops, strict=True))
+
+    def band(what: str, start: float, state: int, stop: float) -> Band:
+        if state == OK:
+            return Band(start, stop, STATES[OK], None)
+        record = recorded(form, sweep.logits(start, judge.dtype), sweep.target, what)
+        return Band(start, stop, STATES[state], cause_of(record, state, judge, sweep.target))
 
     return FormReport(form, bands("gradient"), bands("loss"), measured["ulps"])
 
@@ -182,15 +185,6 @@ def _closed(states: np.ndarray) -> np.ndarray:
         after = states[i + 1 : i + 1 + _WINDOW].max()
         found[i] = max(states[i], min(before, after))
     return found
-
-
-def _blamed(
-    form: Form, sweep: Sweep, x: float, state: int, what: str, judge: Judge
-) -> Cause | None:
-    if state == OK:
-        return None
-    record = recorded(form, sweep.logits(x, judge.dtype), sweep.target, what)
-    return cause_of(record, state, judge, sweep.target)
 
 
 class _Start(NamedTuple):
