@@ -46,13 +46,12 @@ def read_input(source: str | None, target: str | None) -> tuple[np.ndarray, np.n
     """
     if source == "-" and target == "-":
         raise InvalidValueError("--logits and --target cannot both be read from standard input")
-    if source is None and target is None:
-        return SEED_LOGITS, SEED_TARGET
-    if source is None:
-        logits, beside = SEED_LOGITS, None
-    else:
-        logits, beside = read_logits(source, with_target=target is None)
-    found = beside if target is None else read_target(target)
+    logits = SEED_LOGITS
+    found: np.ndarray | None = SEED_TARGET
+    if source is not None:
+        logits, found = read_logits(source, with_target=target is None)
+    if target is not None:
+        found = read_target(target)
     if found is None:
         raise InvalidValueError("--logits needs --target: a class index, a list or a file")
     one_row = logits.size == max(logits.shape, default=0)
