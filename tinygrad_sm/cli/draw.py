@@ -90,7 +90,7 @@ def draw_command(
     """
     if output is not None:
         check_picture(output, (*FORMATS, "gif") if frames and not numbered else FORMATS)
-    if output is None and (unused := given({"frames", "scale"})):
+    elif unused := given({"frames", "scale"}):
         raise InvalidValueError(f"{min(unused)} goes with --output")
     if not frames and given({"numbered", "seconds"}):
         raise InvalidValueError("--numbered and --seconds go with --frames")

@@ -192,10 +192,7 @@ def _array(label: str, file: IO[bytes], size: int) -> np.ndarray:
     damaged = f"{label}: is a damaged NumPy file"
     with _damaged(damaged), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a header as Python 2 wrote it is a header
-        version = npy.read_magic(file)
-        if version not in _HEADERS:
-            raise ValueError(version)
-        shape, by_columns, dtype = _HEADERS[version](file)
+        shape, by_columns, dtype = _HEADERS[npy.read_magic(file)](file)
     if dtype.hasobject:
         raise InvalidValueError(
             f"{label}: holds pickled objects, which are refused; it must hold plain numbers"
