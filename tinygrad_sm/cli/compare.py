@@ -6,23 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 
+from tinygrad_sm import Comparison, compare
 from tinygrad_sm.cli.inputs import read_input, shipped_logits
 from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.looks import look_options
 from tinygrad_sm.cli.options import loss_options
-from tinygrad_sm.cli.pictures import (
-    OF_A_LOSS,
-    NamedPictures,
-    picture_of,
-    picture_options,
-    write_pictures,
-)
+from tinygrad_sm.cli.pictures import OF_A_LOSS, drawn, part_of, picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_whole, print_written
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.study.comparing import compare
-from tinygrad_sm.study.comparison import Comparison
 from tinygrad_sm.study.comparison import Table as TextTable
 
 AGREE, DIFFER = 0, 1
@@ -71,28 +64,24 @@ def compare_command(
     """
     if arrays and not as_json:
         raise InvalidValueError("--arrays goes with --json")
-    given = source is not None or target is not None
-    inputs = (
-        {"input": read_input(source, target)}
-        if given
-        else {"seed": read_input(None, None), "iris": shipped_logits()}
-    )
+    inputs = {"input": read_input(source, target)}
+    if source is None and target is None:
+        inputs = {"seed": inputs["input"], "iris": shipped_logits()}
     cases = {
         name: compare(*data, seconds=SECONDS, exact=exact, **loss) for name, data in inputs.items()
     }
-    written = write_pictures(_pictures(cases, look), folder, formats)
+    pictures = (
+        (f"{name}-{which}", drawn(part_of(case, which), look))
+        for name, case in cases.items()
+        for which in sorted(OF_A_LOSS)
+    )
+    written = write_pictures(pictures, folder, formats)
     if as_json:
         found = {name: case.figures(arrays=arrays) for name, case in cases.items()}
-        print_json(found["input"] if given else found)
+        print_json(found.get("input", found))
     else:
         _print(cases, written)
     return AGREE if all(case.agree for case in cases.values()) else DIFFER
-
-
-def _pictures(cases: dict[str, Comparison], look: dict[str, Any]) -> NamedPictures:
-    for name, case in cases.items():
-        for which in sorted(OF_A_LOSS):
-            yield f"{name}-{which}", picture_of(case, which, look)
 
 
 def _print(cases: dict[str, Comparison], written: list[Path]) -> None:
@@ -116,9 +105,7 @@ def _print(cases: dict[str, Comparison], written: list[Path]) -> None:
 
 
 def _table(columns: TextTable) -> Table:
-    table = Table()
-    for name in columns.header:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(*(Column(name, justify="right", no_wrap=True) for name in columns.header))
     for row in columns.rows:
         table.add_row(*row)
     return table

@@ -8,21 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-from click.core import ParameterSource
 
+from tinygrad_sm import BackwardTrace, compare
 from tinygrad_sm.cli.examples import linear_levels
 from tinygrad_sm.cli.inputs import read_input
-from tinygrad_sm.cli.looks import OF_ONE_GRAPH, for_graph, look_options, option_of
-from tinygrad_sm.cli.options import loss_options
-from tinygrad_sm.cli.pictures import FORMATS, OF_A_LOSS, check_picture, trace_of
+from tinygrad_sm.cli.looks import OF_ONE_GRAPH, for_graph, look_options
+from tinygrad_sm.cli.options import given, loss_options
+from tinygrad_sm.cli.pictures import FORMATS, OF_A_LOSS, check_picture, drawn, part_of
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
-from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.engine.trace import BackwardTrace
-from tinygrad_sm.engine.view import graph
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.study.comparing import compare
-from tinygrad_sm.study.comparison import Comparison
 
 if TYPE_CHECKING:
     from viz import Drawing, Frames
@@ -96,32 +90,33 @@ def draw_command(
     """
     if output is not None:
         check_picture(output, (*FORMATS, "gif") if frames and not numbered else FORMATS)
-    for option, wanted in (("--frames", frames), ("--scale", scale is not None)):
-        if wanted and output is None:
-            raise InvalidValueError(f"{option} goes with --output")
-    if not frames and (numbered or seconds is not None):
+    elif unused := given({"frames", "scale"}):
+        raise InvalidValueError(f"{min(unused)} goes with --output")
+    if not frames and given({"numbered", "seconds"}):
         raise InvalidValueError("--numbered and --seconds go with --frames")
-    if which in SEVERAL and (frames or set(look) & {*OF_ONE_GRAPH}):
-        refused = "--frames" if frames else option_of(min(set(look) & {*OF_ONE_GRAPH}))
+    if which in SEVERAL and (unused := given({"frames", *OF_ONE_GRAPH})):
+        refused = "--frames" if frames else min(unused)
         raise InvalidValueError(f"{refused} is for the picture of one graph, not for {which}")
-    if which not in OF_A_LOSS and (unused := _given({"source", "target", *loss})):
+    if which not in OF_A_LOSS and (unused := given({"source", "target", *loss})):
         raise InvalidValueError(
             f"--logits and --target are for {', '.join(OF_A_LOSS)} only, as are the options of "
             f"the loss; got {unused[0]}"
         )
     with guarded(which if is_place(which) else None, show_all) as stdout:
         if which in OF_A_LOSS:
-            data = read_input(source, target)
-            compared = compare(*data, **loss)
-            shown: Any = compared if which == "comparison" else trace_of(compared, which)
-        elif which == LEVELS or is_place(which):
-            shown = linear_levels() if which == LEVELS else _swept(output_of(which))
+            shown: Any = part_of(compare(*read_input(source, target), **loss), which)
+        elif which == LEVELS:
+            shown = linear_levels()
+        elif is_place(which):
+            shown = output_of(which)
+            if shown.size == 1 and shown.requires_grad:
+                shown = shown.backward(trace=True)
         else:
             raise InvalidValueError(
                 f"{which!r} is not one of {', '.join(map(repr, (*OF_A_LOSS, LEVELS)))}, "
                 "nor FILE.py:function"
             )
-        picture: Any = _frames(shown, look, seconds) if frames else _drawn(shown, look)
+        picture: Any = _frames(shown, look, seconds) if frames else drawn(shown, look)
     if output is None:
         click.echo(picture.source, file=stdout)
         return
@@ -134,40 +129,8 @@ def draw_command(
             click.echo(path, file=stdout)
 
 
-def _given(names: set[str]) -> list[str]:
-    """Which options the command line gives, of those that set these arguments."""
-    context = click.get_current_context()
-    return [
-        option.opts[0]
-        for option in context.command.params
-        if option.name in names
-        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
-    ]
-
-
-def _swept(output: Tensor) -> Tensor | BackwardTrace:
-    """The trace of backward, if it can run from an output; else the output."""
-    if output.size != 1 or not output.requires_grad:
-        return output
-    with np.errstate(all="ignore"):  # the picture says where it overflows
-        trace = output.backward(trace=True)
-    assert trace is not None
-    return trace
-
-
-def _drawn(shown: Any, look: dict[str, Any]) -> Drawing:
-    import viz  # noqa: PLC0415  Graphviz is loaded only to draw, and after the user's own code
-
-    if isinstance(shown, dict):
-        return viz.draw_levels(shown, **look)
-    if isinstance(shown, Comparison):
-        return viz.draw_comparison(shown, **look)
-    view = shown.graph if isinstance(shown, BackwardTrace) else graph(shown)
-    return viz.draw(shown, **for_graph(look, view))
-
-
 def _frames(shown: Any, look: dict[str, Any], seconds: float | None) -> Frames:
-    import viz  # noqa: PLC0415  as above
+    import viz  # noqa: PLC0415  Graphviz is loaded only to draw, and after the user's own code
 
     if not isinstance(shown, BackwardTrace):
         raise InvalidValueError("--frames needs an output that is a single number, for backward")

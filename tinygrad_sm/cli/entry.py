@@ -43,6 +43,16 @@ def _version() -> str:
         "show_default": True,
     },
     invoke_without_command=True,
+    commands=(
+        compare_command,
+        derive_command,
+        draw_command,
+        fuse_command,
+        page_command,
+        prove_command,
+        stability_command,
+        worksheet_command,
+    ),
 )
 @click.version_option(_version())
 @click.pass_context
@@ -51,19 +61,6 @@ def commands(context: click.Context) -> int:
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
     return BAD_INPUT  # unless there is a command, whose own status counts
-
-
-for _command in (
-    compare_command,
-    derive_command,
-    draw_command,
-    fuse_command,
-    page_command,
-    prove_command,
-    stability_command,
-    worksheet_command,
-):
-    commands.add_command(_command)
 
 
 def main() -> None:

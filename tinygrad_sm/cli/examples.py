@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 import tinygrad_sm as tg
-from tinygrad_sm.engine.shapes import take_along_axis
-from tinygrad_sm.engine.tensor import Tensor
+from tinygrad_sm import Tensor
 
 _LOGITS = np.array([[2.0, 1.0, 0.1], [0.5, -1.0, 3.0]])
 _T = np.array([0, 2])
@@ -60,6 +59,6 @@ def _from_primitives(a: Tensor, t: np.ndarray) -> Tensor:
     e = a.exp().named("e")
     s = e.sum(axis=1, keepdims=True).named("s")
     p = (e / s).named("p")
-    picked = take_along_axis(p.log(), t[:, None], axis=1)
+    picked = tg.take_along_axis(p.log(), t[:, None], axis=1)
     assert isinstance(picked, Tensor)
     return (-picked.named("l").mean()).named("L")

@@ -9,14 +9,13 @@ from typing import Any, TextIO
 import click
 import numpy as np
 
+from tinygrad_sm import FuseResult, Tensor, fuse
 from tinygrad_sm.cli.examples import SPELLINGS, spelled
 from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.looks import look_options
 from tinygrad_sm.cli.pictures import NamedPictures, picture_options, write_pictures
 from tinygrad_sm.cli.printing import console, print_written
 from tinygrad_sm.cli.user_code import guarded, output_of, traceback_option
-from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.fusion import FuseResult, fuse
 
 FUSED, NOTHING = 0, 1
 
@@ -71,13 +70,9 @@ def _pictures(results: dict[str, FuseResult], look: dict[str, Any]) -> NamedPict
     import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
 
     for number, (name, result) in enumerate(results.items(), 1):
-        yield f"{_file_name(name, number)}-fusion", viz.draw_fusion(result, **look)
-
-
-def _file_name(name: str, number: int) -> str:
-    """The function's name or the form's; a spelling has only its number."""
-    last = name.rpartition(":")[2]
-    return last if re.fullmatch(r"\w+", last) else f"spelling-{number}"
+        last = name.rpartition(":")[2]  # the function's name or the form's; a spelling has none
+        stem = last if re.fullmatch(r"\w+", last) else f"spelling-{number}"
+        yield f"{stem}-fusion", viz.draw_fusion(result, **look)
 
 
 def _print(

@@ -46,13 +46,12 @@ def read_input(source: str | None, target: str | None) -> tuple[np.ndarray, np.n
     """
     if source == "-" and target == "-":
         raise InvalidValueError("--logits and --target cannot both be read from standard input")
-    if source is None and target is None:
-        return SEED_LOGITS, SEED_TARGET
-    if source is None:
-        logits, beside = SEED_LOGITS, None
-    else:
-        logits, beside = read_logits(source, with_target=target is None)
-    found = beside if target is None else read_target(target)
+    logits = SEED_LOGITS
+    found: np.ndarray | None = SEED_TARGET
+    if source is not None:
+        logits, found = read_logits(source, with_target=target is None)
+    if target is not None:
+        found = read_target(target)
     if found is None:
         raise InvalidValueError("--logits needs --target: a class index, a list or a file")
     one_row = logits.size == max(logits.shape, default=0)
@@ -91,22 +90,19 @@ def read_target(value: str) -> np.ndarray:
         InvalidValueError: it is neither numbers nor a readable file of numbers.
     """
     numbers = _numbers(value)
-    if numbers is None:
-        if (
-            value != "-"
-            and Path(value).suffix.lower() not in SUFFIXES
-            and not os.path.lexists(value)
-        ):
-            raise InvalidValueError(
-                f"--target must be a class index, a list of numbers such as 1,0,0, or a file "
-                f"({', '.join(SUFFIXES)}); got {value!r}"
-            )
-        numbers = _read("target", value, ("target",))["target"]
-        one_column = numbers.ndim == 2 and numbers.shape[1] == 1
-        return _whole(numbers[:, 0] if one_column else numbers)
-    if not numbers.size:
-        raise InvalidValueError("--target is empty; give a class index, a list or a file")
-    return _whole(numbers[0] if numbers.size == 1 and "," not in value else numbers)
+    if numbers is not None:
+        if not numbers.size:
+            raise InvalidValueError("--target is empty; give a class index, a list or a file")
+        return _whole(numbers[0] if numbers.size == 1 and "," not in value else numbers)
+    is_file = value == "-" or Path(value).suffix.lower() in SUFFIXES or os.path.lexists(value)
+    if not is_file:
+        raise InvalidValueError(
+            f"--target must be a class index, a list of numbers such as 1,0,0, or a file "
+            f"({', '.join(SUFFIXES)}); got {value!r}"
+        )
+    numbers = _read("target", value, ("target",))["target"]
+    one_column = numbers.ndim == 2 and numbers.shape[1] == 1
+    return _whole(numbers[:, 0] if one_column else numbers)
 
 
 def read_weight(value: str | None) -> np.ndarray | None:
@@ -136,7 +132,7 @@ def _numbers(value: str) -> np.ndarray | None:
 def shipped_logits() -> tuple[np.ndarray, np.ndarray]:
     """Return the logits and class indices of the classifier that ships with the package."""
     with resources.files("tinygrad_sm").joinpath("data/iris_logits.csv").open("rb") as file:
-        table = _parse_csv("iris_logits.csv", file.read(), skip=1)
+        table = np.loadtxt(file, delimiter=",", skiprows=1)
     return table[:, :-1], table[:, -1].astype(np.int64)
 
 
@@ -158,7 +154,8 @@ def _read(what: str, source: str, names: tuple[str, ...]) -> dict[str, np.ndarra
                 return {names[0]: _array(label, file, size)}
             return {names[0]: _parse_csv(label, file.read())}
     except OSError as error:
-        raise InvalidValueError(f"{label}: cannot be read ({_why(error, source)})") from None
+        why = dangling(source) or error.strerror or type(error).__name__
+        raise InvalidValueError(f"{label}: cannot be read ({why})") from None
 
 
 def _open(source: str) -> BinaryIO:
@@ -192,12 +189,10 @@ def _array(label: str, file: IO[bytes], size: int) -> np.ndarray:
     if file.read(len(_NPY)) != _NPY:
         raise InvalidValueError(f"{label}: is not a NumPy file, whatever its name says")
     file.seek(0)
-    with _damaged(f"{label}: is a damaged NumPy file"), warnings.catch_warnings():
+    damaged = f"{label}: is a damaged NumPy file"
+    with _damaged(damaged), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a header as Python 2 wrote it is a header
-        version = npy.read_magic(file)
-        if version not in _HEADERS:
-            raise ValueError(version)
-        shape, by_columns, dtype = _HEADERS[version](file)
+        shape, by_columns, dtype = _HEADERS[npy.read_magic(file)](file)
     if dtype.hasobject:
         raise InvalidValueError(
             f"{label}: holds pickled objects, which are refused; it must hold plain numbers"
@@ -206,11 +201,11 @@ def _array(label: str, file: IO[bytes], size: int) -> np.ndarray:
         raise InvalidValueError(f"{label}: must hold real numbers; got dtype {dtype}")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - file.tell():
         raise InvalidValueError(
-            f"{label}: is a damaged NumPy file, or holds more than one array: its header promises "
-            "another number of bytes than follow"
+            f"{damaged}, or holds more than one array: its header promises another number of "
+            "bytes than follow"
         )
     data = file.read()
-    with _damaged(f"{label}: is a damaged NumPy file"):
+    with _damaged(damaged):
         return np.ndarray(shape, dtype, data, order="F" if by_columns else "C")
 
 
@@ -240,7 +235,7 @@ def _arrays(label: str, file: BinaryIO, names: tuple[str, ...]) -> dict[str, np.
         return found
 
 
-def _parse_csv(label: str, raw: bytes, skip: int = 0) -> np.ndarray:
+def _parse_csv(label: str, raw: bytes) -> np.ndarray:
     """Numbers, commas or blanks, and line ends; a file of one line is one row (1-D)."""
     try:
         text = raw.decode("utf-8-sig")
@@ -249,29 +244,27 @@ def _parse_csv(label: str, raw: bytes, skip: int = 0) -> np.ndarray:
         raise InvalidValueError(
             f"{label}: is neither a NumPy file nor text in UTF-8{hint}"
         ) from None
+    written: Iterable[str] = io.StringIO(text, newline=None)
+    separator = ","
+    if separator not in text:
+        written = (" ".join(line.split()) for line in written)
+        separator = " "
     try:
-        table, separator = _separated(text)
-        lines = list(csv.reader(table, delimiter=separator))[skip:]
+        lines = list(csv.reader(written, delimiter=separator))
     except csv.Error as error:
         raise InvalidValueError(f"{label}: is not a table of numbers ({error})") from None
     while lines and not any(cell.strip() for cell in lines[-1]):
         lines.pop()
     if not lines:
         raise InvalidValueError(f"{label}: is empty; it must hold at least one row of numbers")
-    rows = [_parse_line(label, i + skip, cells) for i, cells in enumerate(lines, start=1)]
-    for i, row in enumerate(rows, start=1 + skip):
+    rows = [_parse_line(label, i, cells) for i, cells in enumerate(lines, start=1)]
+    for i, row in enumerate(rows, start=1):
         if len(row) != len(rows[0]):
             raise InvalidValueError(
                 f"{label}: line {i} has {len(row)} numbers, but the first has {len(rows[0])}"
             )
     numbers = np.array(rows)
     return numbers[0] if len(numbers) == 1 else numbers
-
-
-def _separated(text: str) -> tuple[Iterable[str], str]:
-    """The lines of a table with what stands between its numbers: commas, or blanks and tabs."""
-    lines = io.StringIO(text, newline=None)
-    return (lines, ",") if "," in text else ((" ".join(line.split()) for line in lines), " ")
 
 
 def _parse_line(label: str, number: int, cells: list[str]) -> list[float]:
@@ -315,7 +308,3 @@ def dangling(path: str | Path) -> str | None:
     if os.path.exists(path) or not os.path.islink(path):
         return None
     return f"it is a link to {os.readlink(path)}, which does not exist"
-
-
-def _why(error: OSError, source: str) -> str:
-    return dangling(source) or error.strerror or type(error).__name__

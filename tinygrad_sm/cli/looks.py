@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from tinygrad_sm.cli.options import Adds, all_of, given
 from tinygrad_sm.engine.view import Graph
 from tinygrad_sm.errors import InvalidValueError
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_EVERY = (
+_EVERY = all_of(
     click.option("--title", metavar="TEXT", help="A line above the picture."),
     click.option("--legend/--no-legend", default=None, help="Whether its signs are explained."),
     click.option("--theme", metavar="NAME", help="auto, light, dark or mono."),
     click.option("--digits", type=int, metavar="N", help="Significant digits of numbers."),
     click.option("--font-size", type=int, metavar="N", help="In points."),
 )
-_ONE_GRAPH = (
+_ONE_GRAPH = all_of(
     click.option("--values/--no-values", default=None, help="Whether values are seen."),
     click.option("--gradients/--no-gradients", default=None, help="Whether gradients are."),
     click.option("--compact", is_flag=True, default=None, help="Give up the room of what is not."),
@@ -43,31 +42,22 @@ OF_ONE_GRAPH = ("values", "gradients", "compact", "dtypes", "direction", "max_no
 OF_EVERY = ("title", "legend", "theme", "digits", "font_size")
 
 
-def look_options(*, one_graph: bool = False) -> Callable[[_Command], _Command]:
+def look_options(*, one_graph: bool = False) -> Adds:
     """Add the options to a command, which gets those that were given as the dictionary `look`."""
-    names = (*OF_EVERY, *(OF_ONE_GRAPH if one_graph else ()))
+    names = (*OF_EVERY, *OF_ONE_GRAPH) if one_graph else OF_EVERY
 
-    def add(command: _Command) -> _Command:
+    def gathering(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
-        def gathered(*arguments: Any, **given: Any) -> Any:
-            chosen = {name: given.pop(name) for name in names}
+        def gathered(**values: Any) -> Any:
+            chosen = {name: values.pop(name) for name in names}
             look = {name: value for name, value in chosen.items() if value not in (None, ())}
-            if look and given.get("folder", "") is None:
-                raise InvalidValueError(f"{option_of(min(look))} goes with --output")
-            return command(*arguments, look=look, **given)
+            if look and values.get("folder", "") is None:
+                raise InvalidValueError(f"{min(given(look))} goes with --output")
+            return command(look=look, **values)
 
-        made: Any = gathered
-        for option in reversed((*_EVERY, *(_ONE_GRAPH if one_graph else ()))):
-            made = option(made)
-        return made  # type: ignore[no-any-return]
+        return gathered
 
-    return add
-
-
-def option_of(name: str) -> str:
-    """What the command line calls an option."""
-    repeated = ("labels", "notes", "warnings")
-    return "--" + (name[:-1] if name in repeated else name).replace("_", "-")
+    return all_of(_EVERY, _ONE_GRAPH, gathering) if one_graph else all_of(_EVERY, gathering)
 
 
 def for_graph(look: Mapping[str, Any], view: Graph) -> dict[str, Any]:
@@ -79,8 +69,7 @@ def for_graph(look: Mapping[str, Any], view: Graph) -> dict[str, Any]:
     found = dict(look)
     for name in ("labels", "notes", "warnings"):
         if name in look:
-            pairs = (_pair(option_of(name), text, view) for text in look[name])
-            found[name] = dict(pairs)
+            found[name] = dict(_pair(f"--{name[:-1]}", text, view) for text in look[name])
     return found
 
 

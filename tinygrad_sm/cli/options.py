@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
+from typing import Any, TypeAlias
 
 import click
+from click.core import ParameterSource
 
 from tinygrad_sm.cli.inputs import read_weight
 from tinygrad_sm.loss.composite import FORMS
 from tinygrad_sm.loss.options import DEFAULTS, REDUCTIONS
 from tinygrad_sm.texts import LANGUAGES
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Adds: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""A decorator that adds options to a command."""
 
 DTYPES = ("float16", "float32", "float64")
 
-_SOURCE_OPTIONS = (
+
+def all_of(*options: Adds) -> Adds:
+    """Return the decorator that adds all these options, in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def given(names: Collection[str]) -> list[str]:
+    """Return which options the command line gives, of those that set these arguments."""
+    context = click.get_current_context()
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in names
+        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
+
+
+source_options = all_of(
     click.option(
         "--logits", "source", metavar="A",
         help="Logits: numbers (2,1.5,0.1), a file .npy, .npz or .csv (rows of numbers), or - for "
@@ -27,8 +52,8 @@ _SOURCE_OPTIONS = (
         help="Class index from 0, list (1,0,0: a distribution, or one index per row), or a file.",
     ),
 )  # fmt: skip
-_LOSS_OPTIONS = (
-    *_SOURCE_OPTIONS,
+loss_options = all_of(
+    source_options,
     click.option(
         "--form", type=click.Choice(FORMS), default="naive", help="How the composite is built."
     ),
@@ -46,24 +71,6 @@ _LOSS_OPTIONS = (
     click.option("--temperature", default=DEFAULTS["temperature"], help="Divides the logits."),
     click.option("--axis", default=DEFAULTS["axis"], help="The class axis."),
 )  # fmt: skip
-
-
-def loss_options(command: _Command) -> _Command:
-    """Add the options for logits, target and the loss to a command."""
-    return _with(_LOSS_OPTIONS, command)
-
-
-def source_options(command: _Command) -> _Command:
-    """Add the options for logits and target to a command."""
-    return _with(_SOURCE_OPTIONS, command)
-
-
-def _with(options: tuple[Callable[[Any], Any], ...], command: _Command) -> _Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 language_option = click.option(
     "--lang", type=click.Choice(LANGUAGES), default="en", help="Language of the texts."
 )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import numpy as np
 
 from tinygrad_sm.cli.inputs import read_input
 from tinygrad_sm.cli.options import language_option
 from tinygrad_sm.cli.user_code import guarded, is_place, output_of, traceback_option
 from tinygrad_sm.errors import InvalidValueError
 from tinygrad_sm.study.comparing import compare
-
-if TYPE_CHECKING:
-    from viz import Page
 
 
 @click.command("page", short_help="A page that steps through the chain rule.")
@@ -63,24 +59,15 @@ def page_command(
         if given:
             shown = compare(*read_input(source, target))
         elif which is not None:
-            shown = _traced(which)
-        made = _page(shown, title, lang)
+            loss = output_of(which)
+            if loss.size != 1 or not loss.requires_grad:
+                raise InvalidValueError(
+                    f"{which} must return a single number that depends on a Tensor; got shape "
+                    f"{loss.shape}"
+                )
+            shown = loss.backward(trace=True)
+        import viz  # noqa: PLC0415  after the user's own code, and only where it is needed
+
+        made = viz.page(shown, title=title, lang=lang)
     made.save(output)
     click.echo(output, file=stdout)
-
-
-def _traced(place: str) -> Any:
-    output = output_of(place)
-    if output.size != 1 or not output.requires_grad:
-        raise InvalidValueError(
-            f"{place} must return a single number that depends on a Tensor; got shape "
-            f"{output.shape}"
-        )
-    with np.errstate(all="ignore"):  # the page says where it overflows
-        return output.backward(np.ones(output.shape), trace=True)
-
-
-def _page(shown: Any, title: str | None, lang: str) -> Page:
-    import viz  # noqa: PLC0415  after the user's own code, and only where it is needed
-
-    return viz.page(shown, title=title, lang=lang)

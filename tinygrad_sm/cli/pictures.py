@@ -3,56 +3,64 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from tinygrad_sm import BackwardTrace, Comparison
 from tinygrad_sm.cli.inputs import dangling
-from tinygrad_sm.engine.trace import BackwardTrace
+from tinygrad_sm.cli.looks import for_graph
+from tinygrad_sm.cli.options import Adds, all_of
 from tinygrad_sm.errors import InvalidValueError
-from tinygrad_sm.study.comparison import Comparison
+from tinygrad_sm.study.diagnose import graph_of
 
 if TYPE_CHECKING:
     from viz import Drawing, Picture
 
 NamedPictures: TypeAlias = "Iterator[tuple[str, Picture]]"
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 FORMATS = ("svg", "png", "pdf", "tex", "dot", "mmd")
 OF_A_LOSS = ("composite", "fused", "comparison")
 
 
-def picture_options(
-    what: str, formats: tuple[str, ...] = FORMATS
-) -> Callable[[_Command], _Command]:
+def picture_options(what: str, formats: tuple[str, ...] = FORMATS) -> Adds:
     """Add the options for a folder of pictures to a command; `what` is drawn into it.
 
     The command gets `folder`, None without the option, and `formats`.
     """
-
-    def add(command: _Command) -> _Command:
-        command = click.option(
-            "--format", "formats", default="svg", metavar="LIST",
-            help=f"Picture formats: {', '.join(formats)}; several with commas.",
-            callback=lambda _, __, value: chosen("--format", value, formats),
-        )(command)  # fmt: skip
-        return click.option(
-            "-o", "--output", "folder", metavar="DIR", help=f"Draw {what} into this folder.",
-            callback=lambda _, __, value: None if value is None else output_folder(value),
-        )(command)  # fmt: skip
-
-    return add
+    said = f"Picture formats: {', '.join(formats)}; several with commas."
+    return all_of(
+        folder_option(f"Draw {what} into this folder."),
+        list_option("--format", formats, said, default="svg"),
+    )
 
 
-def chosen(option: str, value: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words in a list such as "svg,png", each of them once.
+def folder_option(help: str, default: str | None = None) -> Adds:
+    """Add the option for a folder to write to, which the command gets as `folder`."""
+    return click.option(
+        "-o", "--output", "folder", default=default, metavar="DIR", help=help,
+        callback=lambda _, __, value: None if value is None else output_folder(value),
+    )  # fmt: skip
 
-    Raises:
-        InvalidValueError: one of them is not allowed, or there is none.
+
+def list_option(
+    option: str, allowed: tuple[str, ...], help: str, default: str | None = None
+) -> Adds:
+    """Add an option that takes words with commas between them, by default all that are allowed.
+
+    The command gets them as a tuple, by the option's name in the plural.
     """
+    return click.option(
+        option, f"{option[2:]}s", default=default or ",".join(allowed), metavar="LIST", help=help,
+        callback=lambda _, __, value: _chosen(option, value, allowed),
+    )  # fmt: skip
+
+
+def _chosen(option: str, value: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """The words in a list such as "svg,png", each of them once."""
     words = tuple(dict.fromkeys(value.lower().replace(",", " ").split()))
     wrong = [word for word in words if word not in allowed]
     if wrong or not words:
@@ -94,18 +102,22 @@ def output_folder(path: str) -> Path:
     raise InvalidValueError(f"--output {path}: is not a folder to write to ({what})")
 
 
-def picture_of(comparison: Comparison, which: str, look: Mapping[str, Any]) -> Drawing:
-    """Return one of the pictures in OF_A_LOSS, with the options of how it looks."""
-    import viz  # noqa: PLC0415  not needed, and not loaded, without pictures
-
+def part_of(comparison: Comparison, which: str) -> Comparison | BackwardTrace:
+    """Return what one of the pictures in OF_A_LOSS shows: the whole, or one backward sweep."""
     if which == "comparison":
-        return viz.draw_comparison(comparison, **look)
-    return viz.draw(trace_of(comparison, which), **look)
-
-
-def trace_of(comparison: Comparison, which: str) -> BackwardTrace:
-    """The backward sweep of the composite or of the fused node."""
+        return comparison
     return comparison.composite_trace if which == "composite" else comparison.fused_trace
+
+
+def drawn(shown: Any, look: Mapping[str, Any]) -> Drawing:
+    """Draw levels, a comparison, a sweep or a Tensor, with the options of how it looks."""
+    import viz  # noqa: PLC0415  Graphviz is loaded only to draw, and after the user's own code
+
+    if isinstance(shown, dict):
+        return viz.draw_levels(shown, **look)
+    if isinstance(shown, Comparison):
+        return viz.draw_comparison(shown, **look)
+    return viz.draw(shown, **for_graph(look, graph_of(shown)))
 
 
 def write_pictures(
@@ -139,27 +151,19 @@ def write_into(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     from viz.files import SaveError, write_all  # noqa: PLC0415  only where something is written
 
     placed = {folder / name: content for name, content in files.items()}
+    missing: list[Path] = []
     try:
-        with _made(folder):
-            write_all(placed)
+        missing += (place for place in (folder, *folder.parents) if not place.exists())
+        for place in reversed(missing):
+            place.mkdir(exist_ok=True)
+        write_all(placed)
     except OSError as error:  # a SaveError is one, too
         why = error.__cause__ if isinstance(error, SaveError) else error
         raise InvalidValueError(
             f"--output {folder}: cannot be written to ({getattr(why, 'strerror', None) or why})"
         ) from None
-    return list(placed)
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder, however deep, and take it away again if what is to go there fails."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        for place in reversed(missing):
-            place.mkdir(exist_ok=True)
-        yield
-    except BaseException:
+    finally:
         for place in missing:
-            with suppress(OSError):
+            with suppress(OSError):  # what holds files stays
                 place.rmdir()
-        raise
+    return list(placed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 
 from tinygrad_sm.cli.json_text import print_json
 from tinygrad_sm.cli.pictures import NamedPictures, picture_options, write_pictures
@@ -85,9 +85,8 @@ def _table(swept: SweepReport) -> Table:
     """What the gradient and the loss turn into, and from where on."""
     sweep = swept.sweep
     title = f"{sweep.title}\n{sweep.formula}"
-    table = Table(title=title, title_justify="left", show_lines=True)
-    for column in ("form", "gradient", "loss"):
-        table.add_column(column, no_wrap=True)
+    columns = (Column(name, no_wrap=True) for name in ("form", "gradient", "loss"))
+    table = Table(*columns, title=title, title_justify="left", show_lines=True)
     for form in swept.forms:
         table.add_row(form.form.label, _words(form.gradient), _words(form.loss))
     return table
@@ -104,15 +103,11 @@ def _words(bands: tuple[Band, ...]) -> str:
 
 def _reasons(swept: SweepReport) -> Table:
     """Why the gradient breaks: the first node to blame, for each band that is not ok."""
-    reasons = Table.grid(padding=(0, 2))
-    reasons.add_column(no_wrap=True)
-    reasons.add_column(no_wrap=True)
-    reasons.add_column()
+    reasons = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(), padding=(0, 2))
     for form in swept.forms:
         for band in form.gradient:
-            if band.cause is not None:
-                reasons.add_row(form.form.name, f"{band.state}", str(band.cause))
-            elif band is not form.gradient[0]:
-                reasons.add_row(form.form.name, band.state, "the exact gradient rounds to 0 too")
+            if band.cause is not None or band is not form.gradient[0]:
+                why = band.cause or "the exact gradient rounds to 0 too"
+                reasons.add_row(form.form.name, band.state, str(why))
     reasons.add_row()
     return reasons

@@ -35,8 +35,7 @@ traceback_option = click.option(
 
 def is_place(argument: str) -> bool:
     """Whether an argument looks like FILE.py:function."""
-    path, colon, _ = argument.rpartition(":")
-    return bool(colon) and path.endswith(".py")
+    return argument.rpartition(":")[0].endswith(".py")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tinygrad_sm.cli.options import language_option
-from tinygrad_sm.cli.pictures import chosen, output_folder, write_into
+from tinygrad_sm.cli.pictures import folder_option, list_option, write_into
 from tinygrad_sm.study.worksheets import KINDS
 
 FORMATS = ("html", "tex", "ipynb")
@@ -15,32 +15,14 @@ FORMATS = ("html", "tex", "ipynb")
 
 @click.command("worksheet", short_help="Exercises for a class: gradients by hand, with answers.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, help="Each gives other numbers.")
-@click.option(
+@list_option(
     "--kind",
-    "kinds",
-    default=",".join(KINDS),
-    metavar="LIST",
-    help="What the problems are about, in the order of the sheet; several with commas.",
-    callback=lambda _, __, value: chosen("--kind", value, tuple(KINDS)),
+    tuple(KINDS),
+    "What the problems are about, in the order of the sheet; several with commas.",
 )
-@click.option(
-    "--format",
-    "formats",
-    default=",".join(FORMATS),
-    metavar="LIST",
-    help="Several with commas.",
-    callback=lambda _, __, value: chosen("--format", value, FORMATS),
-)
+@list_option("--format", FORMATS, "Several with commas.")
 @language_option
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    default=".",
-    metavar="DIR",
-    help="Write the files into this folder.",
-    callback=lambda _, __, value: output_folder(value),
-)
+@folder_option("Write the files into this folder.", default=".")
 def worksheet_command(
     seed: int, kinds: tuple[str, ...], formats: tuple[str, ...], lang: str, folder: Path
 ) -> None:

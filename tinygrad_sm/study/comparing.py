@@ -21,14 +21,14 @@ from tinygrad_sm.engine.intake import rectangular
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import Graph, Node, graph
-from tinygrad_sm.errors import InvalidTypeError, InvalidValueError
+from tinygrad_sm.errors import InvalidTypeError
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy
 from tinygrad_sm.loss.options import LossOptions, Task, refuse_non_finite, takes, task_of
 from tinygrad_sm.loss.probabilities import row_maximum
 from tinygrad_sm.study.comparison import Comparison, Contributions, Cost
 from tinygrad_sm.study.diagnose import Breakdown, first_breakdown, first_index, label, underflowed
-from tinygrad_sm.study.exactness import MOST_NUMBERS, Exactness, held_against_exact
+from tinygrad_sm.study.exactness import held_against_exact
 from tinygrad_sm.study.kept import kept_for_backward
 from tinygrad_sm.study.ulp import ULP_SIZES, ulp_distance, ulp_text
 
@@ -89,35 +89,7 @@ def compare(
         found = _judged(a.numpy(), task, form, composite, fused, notes)
         if not exact:
             return found
-        return replace(found, exact=_exact(found, task, target, options))
-
-
-def _exact(found: Comparison, task: Task, target: Any, options: LossOptions) -> Exactness:
-    """Both gradients against the exact one, and the nodes of the row that the tables show."""
-    if not 0 < found.logits.size <= MOST_NUMBERS:
-        raise InvalidValueError(
-            f"compare: exact is for 1 to {MOST_NUMBERS} logits; got {found.logits.size}"
-        )
-    masked = np.isneginf(found.logits)
-    if (masked & (found.target != 0)).any() or masked.all():
-        raise InvalidValueError(
-            "compare: exact is for finite losses; a class that is masked by -inf has a target, or "
-            "all are masked"
-        )
-    at, _ = found.shown()
-    row, y = (found.rows(x)[at] for x in (found.logits, found.target))
-    label = None if task.index is None or task.smooth is not None else task.index.ravel()[at]
-    hard = label is not None and task.coefficient is None
-    return held_against_exact(
-        found.logits,
-        (found.composite_grad, found.fused_grad),
-        lambda a: cross_entropy(a, target, **options),
-        lambda a: composite_cross_entropy(
-            a, label if hard else y, form=found.form, temperature=task.temperature
-        ),
-        row,
-        task.temperature,
-    )
+        return replace(found, exact=held_against_exact(found, task, target, options))
 
 
 class _Swept(NamedTuple):

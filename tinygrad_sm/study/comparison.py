@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from tinygrad_sm.study.ulp import ulp_distance, ulp_text
 
 _SHOWN_CLASSES = 12
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
+
+
+Columns: TypeAlias = dict[str, tuple[np.ndarray, Callable[[Any], str]]]
+"""The columns of a table by their headers: numbers of the logits' shape, and how to write them."""
 
 
 class Table(NamedTuple):
@@ -137,39 +141,33 @@ class Comparison(Shown):
         if not classes:
             return []
         digits = {2: 5, 4: 9, 8: 17}[self.logits.dtype.itemsize]  # enough to tell any two apart
-        number = [str(j) for j in classes]
-        ulps = ulp_distance(self.composite_grad, self.fused_grad)
+        full = f"{{:.{digits}g}}".format
 
-        def column(x: np.ndarray, text: Callable[[Any], str] = _short) -> list[str]:
-            return [text(value) for value in self.rows(x)[row, classes]]
+        def table(columns: Columns) -> Table:
+            cells = [map(text, self.rows(x)[row, classes]) for x, text in columns.values()]
+            lines = zip(map(str, classes), *cells, strict=True)
+            return Table(["class", *columns], [list(line) for line in lines])
 
-        terms = {
-            "class": number,
-            "logit a": column(self.logits),
-            "p": column(self.probabilities),
-            "y": column(self.target),
-            "numerator −y": column(self.contributions.numerator),
-            "denominator +p·Σy": column(self.contributions.denominator),
+        terms: Columns = {
+            "logit a": (self.logits, _short),
+            "p": (self.probabilities, _short),
+            "y": (self.target, _short),
+            "numerator −y": (self.contributions.numerator, _short),
+            "denominator +p·Σy": (self.contributions.denominator, _short),
         }
-        gradients = {
-            "class": number,
-            "composite": column(self.composite_grad, f"{{:.{digits}g}}".format),
-            "fused": column(self.fused_grad, f"{{:.{digits}g}}".format),
-            "ULP apart": column(ulps, ulp_text),
+        gradients: Columns = {
+            "composite": (self.composite_grad, full),
+            "fused": (self.fused_grad, full),
+            "ULP apart": (ulp_distance(self.composite_grad, self.fused_grad), ulp_text),
         }
-        tables = [terms, gradients]
-        if self.exact is not None:
-            exact = {
-                "class": number,
-                "exact": column(self.exact.gradient, f"{{:.{digits}g}}".format),
-                "composite off (ULP)": column(self.exact.composite_ulps, ulp_text),
-                "fused off (ULP)": column(self.exact.fused_ulps, ulp_text),
-            }
-            tables += [exact, _by_node(self.exact)]
-        return [
-            Table(list(columns), [list(line) for line in zip(*columns.values(), strict=True)])
-            for columns in tables
-        ]
+        if self.exact is None:
+            return [table(terms), table(gradients)]
+        exact: Columns = {
+            "exact": (self.exact.gradient, full),
+            "composite off (ULP)": (self.exact.composite_ulps, ulp_text),
+            "fused off (ULP)": (self.exact.fused_ulps, ulp_text),
+        }
+        return [table(terms), table(gradients), table(exact), _by_node(self.exact)]
 
     def headline(self) -> str:
         """Return one line that says what was compared."""
@@ -282,17 +280,14 @@ def _figures(record: Any, arrays: bool) -> dict[str, Any]:
     return found
 
 
-def _by_node(exact: Exactness) -> dict[str, list[str]]:
-    """The columns of the table of nodes."""
-    return {
-        "node": [str(one.node.id) for one in exact.nodes],
-        "name": [one.node.name or "" for one in exact.nodes],
-        "operation": [one.node.op for one in exact.nodes],
-        "value off (ULP)": [ulp_text(one.value) for one in exact.nodes],
-        "gradient off (ULP)": [
-            "" if one.cotangent is None else ulp_text(one.cotangent) for one in exact.nodes
-        ],
-    }
+def _by_node(exact: Exactness) -> Table:
+    """The table of nodes."""
+    rows = []
+    for one in exact.nodes:
+        node, value = one.node, ulp_text(one.value)
+        gradient = "" if one.cotangent is None else ulp_text(one.cotangent)
+        rows.append([str(node.id), node.name or "", node.op, value, gradient])
+    return Table(["node", "name", "operation", "value off (ULP)", "gradient off (ULP)"], rows)
 
 
 def _loss(value: Any) -> str:

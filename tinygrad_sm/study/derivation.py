@@ -215,7 +215,7 @@ def derive(logits: Any, target: Any, *, lang: str = "en") -> Derivation:
     exact = {False: _found(row, numbers)}
     exact[True] = _found(row, numbers / np.sum(numbers)) if sums_to_1 else exact[False]
     words = texts(lang, "derive")
-    places = _Places(letters, general, words)
+    nodes = formulas[False]["nodes"]
     right = int(np.argmax(y))
     other = int(np.argmax(np.where(np.arange(a.size) == right, -np.inf, a)))
     lines = []
@@ -226,20 +226,19 @@ def derive(logits: Any, target: Any, *, lang: str = "en") -> Derivation:
         at = {"i": right, "j": other if "i" in free else right}
         lines.append(
             Line(
-                section, name, words["lines"][section][name], sides, places.named(about),
+                section, name, words["lines"][section][name], sides,
+                "; ".join(_called(place, nodes, words) for place in about.split()),
                 {**exact[one], **at},
                 by_formula=_equal(sides, formulas[one], _same),
                 by_number=_equal(sides, exact[one], _near) if sums_to_1 or not one else None,
             )
         )  # fmt: skip
-    shown = {place: Formula(source) for place, source in PLACES.items()}
     held = formulas[False]["held"]
-    right_places = {
-        place: formula
-        for place, formula in shown.items()
-        if _equal((formula,), formulas[False], _same, held[place])
-    }
-    return Derivation(a, y, digits, lang, count, tuple(lines), places.composite, right_places)
+    places = {place: Formula(source) for place, source in PLACES.items()}
+    for place, formula in list(places.items()):
+        if not _equal((formula,), formulas[False], _same, held[place]):
+            del places[place]
+    return Derivation(a, y, digits, lang, count, tuple(lines), formulas[False]["graph"], places)
 
 
 def _summing_to_1(y: Any) -> Any:
@@ -261,10 +260,6 @@ def _found(a: Any, y: Any) -> dict[str, Any]:
     trace = composite_cross_entropy(logits, y).backward(trace=True)
     assert trace is not None
     node = _by_name(trace.graph)
-
-    def cotangent(name: str) -> Any:
-        return trace.cotangent(node[name].tensor)
-
     arrived = {edge.consumer.name: edge.value for edge in trace.contributions(node["e"].tensor)}
     held = {name: one.value for name, one in node.items()}
     for step in trace.steps:
@@ -275,21 +270,22 @@ def _found(a: Any, y: Any) -> dict[str, Any]:
             times = x.value if x.name == "e" else 1
             held[f"{own}>{x.name or x.op}"] = edge.value * times
     once_more = Tensor(a)
-    cross_entropy(once_more, y).backward()
+    fused = cross_entropy(once_more, y)
+    fused.backward()
     home = home_of(a)
     return {
-        "held": held, "classes": range(len(a)), "exp": home.exp, "log": home.log,
-        "a": a, "y": y, "e": node["e"].value, "s": node["s"].value[0], "p": node["p"].value,
-        "L": node["L"].value.item(),
+        "held": held, "graph": trace.graph, "nodes": {n.op: n for n in graph(fused).nodes} | node,
+        "classes": range(len(a)), "exp": home.exp, "log": home.log,
+        "a": a, "y": y, "e": held["e"], "s": held["s"][0], "p": held["p"], "L": held["L"].item(),
         "de_da": _local(trace.graph, node["e"], node["a"]),
         "ds_de": _local(trace.graph, node["s"], node["e"])[0],
         "dp_de": _local(trace.graph, node["p"], node["e"]),
         "dp_ds": _local(trace.graph, node["p"], node["s"])[:, 0],
         "dlogp_dp": _local(trace.graph, node["log"], node["p"]),
         "dp_da": _jacobian(node["p"].tensor, logits),
-        "dL_dlogp": cotangent("log"), "dL_dp": cotangent("p"), "dL_ds": cotangent("s")[0],
-        "dL_de_via_p": arrived["p"], "dL_de_via_s": arrived["s"], "dL_de": cotangent("e"),
-        "dL_da": cotangent("a"), "dL_da_via_F": once_more.grad,
+        "dL_dlogp": held["∂log"], "dL_dp": held["∂p"], "dL_ds": held["∂s"][0],
+        "dL_de_via_p": arrived["p"], "dL_de_via_s": arrived["s"], "dL_de": held["∂e"],
+        "dL_da": held["∂a"], "dL_da_via_F": once_more.grad,
     }  # fmt: skip
 
 
@@ -334,24 +330,10 @@ def _near(x: Any, y: Any, names: Mapping[str, Any]) -> bool:
     return bool(abs(x - y) <= size / 10 ** (DIGITS - _LOST))
 
 
-class _Places:
-    """Names the nodes and edges of the composite, and the fused node, of one row."""
-
-    def __init__(self, a: Any, y: Any, words: Mapping[str, Any]) -> None:
-        self.words = words
-        leaf = Tensor(a, name="a")
-        self.composite = graph(composite_cross_entropy(leaf, y))
-        fused = next(n for n in graph(cross_entropy(leaf, y)).nodes if n.op == "SoftmaxWithLoss")
-        self._nodes = _by_name(self.composite) | {fused.op: fused}
-
-    def named(self, about: str) -> str:
-        return "; ".join(self._named(*place.split(">")) for place in about.split())
-
-    def _named(self, name: str, operand: str = "") -> str:
-        """E.g. "node 3 p", or "edge 1 → 3 (e → p)"."""
-        node = self._nodes[name]
-        if not operand:
-            return str(self.words["node"]).format(id=node.id, name=name)
-        source = self._nodes[operand].id
-        edge = str(self.words["edge"])
-        return edge.format(source=source, target=node.id, by=operand, name=name)
+def _called(place: str, nodes: Mapping[str, Node], words: Mapping[str, str]) -> str:
+    """A node or an edge in words, e.g. "node 3 p", or "edge 1 → 3 (e → p)"."""
+    name, _, operand = place.partition(">")
+    target = nodes[name].id
+    if not operand:
+        return words["node"].format(id=target, name=name)
+    return words["edge"].format(source=nodes[operand].id, target=target, by=operand, name=name)

@@ -112,22 +112,30 @@ class Plain:
 
     # The tree ----------------------------------------------------------------------------------
 
-    def _any(self, tree: Any, indices: Mapping[str, int]) -> Written:
-        written: Written = getattr(self, f"_of_{type(tree).__name__}")(tree, indices)
-        return written
+    def _any(self, tree: ast.AST, indices: Mapping[str, int]) -> Written:
+        match tree:
+            case ast.Constant(value):
+                return str(value), _ATOM
+            case ast.UnaryOp(_, operand):
+                written = self._any(operand, indices)
+                if written == ("0", _ATOM):
+                    return written
+                return f"−{self._inside(written, _BIG_SUM)}", _SIGN
+            case ast.BinOp(left, op, right):
+                return self._operation(op, self._any(left, indices), self._any(right, indices))
+            case ast.Name(name):
+                return self._letter(name, [], indices)
+            case ast.Subscript(ast.Name(name), place):
+                at = place.elts if isinstance(place, ast.Tuple) else [place]
+                return self._letter(name, [ast.unparse(index) for index in at], indices)
+            case ast.Call(_, [ast.GeneratorExp() as terms]):
+                return self._over_classes(terms, indices)
+            case ast.Call(ast.Name(name), [argument]):
+                return self._call(name, self._any(argument, indices))
+        raise NotImplementedError(ast.unparse(tree))
 
-    def _of_Constant(self, tree: ast.Constant, indices: Mapping[str, int]) -> Written:
-        return str(tree.value), _ATOM
-
-    def _of_UnaryOp(self, tree: ast.UnaryOp, indices: Mapping[str, int]) -> Written:
-        operand = self._any(tree.operand, indices)
-        if operand == ("0", _ATOM):
-            return operand
-        return f"−{self._inside(operand, _BIG_SUM)}", _SIGN
-
-    def _of_BinOp(self, tree: ast.BinOp, indices: Mapping[str, int]) -> Written:
-        left, right = (self._any(side, indices) for side in (tree.left, tree.right))
-        match tree.op:
+    def _operation(self, op: ast.operator, left: Written, right: Written) -> Written:
+        match op:
             case ast.Add():
                 return f"{left[0]} + {self._inside(right, _BIG_SUM)}", _SUM
             case ast.Sub():
@@ -137,22 +145,14 @@ class Plain:
         if left[1] == _SIGN:  # (−y)/p is written −y/p
             bare = left[0][1:]
             strength = _BIG_SUM if bare.startswith(("Σ", r"\sum")) else _PRODUCT
-            return f"−{self._product(tree.op, (bare, strength), right)[0]}", _SIGN
-        return self._product(tree.op, left, right)
+            return f"−{self._product(op, (bare, strength), right)[0]}", _SIGN
+        return self._product(op, left, right)
 
     def _product(self, op: ast.operator, left: Written, right: Written) -> Written:
         if isinstance(op, ast.Div):
             return self._quotient(left, right)
         sign = self.times if self.numbers is None else self.number_times
         return f"{self._inside(left, _PRODUCT)}{sign}{self._inside(right, _BIG_SUM)}", _PRODUCT
-
-    def _of_Name(self, tree: ast.Name, indices: Mapping[str, int]) -> Written:
-        return self._letter(tree.id, [], indices)
-
-    def _of_Subscript(self, tree: ast.Subscript, indices: Mapping[str, int]) -> Written:
-        assert isinstance(tree.value, ast.Name)
-        at = tree.slice.elts if isinstance(tree.slice, ast.Tuple) else [tree.slice]
-        return self._letter(tree.value.id, [ast.unparse(index) for index in at], indices)
 
     def _letter(self, name: str, at: list[str], indices: Mapping[str, int]) -> Written:
         """A letter with its indices; in numbers, what it stands for."""
@@ -174,13 +174,6 @@ class Plain:
         """A letter with the next of the indices, unless it has none."""
         word = _WORDS.get(name, name)
         return self._lowered(word, at.pop(0)) if at and name not in _SCALARS else word
-
-    def _of_Call(self, tree: ast.Call, indices: Mapping[str, int]) -> Written:
-        assert isinstance(tree.func, ast.Name)
-        (argument,) = tree.args
-        if isinstance(argument, ast.GeneratorExp):
-            return self._over_classes(argument, indices)
-        return self._call(tree.func.id, self._any(argument, indices))
 
     def _over_classes(self, tree: ast.GeneratorExp, indices: Mapping[str, int]) -> Written:
         (over,) = tree.generators

@@ -10,9 +10,10 @@ far off.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,11 +21,18 @@ from tinygrad_sm.arrays.elements import precise
 from tinygrad_sm.engine.tensor import Tensor
 from tinygrad_sm.engine.trace import BackwardTrace
 from tinygrad_sm.engine.view import LEAF, Node
+from tinygrad_sm.errors import InvalidValueError
+from tinygrad_sm.loss.composite import composite_cross_entropy
+from tinygrad_sm.loss.fused import cross_entropy
+from tinygrad_sm.loss.options import LossOptions, Task
 from tinygrad_sm.study.diagnose import label
 from tinygrad_sm.study.ulp import ulp_text, ulps_off
 
-DIGITS = 50
-MOST_NUMBERS = 20_000
+if TYPE_CHECKING:
+    from tinygrad_sm.study.comparison import Comparison
+
+_DIGITS = 50
+_MOST_NUMBERS = 20_000
 _FEW = 16  # units in the last place: rounding, and no loss of digits
 _SHARE = 8  # what a value is off by is where a result's error comes from if it is 1/8 of that
 
@@ -66,76 +74,81 @@ class Exactness:
 
 
 def held_against_exact(
-    logits: np.ndarray,
-    gradients: tuple[np.ndarray, np.ndarray],
-    loss: Callable[[Tensor], Tensor],
-    composite: Callable[[Tensor], Tensor],
-    row: np.ndarray,
-    temperature: float,
+    found: Comparison, task: Task, target: Any, options: LossOptions
 ) -> Exactness:
-    """Hold two gradients of the same logits against the exact one.
+    """Hold both gradients of a comparison against the exact one.
 
     Args:
-        logits: floats, from 1 to 20 000 of them; finite, or −inf for a mask.
-        gradients: the composite's and the fused node's.
-        loss: of logits, for the exact gradient.
-        composite: the loss of a single row in the form whose nodes are looked at.
-        row: logits of that row.
-        temperature: by which the logits are divided.
+        found: from 1 to 20 000 logits; finite, or −inf for a mask of classes without a target.
+        task: what the target and the options mean.
+        target: as it was given.
+        options: of the loss.
 
     Raises:
         InvalidTypeError: mpmath is missing.
+        InvalidValueError: the logits are not of that kind.
     """
-    apart = float(np.ptp(logits[np.isfinite(logits)].astype(np.float64))) / temperature
-    digits = DIGITS + int(apart / math.log(10))
+    logits = found.logits
+    if not 0 < logits.size <= _MOST_NUMBERS:
+        raise InvalidValueError(
+            f"compare: exact is for 1 to {_MOST_NUMBERS} logits; got {logits.size}"
+        )
+    masked = np.isneginf(logits)
+    if (masked & (found.target != 0)).any() or masked.all():
+        raise InvalidValueError(
+            "compare: exact is for finite losses; a class that is masked by -inf has a target, or "
+            "all are masked"
+        )
+    apart = float(np.ptp(logits[~masked].astype(np.float64))) / task.temperature
+    digits = _DIGITS + int(apart / math.log(10))
     a = Tensor(precise(logits, digits))
-    total = loss(a)
-    total.backward(np.ones(total.shape))
-    ours, fused = (ulps_off(found, a.grad) for found in gradients)
+    loss = cross_entropy(a, target, **options)
+    loss.backward(np.ones(loss.shape))
+    ours, fused = (ulps_off(grad, a.grad) for grad in (found.composite_grad, found.fused_grad))
     rounded = np.array(a.grad.tolist(), np.float64).astype(logits.dtype)
+    at, _ = found.shown()
+    row, right = (found.rows(x)[at] for x in (logits, found.target))
+    if task.index is not None and task.smooth is None and task.coefficient is None:
+        right = task.index.ravel()[at]
+
+    def swept(row: Any) -> BackwardTrace:
+        loss = composite_cross_entropy(
+            Tensor(row, name="a"), right, form=found.form, temperature=task.temperature
+        )
+        trace = loss.backward(trace=True)
+        assert trace is not None
+        return trace
+
     computed = row.astype(np.promote_types(row.dtype, np.float32))  # as the loss does
-    trail = _Trail(_swept(composite, computed), _swept(composite, precise(row, digits)))
+    trail = _Trail(swept(computed), swept(precise(row, digits)))
     return Exactness(digits, rounded, ours, fused, trail.errors(), trail.lost())
 
 
-def _swept(loss: Callable[[Tensor], Tensor], logits: Any) -> BackwardTrace:
-    trace = loss(Tensor(logits, name="a")).backward(trace=True)
-    assert trace is not None
-    return trace
-
-
 class _Trail:
-    """A sweep on floats, and the same sweep on exact numbers: node by node, what is off."""
+    """A sweep on floats, and the same sweep on exact numbers: by node id, what is off.
+
+    Attributes:
+        values, cotangents: how far these are off.
+        arrived: the consumers of a node, and what their contributions to its cotangent are off by.
+    """
 
     def __init__(self, found: BackwardTrace, exact: BackwardTrace) -> None:
-        self.found = found
-        self.exact = exact
         self.nodes = found.graph.nodes
         assert [node.op for node in self.nodes] == [node.op for node in exact.graph.nodes]
-
-    def value(self, node: Node) -> float:
-        return _largest(node.value, self.exact.graph.nodes[node.id].value)
-
-    def cotangent(self, node: Node) -> float | None:
-        twin = self.exact.graph.nodes[node.id]
-        known = node.tensor is not None and self.found.cotangent(node.tensor) is not None
-        if not known:
-            return None
-        return _largest(self.found.cotangent(node.tensor), self.exact.cotangent(twin.tensor))
-
-    def arrived(self, node: Node) -> list[tuple[Node, float]]:
-        """The consumers of a node, and what their contributions to its cotangent are off by."""
-        twin = self.exact.graph.nodes[node.id]
-        pairs = zip(
-            self.found.contributions(node.tensor),
-            self.exact.contributions(twin.tensor),
-            strict=True,
-        )
-        return [(found.consumer, _largest(found.value, exact.value)) for found, exact in pairs]
+        pairs = zip(self.nodes, exact.graph.nodes, strict=True)
+        self.values = [_largest(node.value, twin.value) for node, twin in pairs]
+        self.cotangents: dict[int, float] = {}
+        self.arrived: dict[int, list[tuple[Node, float]]] = defaultdict(list)
+        for step, twin in zip(found.steps, exact.steps, strict=True):
+            self.cotangents[step.node.id] = _largest(step.cotangent, twin.cotangent)
+            for edge, true_edge in zip(step.passed_on, twin.passed_on, strict=True):
+                operand = step.node.inputs[edge.argument]
+                error = _largest(edge.value, true_edge.value)
+                self.arrived[operand].append((step.node, error))
 
     def errors(self) -> tuple[NodeError, ...]:
         return tuple(
-            NodeError(node, self.value(node), self.cotangent(node))
+            NodeError(node, self.values[node.id], self.cotangents.get(node.id))
             for node in self.nodes
             if node.inputs or node.op == LEAF
         )
@@ -143,44 +156,33 @@ class _Trail:
     def lost(self) -> str:
         """Follow the error of the gradient back to where it comes from, and say it."""
         node = next(node for node in self.nodes if node.name == "a")
-        worst = self.cotangent(node) or 0.0
+        worst = self.cotangents.get(node.id, 0.0)
         if worst <= _FEW:
             return f"no digits were lost: each node rounds, and the gradient is {_off(worst)}"
         bar = worst / _SHARE
-        while True:
-            arrived = self.arrived(node)
+        while self.cotangents[node.id] >= bar and self.arrived[node.id]:
+            arrived = self.arrived[node.id]
             largest = max(error for _, error in arrived)
             if largest < bar:
-                total = self.cotangent(node) or 0.0
                 return (
                     f"backward, at {label(node)}: {len(arrived)} contributions, each "
-                    f"{_off(largest)}, cancel to a sum that is {_off(total)}"
+                    f"{_off(largest)}, cancel to a sum that is {_off(self.cotangents[node.id])}"
                 )
-            consumer = next(one for one, error in arrived if error >= bar)
-            inner = self.cotangent(consumer)
-            if inner is None or inner < bar or consumer.id == self.found.graph.output:
-                break
-            node = consumer
-        used = [consumer, *(self.nodes[i] for i in consumer.inputs)]
-        bad = next((x for x in used if self.value(x) >= bar), None)
+            node = next(consumer for consumer, error in arrived if error >= bar)
+        bad = self._first_off((node.id, *node.inputs), bar)
         if bad is None:
-            return (
-                f"backward, in the vjp of {label(consumer)}: what it passes on is {_off(largest)}"
-            )
-        return self._forward(bad, bar)
+            return f"backward, in the vjp of {label(node)}: what it passes on is {_off(largest)}"
+        while earlier := self._first_off(bad.inputs, bar):
+            bad = earlier
+        before = max((self.values[i] for i in bad.inputs), default=0.0)
+        return (
+            f"forward, at {label(bad)}: its arguments are {_off(before)}, "
+            f"its value is {_off(self.values[bad.id])}"
+        )
 
-    def _forward(self, node: Node, bar: float) -> str:
-        """Go on to the first node whose value is that far off."""
-        while True:
-            inputs = [self.nodes[i] for i in node.inputs]
-            bad = next((x for x in inputs if self.value(x) >= bar), None)
-            if bad is None:
-                before = max((self.value(x) for x in inputs), default=0.0)
-                return (
-                    f"forward, at {label(node)}: its arguments are {_off(before)}, "
-                    f"its value is {_off(self.value(node))}"
-                )
-            node = bad
+    def _first_off(self, ids: Iterable[int], bar: float) -> Node | None:
+        """The first of these nodes whose value is that far off."""
+        return next((self.nodes[i] for i in ids if self.values[i] >= bar), None)
 
 
 def _largest(found: Any, exact: Any) -> float:

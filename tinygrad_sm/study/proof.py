@@ -117,7 +117,7 @@ def prove(classes: int = 3) -> Proof:
         gradients = {form: grad(loss, a, create_graph=True) for form, loss in losses.items()}
         seconds = {f"{form}'s gradient": gradient for form, gradient in gradients.items()}
         claims += _rules(losses | seconds)
-        claims += _losses(losses)
+        claims += _as_fused("loss", {form: loss.data for form, loss in losses.items()})
         claims += _gradients(gradients, losses[FUSED].data, names, y)
         claims += _hessians(gradients, a, y)
     except TinygradError as error:  # a wrong rule may not even fit its argument
@@ -164,23 +164,21 @@ def _of_one_call(node: Node, operands: list[Node], where: str) -> Iterator[Claim
             yield replace(claim, amiss=claim.amiss and f"{claim.amiss} (used in {where})")
 
 
-def _losses(losses: dict[str, Tensor]) -> Iterator[Claim]:
-    """Every form has the value of the fused node."""
-    fused = losses[FUSED].data
+def _as_fused(chapter: str, found: dict[str, Any]) -> Iterator[Claim]:
+    """What every form has is what the fused node has."""
     for form in FORMS:
-        yield _equal("loss", form, "composite − fused = 0", losses[form].data, fused)
+        yield _equal(chapter, form, "composite − fused = 0", found[form], found[FUSED])
 
 
 def _gradients(gradients: dict[str, Tensor], loss: Any, a: Any, y: Any) -> Iterator[Claim]:
     """The fused gradient is what is on paper, and what SymPy derives; each form's is the same."""
-    fused = gradients[FUSED].data
+    found = {form: gradient.data for form, gradient in gradients.items()}
+    fused = found[FUSED]
     e = np.exp(a)
     yield _equal("gradient", FUSED, "fused − (s·p − y) = 0", fused, np.sum(y) * e / np.sum(e) - y)
     derived = _derivative(loss, a)
     yield _equal("gradient", FUSED, "fused − SymPy's ∂L/∂a = 0", fused, derived)
-    for form in FORMS:
-        found = gradients[form].data
-        yield _equal("gradient", form, "composite − fused = 0", found, fused)
+    yield from _as_fused("gradient", found)
 
 
 def _hessians(gradients: dict[str, Tensor], a: Tensor, y: Any) -> Iterator[Claim]:
@@ -194,9 +192,7 @@ def _hessians(gradients: dict[str, Tensor], a: Tensor, y: Any) -> Iterator[Claim
     paper = np.sum(y) * (np.diag(p) - np.outer(p, p))
     says = "fused − s·(diag(p) − p·pᵀ) = 0"
     yield _equal("Hessian", FUSED, says, hessians[FUSED], paper)
-    for form in FORMS:
-        found = hessians[form]
-        yield _equal("Hessian", form, "composite − fused = 0", found, hessians[FUSED])
+    yield from _as_fused("Hessian", hessians)
 
 
 def _derivative(formula: Any, symbols: Any) -> Any:

@@ -216,12 +216,10 @@ class _Examiner:
             # what rounding leaves of the largest derivative and of f's own value
             noise = max(0.01 * eps**0.5, 16 * eps) * largest(g) + 16 * eps * numeric.size / scale
             floor = noise if self.atol is None else self.atol
+            facts = order, i, x.name, index, analytic
             if not np.isfinite(scale):  # no difference leads away from an infinite element
-                self.report.entries.append(
-                    GradcheckEntry(
-                        order, i, x.name, index, analytic, np.nan, 0.0, floor, INFINITE, None
-                    )
-                )
+                entry = GradcheckEntry(*facts, np.nan, 0.0, floor, INFINITE, None)
+                self.report.entries.append(entry)
                 continue
             found = numeric.quick(k, v)
             ok = found is not None and found.judges(analytic, rtol, floor, order)
@@ -239,12 +237,9 @@ class _Examiner:
                 continue
             error = 0.0 if ok and found.slopes is not None else abs(analytic - found.value)
             method = NOT_CHECKED if ok is None else found.method
-            self.report.entries.append(
-                GradcheckEntry(
-                    order, i, x.name, index, analytic, found.value, error,
-                    found.tolerance(rtol, floor), method, ok,
-                )
-            )  # fmt: skip
+            tolerance = found.tolerance(rtol, floor)
+            entry = GradcheckEntry(*facts, found.value, error, tolerance, method, ok)
+            self.report.entries.append(entry)
 
     def _way(self, x: Tensor, index: tuple[int, ...]) -> Way:
         """Index, direction and length of a step for one element."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -46,27 +47,27 @@ def _at(node: Node, phase: str, text: str) -> Cause:
 def cause_of(record: Record, state: int, judge: Judge, target: int) -> Cause:
     """The first explanation that fits, from the plainest to the most roundabout."""
     forward = graph_of(record)
-    # infinities that did not reach the result are not to blame for lost digits
-    found = (
-        (_not_finite(record, target) if state in (INF, NAN) else None)
-        or _floored(forward, target)
-        or _cancelled_backward(record, judge)
-        or _cancelled_forward(forward, judge)
-        or _rounded_to_one(forward, judge, target)
-        or _denormal(forward, target)
-        or _vanished(forward, target)
+    explanations = chain(
+        # infinities that did not reach the result are not to blame for lost digits
+        _not_finite(record, target) if state in (INF, NAN) else (),
+        _floored(forward, target),
+        _cancelled_backward(record, judge),
+        _cancelled_forward(forward, judge),
+        _rounded_to_one(forward, judge, target),
+        _denormal(forward, target),
+        _vanished(forward, target),
     )
     text = f"the roundings add up to more than {judge.tolerance:g} of the result"
-    return found or Cause(None, None, None, "backward", text)
+    return next(explanations, Cause(None, None, None, "backward", text))
 
 
-def _not_finite(record: Record, target: int) -> Cause | None:
+def _not_finite(record: Record, target: int) -> Iterator[Cause]:
     broken = first_breakdown(record)
-    if broken is None:
-        return None
-    harmless = broken.node.op == "log" and broken.index[-1] != target and len(broken.index) > 1
-    aside = f" for class {broken.index[-1]}, which is not even the right one" if harmless else ""
-    return _at(broken.node, broken.phase, broken.cause + aside + _how_nan_came(record))
+    if broken is not None:
+        at = broken.index
+        harmless = broken.node.op == "log" and at[-1] != target and len(at) > 1
+        aside = f" for class {at[-1]}, which is not even the right one" if harmless else ""
+        yield _at(broken.node, broken.phase, broken.cause + aside + _how_nan_came(record))
 
 
 def _how_nan_came(record: Record) -> str:
@@ -83,40 +84,35 @@ def _how_nan_came(record: Record) -> str:
     return ""
 
 
-def _floored(forward: Graph, target: int) -> Cause | None:
-    """A maximum that put a floor in the place of the right class's probability."""
+def _floored(forward: Graph, target: int) -> Iterator[Cause]:
+    """Maximums that put a floor in the place of the right class's probability."""
     for node in forward.nodes:
         if node.op == "maximum":
             given = forward.nodes[node.inputs[0]].value[0, target]
             if given < node.value[0, target]:
                 text = f"p is below the floor {FLOOR:g}, which passes no gradient on"
-                return _at(node, "forward", text)
-    return None
+                yield _at(node, "forward", text)
 
 
-def _cancelled_backward(record: Record, judge: Judge) -> Cause | None:
-    """The first Tensor of the sweep at which contributions cancel to little but rounding."""
+def _cancelled_backward(record: Record, judge: Judge) -> Iterator[Cause]:
+    """The Tensors of the sweep at which contributions cancel to little but rounding."""
     if not isinstance(record, BackwardTrace):
-        return None
+        return
     for step in record.steps:
-        if step.node.tensor is None:
-            continue
         terms = [edge.value for edge in record.contributions(step.node.tensor)]
         if len(terms) > 1 and (text := _cancelled(terms, step.cotangent, judge)):
-            return _at(step.node, "backward", f"the contributions {text}")
-    return None
+            yield _at(step.node, "backward", f"the contributions {text}")
 
 
-def _cancelled_forward(forward: Graph, judge: Judge) -> Cause | None:
-    """The first difference or sum of rounded numbers that cancel to little but rounding."""
+def _cancelled_forward(forward: Graph, judge: Judge) -> Iterator[Cause]:
+    """Differences or sums of rounded numbers that cancel to little but rounding."""
     for node in forward.nodes:
         computed = any(forward.nodes[i].inputs for i in node.inputs)  # others hold no rounding
         if node.op in ("add", "sub") and computed:
             a, b = (np.broadcast_to(forward.nodes[i].value, node.shape) for i in node.inputs)
             text = _cancelled([a, -b if node.op == "sub" else b], node.value, judge)
             if text:
-                return _at(node, "forward", text)
-    return None
+                yield _at(node, "forward", text)
 
 
 def _cancelled(terms: Sequence[np.ndarray], total: np.ndarray, judge: Judge) -> str | None:
@@ -134,7 +130,7 @@ def _cancelled(terms: Sequence[np.ndarray], total: np.ndarray, judge: Judge) -> 
     return f"{' and '.join(f'{term[at]:+.4g}' for term in terms)} cancel to {left}"
 
 
-def _rounded_to_one(forward: Graph, judge: Judge, target: int) -> Cause | None:
+def _rounded_to_one(forward: Graph, judge: Judge, target: int) -> Iterator[Cause]:
     """A logarithm of a probability whose distance from 1 was rounded away."""
     for node in forward.nodes:
         if node.op == "log":
@@ -142,26 +138,24 @@ def _rounded_to_one(forward: Graph, judge: Judge, target: int) -> Cause | None:
             gap = abs(1.0 - float(x.value.flat[target if x.value.size > target else 0]))
             if gap * judge.tolerance <= 4 * float(np.finfo(judge.dtype).eps):
                 made = forward.nodes[x.inputs[0]] if x.op == "getitem" else x
-                return _at(made, "forward", f"1 − p = {gap:.2g} was rounded with p, before the log")
-    return None
+                yield _at(made, "forward", f"1 − p = {gap:.2g} was rounded with p, before the log")
 
 
-def _denormal(forward: Graph, target: int) -> Cause | None:
+def _denormal(forward: Graph, target: int) -> Iterator[Cause]:
     """A number of the right class below the normal range, where digits are missing."""
     for node in forward.nodes:
         if node.op in ("exp", "div") and node.value.ndim == 2 and node.shape[1] > target:
             value = float(node.value[0, target])
             if 0 < value < float(np.finfo(node.dtype).tiny):
                 text = f"{value:.3g} is denormal in {node.dtype} and has lost digits"
-                return _at(node, "forward", text)
-    return None
+                yield _at(node, "forward", text)
 
 
-def _vanished(forward: Graph, target: int) -> Cause | None:
+def _vanished(forward: Graph, target: int) -> Iterator[Cause]:
     """A number that became 0: too small for the dtype, or divided by one that had overflowed."""
     node = underflowed(forward)
-    if node is None:
-        return None
-    if not all(np.isfinite(forward.nodes[i].value).all() for i in node.inputs):
-        return _not_finite(forward, target)
-    return _at(node, "forward", f"a number too small for {node.dtype} became 0")
+    if node is not None:
+        if all(np.isfinite(forward.nodes[i].value).all() for i in node.inputs):
+            yield _at(node, "forward", f"a number too small for {node.dtype} became 0")
+        else:
+            yield from _not_finite(forward, target)

@@ -10,7 +10,6 @@ import numpy as np
 from tinygrad_sm.engine import rules as p
 from tinygrad_sm.engine.scopes import group
 from tinygrad_sm.engine.tensor import Tensor
-from tinygrad_sm.engine.view import graph
 from tinygrad_sm.loss.composite import composite_cross_entropy
 from tinygrad_sm.loss.fused import cross_entropy
 from tinygrad_sm.loss.probabilities import row_maximum
@@ -47,23 +46,19 @@ def _of_ours(
 
 def _textbook(a: Tensor, target: int) -> tuple[Tensor, Tensor]:
     """The fused code of Saito's textbook: p = exp(a) / sum(exp(a)), da = p, da[target] -= 1."""
-    prob = np.exp(a) / np.sum(np.exp(a), axis=-1, keepdims=True)
-    prob.name = "p"
+    prob = (np.exp(a) / np.sum(np.exp(a), axis=-1, keepdims=True)).named("p")
     y = np.zeros(a.shape, a.dtype)
     y[:, target] = 1
     gradient = prob - y  # p − 0 is exact, so this is the same as changing one entry in place
-    gradient.name = "da"
-    return -np.log(prob[:, target]), gradient
+    return -np.log(prob[:, target]), gradient.named("da")
 
 
 def _clipped(a: Tensor, target: int) -> tuple[Tensor, None]:
     """Probabilities raised to a floor before the logarithm, so that log(0) cannot happen."""
     with group("softmax"):
-        e = p.exp(a - row_maximum(a.numpy(), -1))
-        prob = e / e.sum(axis=-1, keepdims=True)
-        e.name, prob.name = "e", "p"
-    clipped = p.maximum(prob, FLOOR)
-    clipped.name = "clipped"
+        e = p.exp(a - row_maximum(a.numpy(), -1)).named("e")
+        prob = (e / e.sum(axis=-1, keepdims=True)).named("p")
+    clipped = p.maximum(prob, FLOOR).named("clipped")
     return -clipped.log()[:, target], None
 
 
@@ -89,13 +84,12 @@ def computed(form: Form, logits: np.ndarray, target: int) -> tuple[np.ndarray, n
 
 def recorded(form: Form, logits: np.ndarray, target: int, what: str) -> Record:
     """Return the record to look in for what is wrong with the "loss" or the "gradient"."""
-    a = Tensor(logits, name="a")
     with np.errstate(all="ignore"):
-        loss, gradient = form.build(a, target)
+        loss, gradient = form.build(Tensor(logits, name="a"), target)
         if what == "loss":
-            return graph(loss)
+            return loss
         if gradient is not None:
-            return graph(gradient)
+            return gradient
         trace = loss.backward(np.ones(loss.shape), trace=True)
     assert trace is not None
     return trace

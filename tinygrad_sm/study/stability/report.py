@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,10 +151,13 @@ def _examined(form: Form, sweep: Sweep, x: np.ndarray, judge: Judge) -> FormRepo
             lambda one: int(_measure(form, sweep, one, judge)[what][0]), x, _closed(measured[what])
         )
         stops = [*(start.x for start in starts[1:]), float(x[-1])]
-        return tuple(
-            Band(at, stop, STATES[state], _blamed(form, sweep, at, state, what, judge))
-            for (at, state), stop in zip(starts, stops, strict=True)
-        )
+        return tuple(band(what, *start, stop) for start, stop in zip(starts, stops, strict=True))
+
+    def band(what: str, start: float, state: int, stop: float) -> Band:
+        if state == OK:
+            return Band(start, stop, STATES[OK], None)
+        record = recorded(form, sweep.logits(start, judge.dtype), sweep.target, what)
+        return Band(start, stop, STATES[state], cause_of(record, state, judge, sweep.target))
 
     return FormReport(form, bands("gradient"), bands("loss"), measured["ulps"])
 
@@ -183,15 +187,6 @@ def _closed(states: np.ndarray) -> np.ndarray:
     return found
 
 
-def _blamed(
-    form: Form, sweep: Sweep, x: float, state: int, what: str, judge: Judge
-) -> Cause | None:
-    if state == OK:
-        return None
-    record = recorded(form, sweep.logits(x, judge.dtype), sweep.target, what)
-    return cause_of(record, state, judge, sweep.target)
-
-
 class _Start(NamedTuple):
     """An x from which a state holds."""
 
@@ -201,11 +196,11 @@ class _Start(NamedTuple):
 
 def _starts(measure: Callable[[float], int], x: np.ndarray, states: np.ndarray) -> list[_Start]:
     """Return where each stretch of equal states begins, narrowed down between the points."""
-    found = [_Start(float(x[0]), int(states[0]))]
-    for i in range(1, len(x)):
-        if states[i] != states[i - 1]:
-            before = _Start(float(x[i - 1]), int(states[i - 1]))
-            found += _narrowed(measure, before, _Start(float(x[i]), int(states[i])))
+    points = [_Start(*point) for point in zip(x.tolist(), states.tolist(), strict=True)]
+    found = points[:1]
+    for before, after in pairwise(points):
+        if after.state != before.state:
+            found += _narrowed(measure, before, after)
     return found
 
 
