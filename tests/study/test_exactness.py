@@ -55,6 +55,14 @@ def test_soft_targets_and_another_axis():
     assert {row[1] for row in c.tables()[3].rows} >= {"a", "e", "s", "p", "L"}
 
 
+def test_a_target_of_a_wider_dtype_than_the_logits():
+    a, y = [[2.0, 1.0, 0.1], [0.5, 2.0, 1.0]], np.array([[0.2, 0.3, 0.5], [0.1, 0.6, 0.3]])
+    for dtype in (np.float16, np.float32):
+        exact = tg.compare(a, y, dtype=dtype, temperature=0.5, exact=True).exact
+        assert exact.fused_ulps.max() <= 1
+        assert [x.node.op for x in exact.nodes][-1] == "neg"
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("logits", [[2.0, 1.0, -np.inf, -3.0], [-np.inf, 40.0, 0.0]])
 def test_a_masked_class_is_as_if_it_were_not_there(logits, form):

@@ -108,6 +108,8 @@ def held_against_exact(
     rounded = np.array(a.grad.tolist(), np.float64).astype(logits.dtype)
     at, _ = found.shown()
     row, right = (found.rows(x)[at] for x in (logits, found.target))
+    computed = row.astype(np.promote_types(row.dtype, np.float32))  # as the loss does
+    right = right.astype(computed.dtype)  # one that is wider would end in a cast, which is no step
     if task.index is not None and task.smooth is None and task.coefficient is None:
         right = task.index.ravel()[at]
 
@@ -119,7 +121,6 @@ def held_against_exact(
         assert trace is not None
         return trace
 
-    computed = row.astype(np.promote_types(row.dtype, np.float32))  # as the loss does
     trail = _Trail(swept(computed), swept(precise(row, digits)))
     return Exactness(digits, rounded, ours, fused, trail.errors(), trail.lost())
 
