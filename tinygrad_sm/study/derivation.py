@@ -234,10 +234,12 @@ def derive(logits: Any, target: Any, *, lang: str = "en") -> Derivation:
             )
         )  # fmt: skip
     held = formulas[False]["held"]
-    places = {place: Formula(source) for place, source in PLACES.items()}
-    for place, formula in list(places.items()):
-        if not _equal((formula,), formulas[False], _same, held[place]):
-            del places[place]
+    shown = {place: Formula(source) for place, source in PLACES.items()}
+    places = {
+        place: formula
+        for place, formula in shown.items()
+        if _equal((formula,), formulas[False], _same, held[place])
+    }
     return Derivation(a, y, digits, lang, count, tuple(lines), formulas[False]["graph"], places)
 
 

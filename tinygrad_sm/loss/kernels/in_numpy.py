@@ -94,8 +94,10 @@ def _by_classes(block: Block, threads: int) -> None:
     block.losses[...] = times(block.coefficient, np.log1p(ratio))
     if gradient is not None:
         rate = weight / total
+        flat[right] = -rest  # scaled with the others: short rows are called often
         _scale(exps, rate, gradient)
-        gradient.reshape(-1)[right] = -rate * rest
+        if exps.dtype != FLOAT64:  # to which the correction of NumPy's exp was applied
+            gradient.reshape(-1)[right] = -rate * rest
     if others is not None:
         for piece in others.pieces():
             _with_care(piece, threads)

@@ -148,8 +148,8 @@ def fill_in(block: Block, start: int, told: Doubles) -> None:
             lowest, highest = bounds(a.dtype, plain_dtype(a), weight)
             plain = _is_plain(_finite(numbers[:, TOP]), piece.temperature)
             for rows, shifted in _alike(plain & (total >= lowest) & (total <= highest)):
-                some = numbers[rows], weight[rows], peak[rows], start, shifted
-                piece.apart(rows, partial(_fill, *some))
+                fill = partial(_fill, numbers[rows], weight[rows], peak[rows], start, shifted)
+                piece.apart(rows, fill)
 
 
 def _fill(
